@@ -1,0 +1,1 @@
+"""fastneg: negatives for training retrieval models."""

@@ -1,0 +1,201 @@
+"""Input checked once, at the public border: anything array-like in, checked NumPy arrays out.
+
+Kernels trust their caller, so whatever reaches one has passed through here. Every function takes
+``call`` (who was called) and ``name`` (which argument) so that the error can say both.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from fastneg.errors import FastnegError, FastnegTypeError
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+Float32Array = npt.NDArray[np.float32]
+AnyArray = npt.NDArray[Any]
+
+
+def describe(name: str, array: AnyArray) -> str:
+    """``counts (int64, shape (5,))``: how an array is named in an error."""
+    return f"{name} ({array.dtype}, shape {array.shape})"
+
+
+def fail(call: str, message: str) -> NoReturn:
+    raise FastnegError(f"{call}: {message}")
+
+
+def to_numpy(values: Any, *, call: str, name: str) -> AnyArray:
+    """A NumPy view or copy of anything array-like; tensors are brought to the CPU.
+
+    Object arrays and ragged sequences raise ``FastnegTypeError``.
+    """
+    if hasattr(values, "detach"):  # a torch tensor, without importing torch
+        values = values.detach().cpu().numpy()
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise FastnegTypeError(
+            f"{call}: {name} is not a rectangular array of numbers ({error})"
+        ) from error
+    if array.dtype == object:
+        raise FastnegTypeError(
+            f"{call}: {name} holds Python objects (dtype object); give numbers of one type"
+        )
+    return array
+
+
+def as_integers(values: Any, *, call: str, name: str, ndim: int | None = 1) -> IntArray:
+    """C-contiguous int64 from any integer dtype; floats, bools and strings are refused."""
+    array = to_numpy(values, call=call, name=name)
+    if array.size == 0 and array.dtype == np.float64:  # np.asarray([]) is float64
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iu":
+        raise FastnegTypeError(
+            f"{call}: {describe(name, array)} is not of an integer dtype; codes are integers "
+            "(raw ids of other types are turned into codes by Interactions.encode_users and "
+            "encode_items)"
+        )
+    if array.dtype == np.uint64 and array.size and int(array.max()) > np.iinfo(np.int64).max:
+        fail(call, f"{describe(name, array)} has values over 2^63 - 1")
+    if ndim is not None and array.ndim != ndim:
+        fail(call, f"{describe(name, array)} has {array.ndim} dimensions; {ndim} expected")
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def as_codes(
+    values: Any, size: int, *, call: str, name: str, ndim: int | None = 1, unknown: bool = False
+) -> IntArray:
+    """Dense codes in ``0..size-1`` as int64; ``unknown=True`` allows -1 as well."""
+    codes = as_integers(values, call=call, name=name, ndim=ndim)
+    if codes.size == 0:
+        return codes
+    low = -1 if unknown else 0
+    if int(codes.min()) >= low and int(codes.max()) < size:
+        return codes
+    flat = codes.ravel()
+    position = int(np.flatnonzero((flat < low) | (flat >= size))[0])
+    where = ", ".join(str(int(i)) for i in np.unravel_index(position, codes.shape))
+    fail(
+        call,
+        f"{name}[{where}] = {int(flat[position])} is not a code in {low}..{size - 1} "
+        f"({name}: {codes.dtype}, shape {codes.shape}); give dense codes "
+        "(Interactions.encode_users and encode_items turn raw ids into codes)",
+    )
+
+
+def as_integer(
+    value: Any, *, call: str, name: str, minimum: int | None = None, maximum: int | None = None
+) -> int:
+    """One plain int, within bounds; bools and floats are refused."""
+    if isinstance(value, (bool, np.bool_)):
+        raise FastnegTypeError(f"{call}: {name} = {value!r} is a bool; give an integer")
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise FastnegTypeError(f"{call}: {name} = {value!r} is not an integer") from error
+    if minimum is not None and number < minimum:
+        fail(call, f"{name} = {number} is too small; give {minimum} or more")
+    if maximum is not None and number > maximum:
+        fail(call, f"{name} = {number} is too large; give {maximum} or less")
+    return number
+
+
+def as_number(
+    value: Any, *, call: str, name: str, minimum: float | None = None, maximum: float | None = None
+) -> float:
+    """One finite float, within bounds (inclusive)."""
+    if isinstance(value, (bool, np.bool_, str, bytes)) or not hasattr(value, "__float__"):
+        raise FastnegTypeError(f"{call}: {name} = {value!r} is not a number")
+    number = float(value)
+    if not math.isfinite(number):
+        fail(call, f"{name} = {number} is not finite")
+    if minimum is not None and number < minimum:
+        fail(call, f"{name} = {number} is too small; give {minimum} or more")
+    if maximum is not None and number > maximum:
+        fail(call, f"{name} = {number} is too large; give {maximum} or less")
+    return number
+
+
+def as_choice(value: Any, choices: tuple[str, ...], *, call: str, name: str) -> str:
+    """One of a few words; the error lists them."""
+    if value not in choices:
+        fail(call, f"{name} = {value!r} is not one of {', '.join(map(repr, choices))}")
+    return str(value)
+
+
+def as_weights(values: Any, *, call: str, name: str, what: str = "give weights, 0 or more") -> FloatArray:
+    """float64 [N], finite, 0 or more, at least one positive, not empty.
+
+    Integers above 2^53 are refused, since float64 cannot hold them.
+    """
+    array = to_numpy(values, call=call, name=name)
+    if array.ndim != 1:
+        fail(call, f"{describe(name, array)} has {array.ndim} dimensions; 1 expected")
+    if array.size == 0:
+        fail(call, f"{name} is empty; {what}")
+    if array.dtype.kind not in "iuf":
+        raise FastnegTypeError(f"{call}: {describe(name, array)} is not numeric; {what}")
+    if array.dtype.kind in "iu" and int(array.max()) > 2**53:
+        fail(call, f"{describe(name, array)} has values over 2^53; {what}")
+    weights = np.ascontiguousarray(array, dtype=np.float64)
+    bad = ~np.isfinite(weights)
+    if bad.any():
+        position = int(np.flatnonzero(bad)[0])
+        fail(call, f"{name}[{position}] = {weights[position]} is not finite "
+                   f"({name}: {array.dtype}, shape {array.shape}); {what}")
+    if float(weights.min()) < 0:
+        position = int(np.flatnonzero(weights < 0)[0])
+        fail(call, f"{name}[{position}] = {array[position]} is negative "
+                   f"({name}: {array.dtype}, shape {array.shape}); {what}")
+    if float(weights.max()) == 0:
+        fail(call, f"{describe(name, array)} is zero everywhere; {what}")
+    return weights
+
+
+def as_matrix(values: Any, *, call: str, name: str, columns: int | None = None) -> Float32Array:
+    """C-contiguous float32 [n, d], finite, d >= 1; ``columns`` fixes d. NaN and infinity raise."""
+    array = to_numpy(values, call=call, name=name)
+    if array.ndim != 2:
+        fail(call, f"{describe(name, array)} has {array.ndim} dimensions; 2 expected (rows, width)")
+    if array.dtype.kind not in "iuf":
+        raise FastnegTypeError(f"{call}: {describe(name, array)} is not numeric")
+    if array.shape[1] == 0:
+        fail(call, f"{describe(name, array)} has vectors of width 0")
+    if columns is not None and array.shape[1] != columns:
+        fail(call, f"{describe(name, array)} has width {array.shape[1]}; {columns} expected")
+    with np.errstate(over="ignore"):
+        matrix = np.ascontiguousarray(array, dtype=np.float32)
+    for start in range(0, matrix.shape[0], 65_536):
+        block = matrix[start : start + 65_536]
+        finite = np.isfinite(block)
+        if not finite.all():
+            row, column = (int(i) for i in np.argwhere(~finite)[0])
+            fail(call, f"{name}[{start + row}, {column}] = {array[start + row, column]} is not a "
+                       f"finite float32 ({name}: {array.dtype}, shape {array.shape})")
+    return matrix
+
+
+def as_csr(
+    indptr: Any, indices: Any, num_columns: int, *, call: str, name: str
+) -> tuple[IntArray, IntArray]:
+    """A CSR structure: indptr int64 [rows + 1] that ascends from 0 to len(indices), codes in range."""
+    starts = as_integers(indptr, call=call, name=f"{name}.indptr")
+    codes = as_codes(indices, num_columns, call=call, name=f"{name}.indices")
+    if starts.size == 0 or starts[0] != 0 or starts[-1] != codes.size or (np.diff(starts) < 0).any():
+        fail(call, f"{name}.indptr (shape {starts.shape}) does not ascend from 0 to the number of "
+                   f"indices ({codes.size})")
+    return starts, codes
+
+
+def same_length(call: str, **arrays: AnyArray) -> int:
+    """The common length of the arrays' first axis; the error lists all of them."""
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        fail(call, "lengths differ: " + ", ".join(f"{n} has {k}" for n, k in lengths.items()))
+    return next(iter(lengths.values()))

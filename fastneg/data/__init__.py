@@ -1,0 +1,1 @@
+"""Splits, features, data sets."""

@@ -1,0 +1,44 @@
+"""What fastneg raises: one family, so that one ``except FastnegError`` catches all of it.
+
+A message names the call, the argument with its shape and dtype, the offending value with its
+position, and what would be right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class FastnegError(ValueError):
+    """An argument, a file or a state that fastneg cannot work with."""
+
+
+class FastnegTypeError(FastnegError, TypeError):
+    """An argument of the wrong type; a ``TypeError`` as well as a ``ValueError``."""
+
+
+class UnknownIdError(FastnegError):
+    """An id that is not in the catalog (or not among the users)."""
+
+
+class ExhaustedUserError(FastnegError):
+    """Users for whom no (or too few) items are left to draw.
+
+    Attributes:
+        users: the user codes concerned, each once, ascending.
+    """
+
+    def __init__(self, message: str, users: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.users: list[int] = [int(user) for user in users]
+
+    def __reduce__(self) -> tuple[type[ExhaustedUserError], tuple[str, list[int]]]:
+        return type(self), (str(self), self.users)
+
+
+class FileFormatError(FastnegError):
+    """A file that is missing, damaged, truncated or not of the format asked for."""
+
+
+class CheckpointError(FastnegError):
+    """A saved state that does not fit what it is loaded into."""

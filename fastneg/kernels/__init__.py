@@ -1,0 +1,1 @@
+"""The ground: plain functions over arrays, compiled by Numba. They validate nothing."""

@@ -1,0 +1,110 @@
+"""The compiler's flags and the cache of compiled kernels, here and nowhere else.
+
+``kernel`` compiles an entry point: no GIL, NumPy's rules for division, no bounds checks, and the
+promise to LLVM that array arguments do not overlap (Numba has no option for it; it more than
+doubles the speed of a gather). Callers keep that promise. ``helper`` compiles a function that
+kernels call.
+
+Numba's own cache does not notice an edit to a helper in another file, so compiled kernels are
+kept in a folder named by a hash of every source file of ``kernels/``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_HERE = Path(__file__).resolve().parent
+
+
+class _NoAliasCompiler(CompilerBase):  # type: ignore[misc, unused-ignore]
+    """Numba's default pipeline, with array arguments declared not to overlap."""
+
+    def define_pipelines(self) -> list[Any]:
+        self.state.flags.noalias = True
+        return [DefaultPassBuilder.define_nopython_pipeline(self.state)]
+
+
+def source_fingerprint() -> str:
+    """A hash of every source file in ``kernels/``: another hash, another cache."""
+    digest = hashlib.blake2b(digest_size=8)
+    for path in sorted(_HERE.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _find_cache_folder() -> Path | None:
+    fingerprint = f"fastneg-{source_fingerprint()}"
+    asked = os.environ.get("NUMBA_CACHE_DIR")
+    if asked:
+        places = [Path(asked)]
+    else:
+        user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        places = [_HERE / "__pycache__", user / "fastneg"]
+    for place in places:
+        if _writable(place / fingerprint):
+            return place / fingerprint
+    return None
+
+
+CACHE_FOLDER = _find_cache_folder()
+
+
+class _Locator(_CacheLocator):  # type: ignore[misc, unused-ignore]
+    def __init__(self, py_func: Any, py_file: str) -> None:
+        self._line = py_func.__code__.co_firstlineno
+
+    def get_cache_path(self) -> str:
+        return str(CACHE_FOLDER)
+
+    def get_source_stamp(self) -> str:
+        return "named by the folder"
+
+    def get_disambiguator(self) -> str:
+        return str(self._line)
+
+    @classmethod
+    def from_function(cls, py_func: Any, py_file: str) -> _Locator:
+        return cls(py_func, py_file)
+
+
+class _CacheImpl(CompileResultCacheImpl):  # type: ignore[misc, unused-ignore]
+    _locator_classes = [_Locator]
+
+
+class _KernelCache(FunctionCache):  # type: ignore[misc, unused-ignore]
+    _impl_class = _CacheImpl
+
+
+def kernel(function: Function) -> Function:
+    """Compile an entry point: serial, ``nogil``, cached; array arguments must not overlap."""
+    compiled: Any = numba.njit(
+        nogil=True, error_model="numpy", boundscheck=False, pipeline_class=_NoAliasCompiler
+    )(function)
+    if CACHE_FOLDER is not None:
+        compiled._cache = _KernelCache(function)
+    return compiled  # type: ignore[no-any-return]
+
+
+def helper(function: Function) -> Function:
+    """Compile a function that kernels call; LLVM inlines it where that pays."""
+    return numba.njit(nogil=True, error_model="numpy", boundscheck=False)(function)  # type: ignore[no-any-return]

@@ -1,0 +1,1 @@
+"""Hard negatives: search, rank windows, the miner."""

@@ -1,0 +1,1 @@
+"""Draws behind one interface: uniform, popularity, mixed, listed."""

@@ -1,0 +1,85 @@
+"""Seeds, names and epochs become keys; rows are handed out by a counter.
+
+A random word is a function of (seed, stream, epoch, row, draw, attempt) and nothing else. This
+page makes the first three into one 64-bit key and keeps count of the rows; ``kernels/rng.py``
+makes words of the rest. ``uniform_words`` and ``permutation`` give NumPy code the same words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastneg.threads import in_loader_worker
+
+_MASK = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_WORKER_ROWS = 40  # each DataLoader worker counts its rows from (worker + 1) << 40
+
+
+def mix64(x: int) -> int:
+    """SplitMix64's finaliser on Python ints: the twin of ``kernels.rng.mix64``."""
+    x &= _MASK
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
+    return x ^ (x >> 31)
+
+
+def stream_of(*path: str) -> int:
+    """A 64-bit hash of a path of names: another name anywhere, another stream."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name in path:
+        encoded = name.encode()
+        digest.update(len(encoded).to_bytes(8, "little") + encoded)
+    return int.from_bytes(digest.digest(), "little")
+
+
+def key_of(seed: int, stream: int, epoch: int = 0) -> int:
+    """The 64-bit key of (seed, stream, epoch); any ints, taken modulo 2^64."""
+    key = mix64((seed & _MASK) + _GOLDEN)
+    key = mix64(key ^ (stream & _MASK))
+    return mix64(key + (epoch & _MASK) * _GOLDEN)
+
+
+def uniform_words(key: int, num_words: int, *, start: int = 0) -> npt.NDArray[np.uint64]:
+    """uint64 [num_words]: the words ``mix64(key + (start + i + 1) * golden)``."""
+    counter = np.arange(start + 1, start + num_words + 1, dtype=np.uint64)
+    x = counter * np.uint64(_GOLDEN) + np.uint64(key & _MASK)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def permutation(key: int, size: int) -> npt.NDArray[np.int64]:
+    """int64 [size]: 0..size-1 in an order that the key alone decides."""
+    return np.argsort(uniform_words(key, size), kind="stable").astype(np.int64, copy=False)
+
+
+class RowCounter:
+    """Hands out row numbers, each once, under a lock; survives fork and pickle.
+
+    Inside a DataLoader worker rows start at ``(worker + 1) << 40``, so that copies of one sampler
+    in several workers never share a row.
+    """
+
+    def __init__(self, next_row: int = 0) -> None:
+        self.next_row = next_row
+        self._lock = threading.Lock()
+
+    def reserve(self, num_rows: int) -> int:
+        """The first of ``num_rows`` consecutive rows that nobody else gets."""
+        with self._lock:
+            first = self.next_row
+            self.next_row += num_rows
+        worker = in_loader_worker()
+        return first if worker is None else first + ((worker + 1) << _WORKER_ROWS)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"next_row": self.next_row}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["next_row"])  # type: ignore[misc]

@@ -1,0 +1,1 @@
+"""Towers, losses, batches, evaluation, the trainer."""
