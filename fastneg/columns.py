@@ -1,0 +1,202 @@
+"""Columns of anything into arrays: ids, weights, times.
+
+An id is an integer or a text; a column holds one kind and no nulls.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from fastneg.checks import AnyArray, Float32Array, IntArray
+from fastneg.errors import FastnegError, FastnegTypeError
+
+Texts: TypeAlias = Any  # a pa.LargeStringArray; pyarrow has no types
+Ids: TypeAlias = IntArray | Texts
+
+
+def _first_null(column: Any) -> int:
+    return int(np.flatnonzero(np.asarray(column.is_null().to_numpy(zero_copy_only=False)))[0])
+
+
+def _mixed(values: Any, call: str, name: str, error: Exception) -> FastnegTypeError:
+    kinds = [type(value).__name__ for value in values]
+    other = next((i for i, kind in enumerate(kinds) if kind != kinds[0]), None)
+    if other is None:
+        return FastnegTypeError(
+            f"{call}: {name}[0] = {values[0]!r} cannot be an id ({error}); give integers of 64 "
+            "bits or strings"
+        )
+    return FastnegTypeError(
+        f"{call}: {name} mixes types: {name}[0] = {values[0]!r} is {kinds[0]}, {name}[{other}] = "
+        f"{values[other]!r} is {kinds[other]}; give ids of one type, integers or strings"
+    )
+
+
+def _to_arrow(values: Any, call: str, name: str) -> Any:
+    """An Arrow array of whatever holds the ids; the error says which position does not fit."""
+    if hasattr(values, "detach"):  # a torch tensor, without importing torch
+        values = values.detach().cpu().numpy()
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return values
+    if isinstance(values, np.ndarray):
+        if values.ndim != 1:
+            raise FastnegError(
+                f"{call}: {name} ({values.dtype}, shape {values.shape}) has {values.ndim} "
+                "dimensions; 1 expected"
+            )
+        if values.dtype.kind != "O":
+            return pa.array(np.ascontiguousarray(values))
+        values = values.tolist()
+    pandas = type(values).__module__.partition(".")[0] == "pandas"
+    if not pandas and hasattr(values, "__arrow_c_stream__"):
+        return pa.chunked_array(values)
+    if not pandas and isinstance(values, str | bytes):
+        raise FastnegTypeError(f"{call}: {name} = {values!r} is one id; give a sequence of ids")
+    try:
+        if not pandas:
+            values = list(values)
+            if values and type(values[0]).__module__ == "uuid":
+                values = [None if value is None else str(value) for value in values]
+        return pa.array(values, from_pandas=pandas)
+    except TypeError as error:
+        if isinstance(values, list):
+            raise _mixed(values, call, name, error) from error
+        raise FastnegTypeError(
+            f"{call}: {name} is a {type(values).__name__}; give a sequence of ids"
+        ) from error
+    except (pa.ArrowInvalid, OverflowError) as error:
+        raise _mixed(list(values), call, name, error) from error
+
+
+def to_numpy_column(column: Any) -> AnyArray:
+    """A NumPy array of an Arrow array or chunked array."""
+    if isinstance(column, pa.ChunkedArray):
+        return np.asarray(column.to_numpy())
+    return np.asarray(column.to_numpy(zero_copy_only=False))
+
+
+def normalise_ids(values: Any, *, call: str, name: str) -> Ids:
+    """Ids as int64 or as an Arrow array of large strings; nothing else, and no nulls.
+
+    Accepts sequences, NumPy arrays, tensors, pandas and polars series, Arrow arrays. Bytes are
+    read as UTF-8, UUIDs become their text, dictionary-encoded columns their values.
+
+    Raises:
+        FastnegTypeError: another type (floats, bools, dates), or types mixed in one column.
+        FastnegError: a null (with its row), text that is not UTF-8, an integer over 2^63 - 1.
+    """
+    column = _to_arrow(values, call, name)
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column, kind = column.cast(kind.value_type), kind.value_type
+    if column.null_count:
+        raise FastnegError(
+            f"{call}: {name}[{_first_null(column)}] is null ({column.null_count} of {len(column)} "
+            "are); every row needs an id"
+        )
+    if pa.types.is_null(kind):
+        return np.zeros(0, np.int64)
+    if isinstance(kind, pa.BaseExtensionType):
+        column = pa.array([str(value) for value in column.to_pylist()], pa.large_string())
+        kind = column.type
+    try:
+        if pa.types.is_integer(kind):
+            return np.ascontiguousarray(to_numpy_column(column.cast(pa.int64())), np.int64)
+        texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view,
+                 pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view,
+                 pa.types.is_fixed_size_binary)
+        if any(test(kind) for test in texts):
+            if pa.types.is_fixed_size_binary(kind):
+                column = column.cast(pa.binary())
+            column = column.cast(pa.large_string())
+            return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    except pa.ArrowInvalid as error:
+        raise FastnegError(f"{call}: {name} ({kind}): {error}; give integers of 64 bits or "
+                           "UTF-8 strings") from error
+    hint = ""
+    if pa.types.is_floating(kind):
+        hint = "; missing integers often turn a column into floats"
+    raise FastnegTypeError(f"{call}: {name} is of type {kind}; ids are integers or strings{hint}")
+
+
+def _numeric_column(values: Any, call: str, name: str, what: str) -> Any:
+    try:
+        column = _to_arrow(values, call, name)
+    except FastnegTypeError as error:
+        raise FastnegTypeError(f"{call}: {name} is not a column of numbers; {what}") from error
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if column.null_count:
+        raise FastnegError(
+            f"{call}: {name}[{_first_null(column)}] is null ({column.null_count} of {len(column)} "
+            f"are); {what}"
+        )
+    return column
+
+
+def _is_number(kind: Any) -> bool:
+    return bool(
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    )
+
+
+def _refuse_non_finite(array: AnyArray, call: str, name: str, what: str) -> None:
+    finite = np.isfinite(array)
+    if not finite.all():
+        row = int(np.flatnonzero(~finite)[0])
+        raise FastnegError(
+            f"{call}: {name}[{row}] = {array[row]} is not finite ({int((~finite).sum())} of "
+            f"{array.size} are not); {what}"
+        )
+
+
+def normalise_weights(values: Any, *, call: str, name: str = "weights") -> Float32Array:
+    """float32 [R], finite; any sign. A positive weight that float32 would turn into 0 raises."""
+    what = "give one finite number per row, above 0 for a positive"
+    column = _numeric_column(values, call, name, what)
+    if not (_is_number(column.type) or pa.types.is_boolean(column.type) or len(column) == 0):
+        raise FastnegTypeError(f"{call}: {name} is of type {column.type}; {what}")
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.int8())
+    array = to_numpy_column(column.cast(pa.float64(), safe=False))
+    _refuse_non_finite(array, call, name, what)
+    with np.errstate(over="ignore", under="ignore"):
+        weights = array.astype(np.float32)
+    lost = ~np.isfinite(weights) | ((weights == 0) & (array != 0))
+    if lost.any():
+        row = int(np.flatnonzero(lost)[0])
+        raise FastnegError(f"{call}: {name}[{row}] = {array[row]} is beyond float32; {what}")
+    return weights
+
+
+def normalise_times(values: Any, *, call: str, name: str = "times") -> AnyArray:
+    """int64 or float64 [R]: numbers as they are; dates and timestamps as nanoseconds since 1970.
+
+    Raises:
+        FastnegTypeError: texts or other types.
+        FastnegError: nulls, NaN, infinities, dates that nanoseconds cannot hold (1677 to 2262).
+    """
+    what = "give one finite number, date or timestamp per row"
+    column = _numeric_column(values, call, name, what)
+    kind = column.type
+    if len(column) == 0:
+        return np.zeros(0, np.int64)
+    try:
+        if pa.types.is_date(kind):
+            column, kind = column.cast(pa.timestamp("s"), safe=False), pa.timestamp("s")
+        if pa.types.is_timestamp(kind):
+            column = column.cast(pa.timestamp("ns", kind.tz)).cast(pa.int64())
+        elif pa.types.is_integer(kind):
+            column = column.cast(pa.int64())
+        elif _is_number(kind):
+            array = to_numpy_column(column.cast(pa.float64(), safe=False))
+            _refuse_non_finite(array, call, name, what)
+            return array
+        else:
+            raise FastnegTypeError(f"{call}: {name} is of type {kind}; {what}")
+    except pa.ArrowInvalid as error:
+        raise FastnegError(f"{call}: {name} ({kind}): {error}; {what}") from error
+    return np.ascontiguousarray(to_numpy_column(column), np.int64)

@@ -1,0 +1,113 @@
+"""Rows of (user, item) into compressed sparse rows, by two stable counting sorts."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from fastneg.kernels.jit import kernel
+
+Int64 = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
+
+
+@kernel
+def is_sorted_distinct(majors: Int64, minors: Int64) -> bool:
+    """True when the pairs (major, minor) ascend strictly: nothing to sort, nothing to merge."""
+    for i in range(1, majors.size):
+        if majors[i] < majors[i - 1] or (majors[i] == majors[i - 1] and minors[i] <= minors[i - 1]):
+            return False
+    return True
+
+
+@kernel
+def count_starts(codes: Int64, starts: Int64) -> None:
+    """``starts`` [n + 1]: where each code's rows begin once the rows are sorted by code."""
+    starts[:] = 0
+    for code in codes:
+        starts[code + 1] += 1
+    for i in range(1, starts.size):
+        starts[i] += starts[i - 1]
+
+
+@kernel
+def scatter_rows(keys: Int64, values: Int64, rows: Int64, heads: Int64,
+                 out_values: Int64, out_rows: Int64) -> None:
+    """A stable counting sort by ``keys``; ``heads`` holds each key's next free place (consumed)."""
+    for i in range(keys.size):
+        place = heads[keys[i]]
+        heads[keys[i]] = place + 1
+        out_values[place] = values[i]
+        out_rows[place] = rows[i]
+
+
+@kernel
+def scatter_values(keys: Int64, values: Int64, heads: Int64, out_values: Int64) -> None:
+    """``scatter_rows`` without the row numbers."""
+    for i in range(keys.size):
+        place = heads[keys[i]]
+        heads[keys[i]] = place + 1
+        out_values[place] = values[i]
+
+
+@kernel
+def mark_groups(indptr: Int64, minors: Int64, group: Int64, distinct: Int64) -> int:
+    """Number the distinct pairs of sorted rows.
+
+    ``group`` [R]: the distinct pair of every sorted row; ``distinct`` [n + 1]: the indptr of the
+    distinct pairs. Returns their number.
+    """
+    count = 0
+    distinct[0] = 0
+    for major in range(indptr.size - 1):
+        for i in range(indptr[major], indptr[major + 1]):
+            if i == indptr[major] or minors[i] != minors[i - 1]:
+                count += 1
+            group[i] = count - 1
+        distinct[major + 1] = count
+    return count
+
+
+@kernel
+def first_of_groups(group: Int64, minors: Int64, out: Int64) -> None:
+    """``out[g]``: the minor code of distinct pair g."""
+    for i in range(group.size):
+        out[group[i]] = minors[i]
+
+
+@kernel
+def sum_groups(group: Int64, rows: Int64, weights: Float32, out: npt.NDArray[np.float64]) -> None:
+    """``out[g]``: the weights of a pair's rows, added in float64 in the order of the rows."""
+    out[:] = 0.0
+    for i in range(group.size):
+        out[group[i]] += np.float64(weights[rows[i]])
+
+
+@kernel
+def count_groups(group: Int64, out: Float32) -> None:
+    """``out[g]``: the number of rows of a pair."""
+    out[:] = np.float32(0.0)
+    for i in range(group.size):
+        out[group[i]] += np.float32(1.0)
+
+
+@kernel
+def latest_of_groups(group: Int64, rows: Int64, times: npt.NDArray[np.int64],
+                     out: npt.NDArray[np.int64]) -> None:
+    """``out[g]``: the latest time of a pair's rows (any one numeric dtype for both arrays)."""
+    for i in range(group.size):
+        time = times[rows[i]]
+        if i == 0 or group[i] != group[i - 1] or time > out[group[i]]:
+            out[group[i]] = time
+
+
+@kernel
+def lists_are_ascending(indptr: Int64, members: Int64, low: int, high: int) -> bool:
+    """Do all lists ascend strictly with members in ``low..high - 1``? (indptr checked before)."""
+    for i in range(indptr.size - 1):
+        previous = low - 1
+        for j in range(indptr[i], indptr[i + 1]):
+            if members[j] <= previous or members[j] >= high:
+                return False
+            previous = members[j]
+    return True

@@ -1,0 +1,142 @@
+"""The distinct positive pairs as compressed sparse rows, their transpose, and masks over them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fastneg import threads
+from fastneg.checks import AnyArray, Float32Array, IntArray
+from fastneg.errors import FastnegError
+from fastneg.kernels import csr as kernels
+from fastneg.kernels import masks
+
+_WALK = 65_536  # list members that are worth a thread of their own
+
+
+class Positives(NamedTuple):
+    """Distinct pairs by user: user u has ``items[indptr[u]:indptr[u + 1]]``, ascending.
+
+    ``weights`` [P] add up a pair's rows, ``times`` [P] keep its latest (None without times).
+    """
+
+    indptr: IntArray
+    items: IntArray
+    weights: Float32Array
+    times: AnyArray | None
+
+
+class _Sorted(NamedTuple):
+    indptr: IntArray
+    minors: IntArray
+    rows: IntArray
+
+
+def _sort_pairs(majors: IntArray, minors: IntArray, sizes: tuple[int, int]) -> _Sorted:
+    """Rows by (major, minor, place): two stable counting sorts, the minor key first."""
+    num_majors, num_minors = sizes
+    heads = np.empty(num_minors + 1, np.int64)
+    kernels.count_starts(minors, heads)
+    by_minor, rows = np.empty_like(majors), np.empty_like(majors)
+    kernels.scatter_rows(minors, majors, np.arange(majors.size), heads, by_minor, rows)
+    indptr = np.empty(num_majors + 1, np.int64)
+    kernels.count_starts(majors, indptr)
+    sorted_rows, sorted_minors = np.empty_like(majors), np.empty_like(majors)
+    kernels.scatter_rows(
+        by_minor, minors[rows], rows, indptr.copy(), sorted_minors, sorted_rows
+    )
+    return _Sorted(indptr, sorted_minors, sorted_rows)
+
+
+def build_positives(
+    users: IntArray,
+    items: IntArray,
+    weights: Float32Array | None,
+    times: AnyArray | None,
+    *,
+    num_users: int,
+    num_items: int,
+) -> Positives:
+    """The CSR of distinct pairs of rows that are all positive; codes are valid.
+
+    Raises:
+        FastnegError: the weights of a pair add up to more than float32 holds.
+    """
+    indptr = np.empty(num_users + 1, np.int64)
+    if kernels.is_sorted_distinct(users, items):
+        kernels.count_starts(users, indptr)
+        own = np.ones(users.size, np.float32) if weights is None else weights
+        return Positives(indptr, items, own, times)
+    order = _sort_pairs(users, items, (num_users, num_items))
+    group = np.empty(users.size, np.int64)
+    count = kernels.mark_groups(order.indptr, order.minors, group, indptr)
+    distinct = np.empty(count, np.int64)
+    kernels.first_of_groups(group, order.minors, distinct)
+    sums = np.empty(count, np.float32)
+    if weights is None:
+        kernels.count_groups(group, sums)
+    else:
+        wide = np.empty(count, np.float64)
+        kernels.sum_groups(group, order.rows, weights, wide)
+        with np.errstate(over="ignore"):
+            sums = wide.astype(np.float32)
+        if not np.isfinite(sums).all():
+            raise FastnegError(
+                "Interactions: the weights of a pair's rows add up to "
+                f"{wide[~np.isfinite(sums)][0]}, more than float32 holds; give smaller weights"
+            )
+    latest: AnyArray | None = None
+    if times is not None:
+        latest = np.empty(count, times.dtype)
+        kernels.latest_of_groups(group, order.rows, times, latest)
+    return Positives(indptr, distinct, sums, latest)
+
+
+def transpose(indptr: IntArray, members: IntArray, num_columns: int) -> tuple[IntArray, IntArray]:
+    """(indptr [num_columns + 1], rows [P] ascending per column) of a CSR structure."""
+    columns = np.empty(num_columns + 1, np.int64)
+    kernels.count_starts(members, columns)
+    rows = np.empty(members.size, np.int64)
+    owners = np.repeat(np.arange(indptr.size - 1), np.diff(indptr))
+    kernels.scatter_values(members, owners, columns.copy(), rows)
+    return columns, rows
+
+
+def mark_positives(
+    lists: tuple[IntArray, IntArray],
+    walked: IntArray,
+    looked_up: IntArray,
+    mask: npt.NDArray[np.uint8],
+    *,
+    columns: bool = False,
+) -> None:
+    """Set the cells of a mask where ``walked[a]``'s list holds ``looked_up[b]``.
+
+    The cell is ``mask[a, b]``, or ``mask[b, a]`` with ``columns``.
+
+    Args:
+        lists: (indptr, members) of the walked side.
+        walked: codes whose lists are read, -1 for none.
+        looked_up: codes of the other side, -1 for none; a code may occur more than once.
+        mask: C-contiguous, zero on entry.
+        columns: ``walked`` are the mask's columns.
+    """
+    places = 16
+    while places < 4 * looked_up.size:
+        places *= 2
+    keys = np.full(places, -1, np.int64)
+    heads, following = np.empty(places, np.int32), np.empty(looked_up.size, np.int32)
+    masks.fill_table(looked_up, keys, heads, following)
+    strides = (1, mask.shape[1]) if columns else (mask.shape[1], 1)
+    flat = mask.reshape(-1)
+    indptr, members = lists
+    total = masks.list_lengths(indptr, walked)
+
+    def walk(start: int, stop: int) -> None:
+        masks.walk_lists(indptr, members, walked, start, stop, keys, heads, following,
+                         flat, strides[0], strides[1])
+
+    rows_per_thread = max(1, int(_WALK * walked.size / max(1, total)))
+    threads.run_chunks(walk, walked.size, smallest=rows_per_thread)

@@ -1,0 +1,201 @@
+"""Rows of codes and all that follows from them: positives by user and by item, counts, masks."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastneg import checks
+from fastneg.checks import AnyArray, Float32Array, IntArray
+from fastneg.kernels.masks import list_lengths
+from fastneg.positives import Positives, build_positives, mark_positives, transpose
+
+if TYPE_CHECKING:
+    import torch
+
+
+def frozen(array: AnyArray) -> AnyArray:
+    """A read-only view."""
+    view = array.view()
+    view.setflags(write=False)
+    return view
+
+
+class Rows:
+    """Rows of (user code, item code); codes are dense and were checked. Immutable.
+
+    A row with weight > 0 is positive (every row, without weights); a row with weight 0 or less is
+    an explicit negative: kept, never counted, never excluded. All arrays are read-only.
+
+    Attributes:
+        num_users: codes of users are 0..num_users-1.
+        num_items: codes of items are 0..num_items-1.
+        row_users: int64 [R], every row in the order it came.
+        row_items: int64 [R].
+        row_weights: float32 [R], or None.
+        row_times: int64 or float64 [R], or None; timestamps are nanoseconds since 1970.
+    """
+
+    def __init__(
+        self,
+        num_users: int,
+        num_items: int,
+        row_users: IntArray,
+        row_items: IntArray,
+        row_weights: Float32Array | None = None,
+        row_times: AnyArray | None = None,
+    ) -> None:
+        self.num_users, self.num_items = num_users, num_items
+        self.row_users: IntArray = frozen(row_users)
+        self.row_items: IntArray = frozen(row_items)
+        self.row_weights: Float32Array | None = (
+            None if row_weights is None else frozen(row_weights)
+        )
+        self.row_times: AnyArray | None = None if row_times is None else frozen(row_times)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_transposed"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():  # pickled arrays come back writable
+            if isinstance(value, np.ndarray):
+                value.setflags(write=False)
+            if isinstance(value, Positives):
+                for array in value:
+                    if array is not None:
+                        array.setflags(write=False)
+            self.__dict__[name] = value
+
+    # ---------------------------------------------------------------- sizes
+
+    @property
+    def num_rows(self) -> int:
+        """Rows as they came, explicit negatives and repeats included."""
+        return int(self.row_users.size)
+
+    @property
+    def num_positive_rows(self) -> int:
+        """Events: rows with weight > 0."""
+        return int(self.positive_rows.size)
+
+    @property
+    def num_positives(self) -> int:
+        """Distinct positive pairs."""
+        return int(self._positives.items.size)
+
+    # ---------------------------------------------------------------- positives
+
+    @cached_property
+    def positive_rows(self) -> IntArray:
+        """int64 [E]: the rows with weight > 0, ascending."""
+        if self.row_weights is None:
+            return frozen(np.arange(self.num_rows))
+        return frozen(np.flatnonzero(self.row_weights > 0))
+
+    @cached_property
+    def _positives(self) -> Positives:
+        rows = self.positive_rows
+        columns = (self.row_users, self.row_items, self.row_weights, self.row_times)
+        if rows.size < self.num_rows:
+            columns = tuple(None if c is None else c[rows] for c in columns)  # type: ignore[assignment]
+        built = build_positives(*columns, num_users=self.num_users, num_items=self.num_items)
+        return Positives(
+            frozen(built.indptr), frozen(built.items), frozen(built.weights),
+            None if built.times is None else frozen(built.times),
+        )
+
+    @cached_property
+    def _transposed(self) -> tuple[IntArray, IntArray]:
+        indptr, users = transpose(self.positive_indptr, self.positive_items, self.num_items)
+        return frozen(indptr), frozen(users)
+
+    @property
+    def positive_indptr(self) -> IntArray:
+        """int64 [U + 1]: where each user's positives begin in ``positive_items``."""
+        return self._positives.indptr
+
+    @property
+    def positive_items(self) -> IntArray:
+        """int64 [P]: distinct positives, ascending within a user."""
+        return self._positives.items
+
+    @property
+    def positive_weights(self) -> Float32Array:
+        """float32 [P]: the weights of a pair's positive rows, added (without weights: counted)."""
+        return self._positives.weights
+
+    @property
+    def positive_times(self) -> AnyArray | None:
+        """[P]: the latest time of a pair's positive rows, or None."""
+        return self._positives.times
+
+    @property
+    def item_indptr(self) -> IntArray:
+        """int64 [N + 1]: where each item's users begin in ``item_users``."""
+        return self._transposed[0]
+
+    @property
+    def item_users(self) -> IntArray:
+        """int64 [P]: distinct users by item, ascending within an item."""
+        return self._transposed[1]
+
+    @cached_property
+    def item_user_counts(self) -> IntArray:
+        """int64 [N]: distinct users with a positive on the item; 0 for untouched items."""
+        return frozen(np.bincount(self.positive_items, minlength=self.num_items))
+
+    @cached_property
+    def item_event_counts(self) -> IntArray:
+        """int64 [N]: positive rows of the item, repeats included."""
+        return frozen(
+            np.bincount(self.row_items[self.positive_rows], minlength=self.num_items)
+        )
+
+    @cached_property
+    def user_positive_counts(self) -> IntArray:
+        """int64 [U]: distinct positives of the user."""
+        return frozen(np.diff(self.positive_indptr))
+
+    def positives_of(self, user: int) -> IntArray:
+        """int64 view: the distinct positives of one user (a code), ascending."""
+        code = checks.as_integer(
+            user, call="Interactions.positives_of", name="user", minimum=0,
+            maximum=self.num_users - 1,
+        )
+        return self.positive_items[self.positive_indptr[code] : self.positive_indptr[code + 1]]
+
+    def explicit_negatives(self) -> tuple[IntArray, IntArray]:
+        """(users, items), int64 each: the rows with weight 0 or less, in the order they came."""
+        if self.row_weights is None:
+            return self.row_users[:0], self.row_items[:0]
+        rows = np.flatnonzero(self.row_weights <= 0)
+        return self.row_users[rows], self.row_items[rows]
+
+    def positive_mask(self, users: Any, items: Any) -> torch.Tensor:
+        """Bool [B, C]: True where (users[b], items[c]) is a known positive.
+
+        The inverted lists of the shorter side are walked; no cell is tested on its own. The same
+        as ``[[i in set(positives_of(u)) for i in items] for u in users]``, with no True in the
+        rows of unknown users (-1). The mask is on ``users``' device.
+
+        Raises:
+            FastnegError: codes out of range.
+        """
+        import torch
+
+        call = "Interactions.positive_mask"
+        rows = checks.as_codes(users, self.num_users, call=call, name="users", unknown=True)
+        columns = checks.as_codes(items, self.num_items, call=call, name="items")
+        mask = torch.zeros((rows.size, columns.size), dtype=torch.bool)
+        if mask.numel():
+            cells = mask.numpy().view(np.uint8)
+            by_user = (self.positive_indptr, self.positive_items)
+            from_items = int(self.item_user_counts[columns].sum())
+            if list_lengths(self.positive_indptr, rows) <= 2 * from_items:
+                mark_positives(by_user, rows, columns, cells)
+            else:
+                mark_positives(self._transposed, columns, rows, cells, columns=True)
+        device = getattr(users, "device", None)
+        return mask if device is None or str(device) == "cpu" else mask.to(device)

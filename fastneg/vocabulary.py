@@ -1,0 +1,259 @@
+"""Ids of any type to dense codes and back.
+
+An id is an integer or a text; a column holds one kind. Texts that are the plain decimal form of
+an integer (``"12"``, not ``"012"``) meet integers: a file read as text and a file read as numbers
+speak of the same users. Everything is hashed or looked up by arrays, never row by row in Python.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fastneg.checks import AnyArray, IntArray, as_codes
+from fastneg.columns import Ids, Texts, normalise_ids
+from fastneg.errors import FastnegError, FastnegTypeError, UnknownIdError
+from fastneg.kernels import encode as kernels
+
+_NARROW = 4  # a table over the whole range of ids may be this many times the number of ids
+
+
+def _as_integers(texts: Texts) -> tuple[IntArray, AnyArray]:
+    """(values int64, bool: the text is the plain decimal form of that integer)."""
+    plain = pc.match_substring_regex(texts, r"^(0|-?[1-9][0-9]{0,17})$")
+    numbers = pc.if_else(plain, texts, pa.scalar("0", pa.large_string())).cast(pa.int64())
+    return numbers.to_numpy(zero_copy_only=False), plain.to_numpy(zero_copy_only=False)
+
+
+def _as_texts(numbers: IntArray) -> Texts:
+    return pa.array(numbers).cast(pa.large_string())
+
+
+def _number(ids: Ids) -> tuple[IntArray, Ids]:
+    """(codes [R], distinct ids in order of first appearance)."""
+    if isinstance(ids, np.ndarray):
+        if ids.size == 0:
+            return np.zeros(0, np.int64), ids
+        lowest, highest = int(ids.min()), int(ids.max())
+        if highest - lowest < _NARROW * ids.size + 65_536:
+            table = np.full(highest - lowest + 1, -1, np.int64)
+            codes, found = np.empty(ids.size, np.int64), np.empty(ids.size, np.int64)
+            count = kernels.number_by_appearance(ids, lowest, table, codes, found)
+            return codes, found[:count].copy()
+        encoded = pa.array(ids).dictionary_encode()
+        return (encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_numpy())
+    encoded = ids.dictionary_encode()
+    return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary
+
+
+def _concatenate(first: Ids, second: Ids) -> Ids:
+    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+        return np.concatenate([first, second])
+    return pa.concat_arrays([first, second])
+
+
+class Vocabulary:
+    """Distinct ids, each at the place of its code.
+
+    Args:
+        ids: int64 array or Arrow large strings, distinct, in the order of their codes; or a
+            number n for the ids 0..n-1, which then take no memory.
+    """
+
+    def __init__(self, ids: Ids | int) -> None:
+        self._size = ids if isinstance(ids, int) else len(ids)
+        self._ids: Ids | None = None if isinstance(ids, int) else ids
+        if isinstance(ids, np.ndarray):
+            counting = ids.size == 0 or (ids[0] == 0 and ids[-1] == ids.size - 1)
+            if counting and np.array_equal(ids, np.arange(ids.size)):
+                self._ids = None
+        self._table: IntArray | None = None
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def kind(self) -> Literal["range", "integer", "text"]:
+        """``range``: ids are codes; ``integer``; ``text``."""
+        if self._ids is None:
+            return "range"
+        return "integer" if isinstance(self._ids, np.ndarray) else "text"
+
+    @property
+    def stored(self) -> Ids | None:
+        """The ids as they are kept: int64, Arrow large strings, or None for a range."""
+        return self._ids
+
+    @classmethod
+    def build(
+        cls, values: Any, table: Any = None, *, call: str, name: str, from_text: bool = False
+    ) -> tuple[Vocabulary, IntArray]:
+        """(vocabulary, codes of ``values``): ``table``'s ids first, then new ones as they appear.
+
+        ``from_text`` says that the values were read from a text file, where types are not
+        written: texts become integers if all of them are plain integers.
+        """
+        ids = normalise_ids(values, call=call, name=name)
+        if table is None:
+            first: Ids = ids[:0]
+        else:
+            first = normalise_ids(table, call=call, name=f"{name[:-1]}_ids")
+            first, ids = _same_kind(first, ids, call, f"{name[:-1]}_ids", name, from_text)
+        codes, distinct = _number(_concatenate(first, ids) if len(first) else ids)
+        if len(first) and int(codes[len(first) - 1]) != len(first) - 1:
+            position = int(np.flatnonzero(codes[: len(first)] != np.arange(len(first)))[0])
+            raise FastnegError(
+                f"{call}: {name[:-1]}_ids[{position}] = {_python(first, position)!r} occurs twice; "
+                "give each id once"
+            )
+        if from_text and not isinstance(distinct, np.ndarray):
+            numbers, plain = _as_integers(distinct)
+            if plain.all():
+                distinct = numbers
+        return cls(distinct), codes[len(first) :]
+
+    def ids(self) -> AnyArray:
+        """A new array of all ids, by code: int64, or Python strings (dtype object)."""
+        if self._ids is None:
+            return np.arange(self._size, dtype=np.int64)
+        if isinstance(self._ids, np.ndarray):
+            return self._ids.copy()
+        texts: AnyArray = self._ids.to_numpy(zero_copy_only=False)
+        return texts
+
+    def encode(self, values: Any, *, call: str, name: str) -> IntArray:
+        """int64 [n]: the code of each id, -1 for ids that are not here."""
+        ids = normalise_ids(values, call=call, name=name)
+        if isinstance(self._ids, pa.LargeStringArray):
+            texts = _as_texts(ids) if isinstance(ids, np.ndarray) else ids
+            return _index_in(texts, self._ids)
+        if isinstance(ids, np.ndarray):
+            return self._encode_integers(ids)
+        numbers, plain = _as_integers(ids)
+        return np.where(plain, self._encode_integers(numbers), -1)
+
+    def _encode_integers(self, numbers: IntArray) -> IntArray:
+        if self._ids is None:
+            return np.where((numbers >= 0) & (numbers < self._size), numbers, -1)
+        assert isinstance(self._ids, np.ndarray)  # noqa: S101  (texts are handled by the caller)
+        lowest, highest = int(self._ids.min()), int(self._ids.max())
+        if highest - lowest >= _NARROW * self._size + 65_536:
+            return _index_in(pa.array(numbers), pa.array(self._ids))
+        if self._table is None:
+            table = np.full(highest - lowest + 1, -1, np.int64)
+            table[self._ids - lowest] = np.arange(self._size)
+            self._table = table
+        codes = np.empty(numbers.size, np.int64)
+        kernels.look_up(numbers, lowest, self._table, codes)
+        return codes
+
+    def encode_known(self, values: Any, unknown: Any, *, call: str, name: str) -> IntArray:
+        """``encode`` for callers: ``unknown="raise"`` names the first unknown id, -1 lets it be."""
+        if unknown != "raise":
+            try:
+                allowed = operator.index(unknown) == -1
+            except TypeError:
+                allowed = False
+            if not allowed:
+                raise FastnegError(f'{call}: unknown = {unknown!r}; give "raise" or -1')
+        codes = self.encode(values, call=call, name=name)
+        if unknown == "raise" and codes.size and int(codes.min()) < 0:
+            position = int(np.flatnonzero(codes < 0)[0])
+            ids = normalise_ids(values, call=call, name=name)
+            raise UnknownIdError(
+                f"{call}: {name}[{position}] = {_python(ids, position)!r} is not known "
+                f"({int((codes < 0).sum())} of {codes.size} are not); there are {self._size} ids, "
+                "and unknown=-1 turns the others into -1"
+            )
+        return codes
+
+    def decode(self, codes: Any, *, call: str, name: str) -> AnyArray:
+        """The ids of codes: an array of the codes' shape, int64 or Python strings."""
+        checked = as_codes(codes, self._size, call=call, name=name, ndim=None)
+        if self._ids is None:
+            return checked.copy()
+        if isinstance(self._ids, np.ndarray):
+            return np.asarray(self._ids[checked])
+        texts = self._ids.take(pa.array(checked.ravel())).to_numpy(zero_copy_only=False)
+        return np.asarray(texts).reshape(checked.shape)
+
+    def extend(self, values: Any, *, call: str, name: str) -> tuple[Vocabulary, IntArray]:
+        """(vocabulary with the new ids at the end, codes of ``values``); no old code changes."""
+        ids = normalise_ids(values, call=call, name=name)
+        if len(self) == 0:
+            return Vocabulary.build(ids, call=call, name=name)
+        codes = self.encode(ids, call=call, name=name)
+        unknown = codes < 0
+        if not unknown.any():
+            return self, codes
+        own: Ids = np.arange(self._size) if self._ids is None else self._ids
+        own, ids = _same_kind(own, ids, call, "the known ids", name, False)
+        if isinstance(own, np.ndarray) != (self.kind != "text"):
+            raise FastnegTypeError(f"{call}: {name} are strings, the known ids are integers; give "
+                                   "ids of one type")
+        fresh = ids[unknown] if isinstance(ids, np.ndarray) else ids.filter(pa.array(unknown))
+        new_codes, distinct = _number(fresh)
+        codes[unknown] = new_codes + self._size
+        return Vocabulary(_concatenate(own, distinct)), codes
+
+    def fingerprint(self) -> str:
+        """A hash of the ids and their order."""
+        digest = hashlib.blake2b(digest_size=16)
+        if self._ids is None:
+            digest.update(f"range {self._size}".encode())
+        elif isinstance(self._ids, np.ndarray):
+            digest.update(b"integer" + self._ids.tobytes())
+        else:
+            lengths = pc.binary_length(self._ids).to_numpy(zero_copy_only=False)
+            digest.update(b"text" + np.asarray(lengths, np.int64).tobytes())
+            offsets = np.frombuffer(self._ids.buffers()[1], np.int64)[self._ids.offset :]
+            data = self._ids.buffers()[2]
+            if data is not None:
+                digest.update(memoryview(data)[int(offsets[0]) : int(offsets[len(self._ids)])])
+        return digest.hexdigest()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"ids": self._size if self._ids is None else self._ids}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["ids"])  # type: ignore[misc]
+
+
+def _python(ids: Ids, position: int) -> int | str:
+    return int(ids[position]) if isinstance(ids, np.ndarray) else str(ids[position].as_py())
+
+
+def _index_in(values: Any, vocabulary: Any) -> IntArray:
+    found = pc.index_in(values, value_set=vocabulary)
+    return np.asarray(found.fill_null(-1).to_numpy(zero_copy_only=False), np.int64)
+
+
+def _same_kind(
+    first: Ids, second: Ids, call: str, first_name: str, name: str, from_text: bool
+) -> tuple[Ids, Ids]:
+    """Both as integers or both as texts; integers where every text is a plain integer."""
+    if isinstance(first, np.ndarray) == isinstance(second, np.ndarray):
+        return first, second
+    if len(first) == 0 or len(second) == 0:
+        empty: Ids = second[:0] if len(first) == 0 else first[:0]
+        return (empty, second) if len(first) == 0 else (first, empty)
+    texts, numbers = (second, first) if isinstance(first, np.ndarray) else (first, second)
+    values, plain = _as_integers(texts)
+    if plain.all():
+        return (first, values) if isinstance(first, np.ndarray) else (values, second)
+    if from_text:
+        converted = _as_texts(np.asarray(numbers))
+        return (converted, second) if isinstance(first, np.ndarray) else (first, converted)
+    position = int(np.flatnonzero(~plain)[0])
+    of_texts, of_numbers = first_name, name
+    if isinstance(first, np.ndarray):
+        of_texts, of_numbers = name, first_name
+    raise FastnegTypeError(
+        f"{call}: {of_texts}[{position}] = {_python(texts, position)!r} is a string, {of_numbers} "
+        "are integers; give ids of one type"
+    )
