@@ -1,0 +1,113 @@
+"""Log-probabilities of columns that no sampler drew: in-batch items, and mixtures with uniform."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastneg import checks
+
+if TYPE_CHECKING:
+    from fastneg.interactions import Interactions
+
+
+def in_batch_log_q(item_event_counts: Any, items: Tensor | None = None) -> Tensor:
+    """Log of each item's frequency as the loader serves it: Q of in-batch negatives.
+
+    The same as ``torch.log(counts / counts.sum())[items]``.
+
+    Args:
+        item_event_counts: [N] counts or weights, 0 or more (``interactions.item_event_counts``:
+            the loader serves rows, so rows are counted, not distinct users; weights where it
+            serves some rows less often).
+        items: int64 [...] item codes; None for the whole catalog.
+
+    Returns:
+        float32 [...] (or [N]), -inf for an item of count 0 when the whole catalog is asked for.
+
+    Raises:
+        FastnegError: for bad counts, codes out of range, or an item of count 0 among ``items``,
+            which a loader cannot have served.
+    """
+    call = "in_batch_log_q"
+    counts = checks.as_weights(
+        item_event_counts, call=call, name="item_event_counts", what="give the rows per item"
+    )
+    with np.errstate(divide="ignore"):
+        table = torch.from_numpy(np.log(counts / counts.sum()).astype(np.float32))
+    if items is None:
+        return table
+    codes = checks.as_codes(items, counts.size, call=call, name="items", ndim=None)
+    log_q = table[torch.from_numpy(codes)]
+    if bool(torch.isinf(log_q).any()):
+        position = int(torch.isinf(log_q).flatten().nonzero()[0])
+        item = int(codes.ravel()[position])
+        checks.fail(call, f"item {item} has count 0 in item_event_counts, yet stands in items")
+    return log_q.to(items.device) if isinstance(items, Tensor) else log_q
+
+
+def mixed_log_q(batch_log_q: Tensor, num_batch: int, num_uniform: int, num_items: int) -> Tensor:
+    """Log Q* of mixed negatives: Q* = (B Q_batch + B' / N) / (B + B') (Yang et al. 2020).
+
+    A row has B - 1 columns of the first kind beside its own, so that with ``num_batch=B - 1`` the
+    correction ``"expected_count"`` takes exactly the expected number of times that an item stands
+    in the row's other columns, (B - 1) Q_batch + B' / N; with B it is off by order 1 / B.
+
+    Args:
+        batch_log_q: float [...], ``in_batch_log_q`` of the columns' items; -inf for an item that
+            is never served.
+        num_batch: B, or B - 1 (see above), 0 or more.
+        num_uniform: B', 0 or more; one of the two is positive.
+        num_items: N, 1 or more.
+
+    Returns:
+        A tensor like ``batch_log_q``.
+
+    Raises:
+        FastnegError: for numbers out of range.
+    """
+    call = "mixed_log_q"
+    batch = checks.as_integer(num_batch, call=call, name="num_batch", minimum=0)
+    uniform = checks.as_integer(num_uniform, call=call, name="num_uniform", minimum=0)
+    items = checks.as_integer(num_items, call=call, name="num_items", minimum=1)
+    if batch + uniform == 0:
+        checks.fail(call, "num_batch and num_uniform are both 0; give at least one column")
+    log_batch = math.log(batch / (batch + uniform)) if batch else -math.inf
+    log_uniform = math.log(uniform / (batch + uniform) / items) if uniform else -math.inf
+    return torch.logaddexp(batch_log_q + log_batch, torch.full_like(batch_log_q, log_uniform))
+
+
+def positive_mass(interactions: Interactions, log_q: Any) -> Tensor:
+    """How much of Q lies on each user's known positives: ``masked_mass_B`` for every user.
+
+    The same as ``[exp(log_q[interactions.positives_of(u)]).sum() for u in range(num_users)]``.
+
+    Args:
+        interactions: whose ``positive_mask`` the loss is given.
+        log_q: float [N], log of the column distribution over the whole catalog.
+
+    Returns:
+        float64 [num_users]; index it with a batch's user codes (an unknown user's mass is 0).
+
+    Raises:
+        FastnegError: if ``log_q`` is not [num_items] or its probabilities do not sum to 1.
+    """
+    call = "positive_mass"
+    table = checks.to_numpy(log_q, call=call, name="log_q")
+    if table.shape != (interactions.num_items,):
+        checks.fail(
+            call,
+            f"{checks.describe('log_q', table)} does not fit; give shape "
+            f"({interactions.num_items},), one number an item of the catalog",
+        )
+    q = np.exp(table.astype(np.float64))
+    total = float(q.sum())
+    if not abs(total - 1.0) < 1e-3:
+        checks.fail(call, f"exp(log_q) sums to {total}; give the log-probabilities of one draw")
+    running = np.concatenate([[0.0], np.cumsum(q[interactions.positive_items])])
+    starts = interactions.positive_indptr
+    return torch.from_numpy(running[starts[1:]] - running[starts[:-1]])
