@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
 AnyArray = npt.NDArray[Any]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def describe(name: str, array: AnyArray) -> str:
@@ -129,7 +130,9 @@ def as_choice(value: Any, choices: tuple[str, ...], *, call: str, name: str) -> 
     return str(value)
 
 
-def as_weights(values: Any, *, call: str, name: str, what: str = "give weights, 0 or more") -> FloatArray:
+def as_weights(
+    values: Any, *, call: str, name: str, what: str = "give weights, 0 or more"
+) -> FloatArray:
     """float64 [N], finite, 0 or more, at least one positive, not empty.
 
     Integers above 2^53 are refused, since float64 cannot hold them.
@@ -147,12 +150,18 @@ def as_weights(values: Any, *, call: str, name: str, what: str = "give weights, 
     bad = ~np.isfinite(weights)
     if bad.any():
         position = int(np.flatnonzero(bad)[0])
-        fail(call, f"{name}[{position}] = {weights[position]} is not finite "
-                   f"({name}: {array.dtype}, shape {array.shape}); {what}")
+        fail(
+            call,
+            f"{name}[{position}] = {weights[position]} is not finite "
+            f"({name}: {array.dtype}, shape {array.shape}); {what}",
+        )
     if float(weights.min()) < 0:
         position = int(np.flatnonzero(weights < 0)[0])
-        fail(call, f"{name}[{position}] = {array[position]} is negative "
-                   f"({name}: {array.dtype}, shape {array.shape}); {what}")
+        fail(
+            call,
+            f"{name}[{position}] = {array[position]} is negative "
+            f"({name}: {array.dtype}, shape {array.shape}); {what}",
+        )
     if float(weights.max()) == 0:
         fail(call, f"{describe(name, array)} is zero everywhere; {what}")
     return weights
@@ -176,21 +185,39 @@ def as_matrix(values: Any, *, call: str, name: str, columns: int | None = None) 
         finite = np.isfinite(block)
         if not finite.all():
             row, column = (int(i) for i in np.argwhere(~finite)[0])
-            fail(call, f"{name}[{start + row}, {column}] = {array[start + row, column]} is not a "
-                       f"finite float32 ({name}: {array.dtype}, shape {array.shape})")
+            fail(
+                call,
+                f"{name}[{start + row}, {column}] = {array[start + row, column]} is not a "
+                f"finite float32 ({name}: {array.dtype}, shape {array.shape})",
+            )
     return matrix
 
 
 def as_csr(
     indptr: Any, indices: Any, num_columns: int, *, call: str, name: str
 ) -> tuple[IntArray, IntArray]:
-    """A CSR structure: indptr int64 [rows + 1] that ascends from 0 to len(indices), codes in range."""
+    """A CSR structure: indptr int64 [rows + 1] from 0 up to len(indices), codes in range."""
     starts = as_integers(indptr, call=call, name=f"{name}.indptr")
     codes = as_codes(indices, num_columns, call=call, name=f"{name}.indices")
-    if starts.size == 0 or starts[0] != 0 or starts[-1] != codes.size or (np.diff(starts) < 0).any():
-        fail(call, f"{name}.indptr (shape {starts.shape}) does not ascend from 0 to the number of "
-                   f"indices ({codes.size})")
+    if (
+        starts.size == 0
+        or starts[0] != 0
+        or starts[-1] != codes.size
+        or (np.diff(starts) < 0).any()
+    ):
+        fail(
+            call,
+            f"{name}.indptr (shape {starts.shape}) does not ascend from 0 to the number of "
+            f"indices ({codes.size})",
+        )
     return starts, codes
+
+
+def frozen(array: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
+    """A read-only view: what kernels only read has one type, so each is compiled once."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def same_length(call: str, **arrays: AnyArray) -> int:

@@ -54,6 +54,11 @@ def uniform_words(key: int, num_words: int, *, start: int = 0) -> npt.NDArray[np
     return x ^ (x >> np.uint64(31))
 
 
+def unit_interval(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
+    """float64 in (0, 1), never 0 and never 1: the upper 53 bits of each word, centred."""
+    return ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+
+
 def permutation(key: int, size: int) -> npt.NDArray[np.int64]:
     """int64 [size]: 0..size-1 in an order that the key alone decides."""
     return np.argsort(uniform_words(key, size), kind="stable").astype(np.int64, copy=False)

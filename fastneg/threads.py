@@ -114,7 +114,7 @@ def run_chunks(function: Callable[[int, int], object], total: int, *, smallest: 
     errors: list[BaseException] = []
     try:
         function(bounds[0], bounds[1])
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001  (raised again below)
         errors.append(error)
     for future in futures:
         raised = future.exception()

@@ -16,7 +16,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
@@ -32,7 +32,7 @@ class _NoAliasCompiler(CompilerBase):  # type: ignore[misc, unused-ignore]
 
     def define_pipelines(self) -> list[Any]:
         self.state.flags.noalias = True
-        return [DefaultPassBuilder.define_nopython_pipeline(self.state)]
+        return [DefaultPassBuilder.define_nopython_pipeline(self.state)]  # type: ignore[no-untyped-call]
 
 
 def source_fingerprint() -> str:
@@ -88,7 +88,7 @@ class _Locator(_CacheLocator):  # type: ignore[misc, unused-ignore]
 
 
 class _CacheImpl(CompileResultCacheImpl):  # type: ignore[misc, unused-ignore]
-    _locator_classes = [_Locator]
+    _locator_classes: ClassVar[list[type[_CacheLocator]]] = [_Locator]
 
 
 class _KernelCache(FunctionCache):  # type: ignore[misc, unused-ignore]
@@ -101,10 +101,11 @@ def kernel(function: Function) -> Function:
         nogil=True, error_model="numpy", boundscheck=False, pipeline_class=_NoAliasCompiler
     )(function)
     if CACHE_FOLDER is not None:
-        compiled._cache = _KernelCache(function)
+        compiled._cache = _KernelCache(function)  # type: ignore[no-untyped-call]
     return compiled  # type: ignore[no-any-return]
 
 
 def helper(function: Function) -> Function:
     """Compile a function that kernels call; LLVM inlines it where that pays."""
-    return numba.njit(nogil=True, error_model="numpy", boundscheck=False)(function)  # type: ignore[no-any-return]
+    compiled: Any = numba.njit(nogil=True, error_model="numpy", boundscheck=False)(function)
+    return compiled  # type: ignore[no-any-return]

@@ -1,0 +1,434 @@
+"""The one interface of all samplers: what is checked, promised and returned.
+
+A sampler is asked for negatives of a batch of users; it plans (what may each row draw?), refuses
+users for whom nothing is left, draws, and announces the log-probability of what it drew. Subclasses
+say how to plan, to draw and to weigh; everything else is here.
+
+Shapes: B rows, K negatives a row, N items in the catalog.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from fastneg.checks import IntArray, as_codes, as_integer, fail, frozen
+from fastneg.errors import CheckpointError, ExhaustedUserError
+from fastneg.interactions import Interactions
+from fastneg.samplers.distinct import EVERYWHERE, draw_distinct
+from fastneg.samplers.request import Request, as_rows, check_out, input_arrays, make_request
+from fastneg.streams import RowCounter, key_of, stream_of
+from fastneg.threads import run_chunks
+
+if TYPE_CHECKING:
+    import torch
+
+STATE_VERSION = 1
+_TILE = 32_768  # draws below which a chunk is not worth a thread
+
+
+class Negatives(NamedTuple):
+    """What a sampler returns.
+
+    Attributes:
+        items: int64 [B, K] codes ([K] from ``sample_shared``).
+        log_q: float32, same shape: the log-probability of each, or None if not asked for.
+        source: int8, same shape: which of ``sampler.source_names`` it came from.
+    """
+
+    items: torch.Tensor
+    log_q: torch.Tensor | None
+    source: torch.Tensor
+
+
+@dataclass
+class Plan:
+    """What each row of a request may draw; subclasses add what their kernels need.
+
+    Attributes:
+        request: the checked request.
+        allowed: int64 [B], a lower bound on the number of items that can come up, 0 only if none.
+    """
+
+    request: Request
+    allowed: IntArray
+
+
+def run_tiles(shape: tuple[int, ...], function: Callable[[slice, slice], object]) -> None:
+    """Split a [B, K] job over threads, by rows, or by draws where rows are few."""
+    num_rows, width = shape
+    if num_rows <= 2 and width >= 2 * _TILE:
+        for b in range(num_rows):
+            row = slice(b, b + 1)
+            run_chunks(lambda i, j, row=row: function(row, slice(i, j)), width, smallest=_TILE)  # type: ignore[misc]
+    else:
+        smallest = max(1, _TILE // max(1, width))
+        run_chunks(lambda i, j: function(slice(i, j), slice(0, width)), num_rows, smallest=smallest)
+
+
+def cut(source: npt.NDArray[np.int8], rows: slice, draws: slice) -> npt.NDArray[np.int8]:
+    """A tile of the source tags; ``EVERYWHERE`` stays what it is."""
+    return source if source.shape[0] == 0 else source[rows, draws]
+
+
+class Sampler(ABC):
+    """Base class of the samplers; see ``sample`` for the contract they share."""
+
+    kind: str = "sampler"
+
+    def __init__(
+        self,
+        num_items: int,
+        *,
+        interactions: Interactions | None,
+        seed: int,
+        name: str | None,
+        replacement: bool,
+        memory_budget: int,
+    ) -> None:
+        call = type(self).__name__
+        self.num_items = num_items
+        self.interactions = interactions
+        self.seed = as_integer(seed, call=call, name="seed")
+        self.name = self.kind if name is None else str(name)
+        self.replacement = bool(replacement)
+        self.memory_budget = as_integer(memory_budget, call=call, name="memory_budget", minimum=0)
+        self.epoch = 0
+        self._path: tuple[str, ...] = (self.name,)
+        self._counter = RowCounter()
+
+    # ---------------------------------------------------------------- what a subclass says
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        """What the tags in ``Negatives.source`` stand for."""
+        return (self.name,)
+
+    @abstractmethod
+    def _plan(self, request: Request) -> Plan:
+        """What each row may draw."""
+
+    @abstractmethod
+    def _draw(
+        self,
+        plan: Any,
+        first_draw: int,
+        items: IntArray,
+        source: npt.NDArray[np.int8],
+        base: int,
+    ) -> None:
+        """Draw into the cells of ``items`` [B, K] whose ``source`` is ``base`` (or all cells)."""
+
+    @abstractmethod
+    def _log_q(self, plan: Any, items: IntArray, out: npt.NDArray[Any], *, check: bool) -> None:
+        """Write the log-probability of one draw; ``check`` looks for excluded items (-inf)."""
+
+    def _num_reachable(self, plan: Plan, at_most: int) -> IntArray:
+        """int64 [B]: how many items can come up, exact where it is ``at_most`` or less."""
+        return plan.allowed
+
+    def _sources_of(self, plan: Any, items: IntArray) -> npt.NDArray[np.int8]:
+        """int8 [n]: tags for items of a one-row plan that were not drawn through a part."""
+        return np.zeros(len(items), dtype=np.int8)
+
+    def _distinct_log_q(
+        self, plan: Any, items: IntArray, stop: npt.NDArray[np.float64], out: npt.NDArray[Any]
+    ) -> None:
+        """log(1 - exp(-q T)), T [B] the time at which the next distinct item arrived."""
+        log_q = np.empty(items.shape, dtype=np.float64)
+        self._log_q(plan, items, log_q, check=False)
+        with np.errstate(divide="ignore"):
+            out[...] = np.log(-np.expm1(-np.exp(log_q) * stop[:, None]))
+
+    @abstractmethod
+    def exhausted_users(self) -> IntArray:
+        """int64: the codes of the users for whom nothing is allowed, ascending."""
+
+    # ---------------------------------------------------------------- drawing
+    def sample(
+        self,
+        users: Any,
+        num_negatives: int,
+        *,
+        positives: Any = None,
+        times: Any = None,
+        exclude: Any = None,
+        rows: Any = None,
+        log_q: bool = True,
+        out: Negatives | tuple[Any, Any, Any] | None = None,
+        device: Any = None,
+        pin_memory: bool = False,
+    ) -> Negatives:
+        """Draw ``num_negatives`` for each user, never one of the user's training positives.
+
+        Args:
+            users: integer codes [B]; -1 is an unknown user, for whom nothing is excluded.
+            num_negatives: K, 1 or more.
+            positives: codes [B], excluded in their rows too.
+            times: [B], for samplers that need them; others ignore them.
+            exclude: more ids to exclude in each row: a list of B lists, (indptr, ids), or a matrix
+                [B, m] padded with -1.
+            rows: integers [B], 0 or more, that select the random words: the same (seed, epoch,
+                row) gives the same negatives, however rows are batched. By default a counter.
+            log_q: whether to compute log-probabilities; they are None otherwise.
+            out: arrays or tensors (items int64, log_q float32, source int8) of shape [B, K] to
+                write into: C-contiguous, overlapping nothing.
+            device: where the results go; by default where ``users`` is.
+            pin_memory: whether to return pinned memory.
+
+        Returns:
+            ``Negatives`` of shape [B, K]: exactly what was asked, never fewer.
+
+        Raises:
+            ExhaustedUserError: users for whom nothing (or, without replacement, fewer than K
+                items) is left, named before anything is drawn.
+            FastnegError: bad arguments.
+        """
+        call = f"{type(self).__name__}.sample"
+        width = as_integer(num_negatives, call=call, name="num_negatives", minimum=1)
+        request = make_request(
+            users,
+            num_users=self._num_users(),
+            num_items=self.num_items,
+            positives=positives,
+            exclude=exclude,
+            call=call,
+        )
+        buffers: list[npt.NDArray[Any] | None] | None = None
+        if out is not None:
+            given = input_arrays(users, positives, exclude, rows, times)
+            shape = (request.num_rows, width)
+            buffers = check_out(out, shape, log_q=log_q, inputs=given, call=call)
+        plan = self._plan(request)
+        self._refuse_exhausted(plan, width, call)
+        if rows is None:
+            first = self._counter.reserve(request.num_rows)
+            request.rows = frozen(np.arange(first, first + request.num_rows, dtype=np.int64))
+        else:
+            request.rows = as_rows(rows, request.num_rows, call=call)
+        result = self._draw_request(plan, width, log_q=log_q, buffers=buffers)
+        if out is not None:
+            return Negatives(*out)
+        if device is None and hasattr(users, "device") and hasattr(users, "detach"):
+            device = users.device
+        return _as_tensors(result, device, pin_memory)
+
+    def sample_shared(
+        self,
+        num_negatives: int,
+        *,
+        row: int | None = None,
+        log_q: bool = True,
+        device: Any = None,
+        pin_memory: bool = False,
+    ) -> Negatives:
+        """Draw one set of negatives for a whole batch; nobody's positives are excluded.
+
+        Args:
+            num_negatives: K, 1 or more.
+            row: the row number that selects the random words; by default a counter.
+            log_q, device, pin_memory: as in ``sample``.
+
+        Returns:
+            ``Negatives`` of shape [K], with the unconditional log-probability.
+        """
+        call = f"{type(self).__name__}.sample_shared"
+        width = as_integer(num_negatives, call=call, name="num_negatives", minimum=1)
+        request = Request(
+            np.full(1, -1, dtype=np.int64), np.zeros(1, dtype=np.int64), lane="shared"
+        )
+        plan = self._plan(request)
+        self._refuse_exhausted(plan, width, call)
+        if row is None:
+            row = self._counter.reserve(1)
+        else:
+            row = as_integer(row, call=call, name="row", minimum=0, maximum=2**63 - 1)
+        request.rows = frozen(np.full(1, row, dtype=np.int64))
+        result = self._draw_request(plan, width, log_q=log_q, buffers=None)
+        return _as_tensors([None if a is None else a[0] for a in result], device, pin_memory)
+
+    def log_q(
+        self, items: Any, users: Any = None, *, positives: Any = None, exclude: Any = None
+    ) -> torch.Tensor:
+        """The log-probability of one draw.
+
+        Args:
+            items: codes; any shape without ``users``, [B] or [B, K] with them.
+            users: codes [B]: the probability given the user's exclusions, -inf for an excluded
+                item. Without them the unconditional probability.
+            positives, exclude: as in ``sample``.
+
+        Returns:
+            float32 tensor of the shape of ``items``.
+        """
+        import torch
+
+        call = f"{type(self).__name__}.log_q"
+        codes = as_codes(items, self.num_items, call=call, name="items", ndim=None)
+        if users is None:
+            if positives is not None or exclude is not None:
+                fail(call, "positives and exclude need users")
+            users, table = np.full(1, -1, dtype=np.int64), codes.reshape(1, -1)
+        else:
+            if codes.ndim not in (1, 2):
+                fail(call, f"items has {codes.ndim} dimensions; with users, give [B] or [B, K]")
+            table = codes.reshape(len(codes), -1)
+        request = make_request(
+            users,
+            num_users=self._num_users(),
+            num_items=self.num_items,
+            positives=positives,
+            exclude=exclude,
+            call=call,
+        )
+        if request.num_rows != len(table):
+            fail(call, f"items has {len(table)} rows for {request.num_rows} users")
+        plan = self._plan(request)
+        result = np.empty(table.shape, dtype=np.float32)
+        if result.size:
+            self._log_q(plan, np.array(table, order="C"), result, check=True)
+        result[plan.allowed == 0] = -np.inf
+        return torch.from_numpy(result.reshape(codes.shape))
+
+    def _draw_request(
+        self,
+        plan: Plan,
+        width: int,
+        *,
+        log_q: bool,
+        buffers: list[npt.NDArray[Any] | None] | None,
+    ) -> list[npt.NDArray[Any] | None]:
+        shape = (plan.request.num_rows, width)
+        if buffers is None:
+            buffers = [
+                np.empty(shape, dtype=np.int64),
+                np.empty(shape, dtype=np.float32) if log_q else None,
+                np.empty(shape, dtype=np.int8),
+            ]
+        items, log_q_out, source = buffers
+        assert items is not None
+        assert source is not None
+        source.fill(0)
+        if items.size == 0:
+            return buffers
+        if not self.replacement:
+            stop = draw_distinct(self, plan, items, source)
+            if log_q_out is not None:
+                self._distinct_log_q(plan, items, stop, log_q_out)
+            return buffers
+        self._draw(plan, 0, items, EVERYWHERE if len(self.source_names) == 1 else source, 0)
+        if log_q_out is not None:
+            self._log_q(plan, items, log_q_out, check=False)
+        return buffers
+
+    def _refuse_exhausted(self, plan: Plan, width: int, call: str) -> None:
+        needed = 1 if self.replacement else width
+        bad = plan.allowed < needed
+        if bad.any() and not self.replacement:
+            bad = self._num_reachable(plan, needed) < needed
+        if not bad.any():
+            return
+        if plan.request.lane:
+            fail(call, f"fewer than {needed} items can be drawn")
+        users = np.unique(plan.request.users[bad])
+        shown = ", ".join(map(str, users[:5])) + (", ..." if len(users) > 5 else "")
+        what = "no item" if needed == 1 else f"fewer than {needed} distinct items"
+        raise ExhaustedUserError(
+            f"{call}: {len(users)} users have {what} left to draw (users {shown}): what they know "
+            f"already covers the {self.num_items} items; leave these rows out "
+            "(sampler.exhausted_users() names them)",
+            users.tolist(),
+        )
+
+    def _num_users(self) -> int | None:
+        return None if self.interactions is None else self.interactions.num_users
+
+    # ---------------------------------------------------------------- the stream
+    def _key(self, lane: str, purpose: str = "") -> np.uint64:
+        """The key of the words for (seed, stream, epoch); lanes and purposes are own streams."""
+        path = self._path + ((f"/{lane}",) if lane else ()) + ((f"#{purpose}",) if purpose else ())
+        return np.uint64(key_of(self.seed, stream_of(*path), self.epoch))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Move to another epoch: the same rows get new words."""
+        self.epoch = as_integer(
+            epoch, call=f"{type(self).__name__}.set_epoch", name="epoch", minimum=0
+        )
+
+    def spawn(self, name: str) -> Self:
+        """A sampler of the same distribution with a stream of its own, counting rows from 0."""
+        return self._bound(self.seed, (*self._path, str(name)))
+
+    def _bound(self, seed: int, path: tuple[str, ...]) -> Self:
+        """A copy that shares the tables and draws from another stream."""
+        other = copy.copy(self)
+        other.seed, other._path, other._counter = seed, path, RowCounter()
+        return other
+
+    def state_dict(self) -> dict[str, Any]:
+        """(seed, epoch, next row) and what they belong to; JSON-able."""
+        return {
+            "version": STATE_VERSION,
+            "kind": self.kind,
+            "path": list(self._path),
+            "num_items": self.num_items,
+            "seed": self.seed,
+            "epoch": self.epoch,
+            "next_row": self._counter.next_row,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where ``state_dict`` was taken.
+
+        Raises:
+            CheckpointError: the state of another version, kind, name or catalog.
+        """
+        call = f"{type(self).__name__}.load_state_dict"
+        mine = self.state_dict()
+        if not isinstance(state, dict) or set(state) != set(mine):
+            raise CheckpointError(f"{call}: not a sampler's state; keys {sorted(mine)} expected")
+        for field in ("version", "kind", "path", "num_items"):
+            if state[field] != mine[field]:
+                raise CheckpointError(
+                    f"{call}: the state's {field} is {state[field]!r}, this sampler's is "
+                    f"{mine[field]!r}"
+                )
+        self.seed = as_integer(state["seed"], call=call, name="seed")
+        self.set_epoch(state["epoch"])
+        self._counter = RowCounter(
+            as_integer(state["next_row"], call=call, name="next_row", minimum=0)
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(num_items={self.num_items}, name={self.name!r}, "
+            f"seed={self.seed}, epoch={self.epoch})"
+        )
+
+
+def _as_tensors(arrays: list[Any], device: Any, pin_memory: bool) -> Negatives:
+    import torch
+
+    tensors = []
+    for array in arrays:
+        tensor = None if array is None else torch.from_numpy(array)
+        if tensor is not None and pin_memory:
+            tensor = tensor.pin_memory()
+        if tensor is not None and device is not None and torch.device(device).type != "cpu":
+            tensor = tensor.to(device, non_blocking=pin_memory)
+        tensors.append(tensor)
+    return Negatives(*tensors)  # type: ignore[arg-type]
+
+
+def split_catalog(source: Any, *, call: str) -> tuple[Interactions | None, Any]:
+    """First arguments come as ``Interactions`` or as something else: (interactions, the else)."""
+    if isinstance(source, Interactions):
+        if source.num_items == 0:
+            fail(call, "the interactions have no items")
+        return source, None
+    return None, source

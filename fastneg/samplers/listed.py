@@ -1,0 +1,318 @@
+"""Negatives from a list per user: rejected, shown and not clicked, or mined ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from fastneg.checks import (
+    FloatArray,
+    IntArray,
+    as_codes,
+    as_csr,
+    as_integer,
+    as_weights,
+    fail,
+    frozen,
+)
+from fastneg.interactions import Interactions
+from fastneg.kernels.draws import draw_lists, list_log_q
+from fastneg.kernels.exclusion import filter_lists, lists_lengths
+from fastneg.samplers.base import Plan, Sampler, cut, run_tiles
+from fastneg.samplers.request import Request
+
+_MASS_BITS = 40  # a list's largest weight becomes 2^40: a relative error of 2^-41
+
+
+@dataclass
+class ListedPlan(Plan):
+    """The lists to draw from, which of them each row has (-1: none), and the fallback's plan."""
+
+    indptr: IntArray
+    items: IntArray
+    cumulative: npt.NDArray[np.uint64]
+    owner: IntArray
+    fallback: Plan | None
+
+
+class ListedSampler(Sampler):
+    """Draws from the user's own list; users whose list has nothing left draw from a fallback.
+
+    q(i|u) = weight of i in the list / weight of the list, over the entries that are allowed: known
+    positives are taken out of the lists at construction, the request's extra exclusions per row.
+
+    Args:
+        lists: one list per user code: (indptr, items), a matrix [U, n] padded with -1, a
+            ``MinedNegatives`` with one row per user, or a sequence of U arrays. An id that stands
+            in a list twice counts twice.
+        weights: one weight per entry, in the shape of the lists' items; equal by default.
+        fallback: a sampler for users whose list is empty; without one they are exhausted.
+        interactions: whose positives are excluded from the lists.
+        num_items: size of the catalog; by default that of ``interactions`` or the fallback.
+        seed: plain int.
+        name: the name of the stream.
+        replacement: False draws K distinct items a row, as in ``PopularitySampler``.
+
+    ``source`` is 0 for the list and 1 for the fallback (a composite fallback's own from 1 on).
+    """
+
+    kind = "listed"
+
+    def __init__(
+        self,
+        lists: Any,
+        *,
+        weights: Any = None,
+        fallback: Sampler | None = None,
+        interactions: Interactions | None = None,
+        num_items: int | None = None,
+        seed: int = 0,
+        name: str | None = None,
+        replacement: bool = True,
+        memory_budget: int = 256 << 20,
+    ) -> None:
+        call = "ListedSampler"
+        if fallback is not None and not isinstance(fallback, Sampler):
+            fail(call, f"fallback is a {type(fallback).__name__}, not a sampler")
+        if fallback is not None and not fallback.replacement:
+            fail(call, "the fallback draws without replacement; say replacement=False here instead")
+        sizes = {
+            "num_items": num_items,
+            "interactions": interactions.num_items if interactions is not None else None,
+            "fallback": fallback.num_items if fallback is not None else None,
+        }
+        known = {key: size for key, size in sizes.items() if size is not None}
+        if not known:
+            fail(
+                call, "the size of the catalog is unknown; give num_items, interactions or fallback"
+            )
+        if len(set(known.values())) > 1:
+            fail(call, f"the catalog's size differs: {known}")
+        super().__init__(
+            as_integer(next(iter(known.values())), call=call, name="num_items", minimum=1),
+            interactions=interactions,
+            seed=seed,
+            name=name,
+            replacement=replacement,
+            memory_budget=memory_budget,
+        )
+        owner, items, masses, num_users = _entries(lists, weights, self.num_items, call)
+        users = {"lists": num_users}
+        if interactions is not None:
+            users["interactions"] = interactions.num_users
+        if fallback is not None and fallback._num_users() is not None:
+            users["fallback"] = int(fallback._num_users() or 0)
+        if len(set(users.values())) > 1:
+            fail(call, f"the numbers of users differ: {users}")
+        self._lists_users = num_users
+        self._indptr, self._items, self._masses = _sorted_lists(owner, items, masses, num_users)
+        if interactions is not None:
+            self._indptr, self._items, self._masses = _without(
+                (self._indptr, self._items, self._masses),
+                np.arange(num_users, dtype=np.int64),
+                interactions.positive_indptr,
+                interactions.positive_items,
+            )
+        self._cumulative = _running(self._indptr, self._masses)
+        self.fallback = None if fallback is None else self._adopt(fallback)
+
+    def _adopt(self, fallback: Sampler) -> Sampler:
+        return fallback._bound(self.seed, (*self._path, "fallback", fallback.name))
+
+    def _bound(self, seed: int, path: tuple[str, ...]) -> Self:
+        other = super()._bound(seed, path)
+        other.fallback = None if self.fallback is None else other._adopt(self.fallback)
+        return other
+
+    def _num_users(self) -> int | None:
+        return self._lists_users
+
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        if self.fallback is None:
+            return (self.name,)
+        return (self.name, *(f"fallback.{name}" for name in self.fallback.source_names))
+
+    def set_epoch(self, epoch: int) -> None:
+        super().set_epoch(epoch)
+        if self.fallback is not None:
+            self.fallback.set_epoch(epoch)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        if self.fallback is not None:
+            self.fallback = self._adopt(self.fallback)
+            self.fallback.set_epoch(self.epoch)
+
+    def _plan(self, request: Request) -> ListedPlan:
+        lists, owner = (self._indptr, self._items, self._masses), request.users
+        cumulative = self._cumulative
+        if request.extra_indptr is not None:
+            lists = _without(lists, owner, request.extra_indptr, request.extra_items)
+            cumulative = _running(lists[0], lists[2])
+            owner = np.arange(request.num_rows, dtype=np.int64)
+        sizes = np.append(np.diff(lists[0]), 0)[owner]
+        owner = frozen(np.where(sizes > 0, owner, -1))
+        fallback = None if self.fallback is None else self.fallback._plan(request)
+        allowed = sizes if fallback is None else np.where(sizes > 0, sizes, fallback.allowed)
+        return ListedPlan(
+            request,
+            allowed,
+            frozen(lists[0]),
+            frozen(lists[1]),
+            frozen(cumulative),
+            owner,
+            fallback,
+        )
+
+    def _draw(
+        self,
+        plan: ListedPlan,
+        first_draw: int,
+        items: IntArray,
+        source: npt.NDArray[np.int8],
+        base: int,
+    ) -> None:
+        if self.fallback is not None:
+            rows = plan.owner < 0
+            cells = source[rows]
+            cells[cells == base] = base + 1
+            source[rows] = cells
+        key = self._key(plan.request.lane)
+
+        def tile(r: slice, d: slice) -> None:
+            draw_lists(
+                plan.indptr, plan.items, plan.cumulative, plan.owner[r], key,
+                plan.request.rows[r], first_draw + d.start, cut(source, r, d), base, items[r, d],
+            )  # fmt: skip
+
+        run_tiles(items.shape, tile)
+        if self.fallback is not None:
+            self.fallback._draw(plan.fallback, first_draw, items, source, base + 1)
+
+    def _log_q(
+        self, plan: ListedPlan, items: IntArray, out: npt.NDArray[Any], *, check: bool
+    ) -> None:
+        run_tiles(
+            items.shape,
+            lambda r, d: list_log_q(
+                plan.indptr, plan.items, plan.cumulative, plan.owner[r], items[r, d], out[r, d]
+            ),
+        )
+        rows = np.flatnonzero(plan.owner < 0)
+        if self.fallback is not None and len(rows):
+            part = np.empty((len(rows), items.shape[1]), dtype=out.dtype)
+            fallback_plan = self.fallback._plan(plan.request.take(rows))
+            self.fallback._log_q(
+                fallback_plan, np.ascontiguousarray(items[rows]), part, check=check
+            )
+            out[rows] = part
+
+    def _num_reachable(self, plan: Any, at_most: int) -> IntArray:
+        if self.fallback is None:
+            return plan.allowed  # type: ignore[no-any-return]
+        beyond = self.fallback._num_reachable(plan.fallback, at_most)
+        return np.where(plan.owner >= 0, plan.allowed, beyond)
+
+    def _sources_of(self, plan: Any, items: IntArray) -> npt.NDArray[np.int8]:
+        if self.fallback is None or plan.owner[0] >= 0:
+            return np.zeros(len(items), dtype=np.int8)
+        return (self.fallback._sources_of(plan.fallback, items) + 1).astype(np.int8)
+
+    def _refuse_exhausted(self, plan: Plan, width: int, call: str) -> None:
+        if plan.request.lane and self.fallback is None:
+            fail(call, "lists are per user; call sample(users, ...) or give a fallback")
+        super()._refuse_exhausted(plan, width, call)
+
+    def exhausted_users(self) -> IntArray:
+        empty = np.flatnonzero(np.diff(self._indptr) == 0)
+        if self.fallback is None:
+            return empty
+        return np.intersect1d(empty, self.fallback.exhausted_users())
+
+
+Lists = tuple[IntArray, IntArray, npt.NDArray[np.uint64]]
+
+
+def _entries(
+    lists: Any, weights: Any, num_items: int, call: str
+) -> tuple[IntArray, IntArray, FloatArray, int]:
+    """(user, item, weight) of every entry, and the number of users."""
+    if hasattr(lists, "ranks") and hasattr(lists, "items"):  # MinedNegatives
+        lists = lists.items
+    if isinstance(lists, tuple) and len(lists) == 2:
+        indptr, items = as_csr(lists[0], lists[1], num_items, call=call, name="lists")
+        owner, num_users = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr)), len(indptr) - 1
+        kept = np.ones(len(items), dtype=bool)
+    elif isinstance(lists, Sequence) and not hasattr(lists, "shape"):
+        rows = [
+            as_codes(row, num_items, call=call, name=f"lists[{u}]") for u, row in enumerate(lists)
+        ]
+        num_users = len(rows)
+        owner = np.repeat(np.arange(num_users), [len(row) for row in rows])
+        items = np.concatenate([*rows, np.zeros(0, dtype=np.int64)])
+        kept = np.ones(len(items), dtype=bool)
+    else:
+        matrix = as_codes(lists, num_items, call=call, name="lists", ndim=2, unknown=True)
+        num_users = len(matrix)
+        items = matrix.ravel()
+        owner = np.repeat(np.arange(num_users), matrix.shape[1])
+        kept = items >= 0
+    if weights is None:
+        values = np.ones(len(items))
+    else:
+        if isinstance(weights, Sequence) and not hasattr(weights, "shape"):
+            weights = np.concatenate([np.asarray(row, dtype=np.float64) for row in weights])
+        values = as_weights(np.asarray(weights).ravel(), call=call, name="weights")
+        if len(values) != len(items):
+            fail(call, f"weights has {len(values)} entries for {len(items)} of the lists")
+    kept &= values > 0
+    return owner[kept], items[kept], values[kept], num_users
+
+
+def _sorted_lists(owner: IntArray, items: IntArray, weights: FloatArray, num_users: int) -> Lists:
+    """Lists in CSR form, ascending and distinct (weights of repeats add), with integer masses."""
+    order = np.lexsort((items, owner))
+    owner, items, weights = owner[order], items[order], weights[order]
+    first = np.ones(len(items), dtype=bool)
+    first[1:] = (owner[1:] != owner[:-1]) | (items[1:] != items[:-1])
+    starts = np.flatnonzero(first)
+    if len(items):
+        weights = np.add.reduceat(weights, starts)
+    owner, items = owner[starts], items[starts]
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=num_users))])
+    if (weights == np.rint(weights)).all() and (not len(weights) or weights.max() < 2**_MASS_BITS):
+        masses = weights.astype(np.uint64)
+    else:
+        largest = np.zeros(num_users)
+        np.maximum.at(largest, owner, weights)
+        scaled = np.rint(weights / largest[owner] * 2.0**_MASS_BITS)
+        masses = np.maximum(scaled, 1.0).astype(np.uint64)
+    return indptr.astype(np.int64), items, masses
+
+
+def _running(indptr: IntArray, masses: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """The running sum of masses within each list; modulo 2^64 the differences are exact."""
+    sums = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(masses, dtype=np.uint64)])
+    running: npt.NDArray[np.uint64] = sums[1:] - np.repeat(sums[indptr[:-1]], np.diff(indptr))
+    return running
+
+
+def _without(lists: Lists, owner: IntArray, row_indptr: IntArray, row_ids: IntArray) -> Lists:
+    """A list per row: list owner[b] without the row's own ids (ascending in each row)."""
+    indptr, items, masses = lists
+    owner, row_indptr, row_ids = frozen(owner), frozen(row_indptr), frozen(row_ids)
+    indptr, items, masses = frozen(indptr), frozen(items), frozen(masses)
+    sizes = np.zeros(len(owner) + 1, dtype=np.int64)
+    lists_lengths(indptr, items, owner, row_indptr, row_ids, sizes[1:])
+    out_indptr = np.cumsum(sizes)
+    out_items = np.empty(int(out_indptr[-1]), dtype=np.int64)
+    out_masses = np.empty(int(out_indptr[-1]), dtype=np.uint64)
+    filter_lists(
+        indptr, items, masses, owner, row_indptr, row_ids, out_indptr, out_items, out_masses
+    )
+    return out_indptr, out_items, out_masses

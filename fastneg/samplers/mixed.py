@@ -1,0 +1,235 @@
+"""Mixtures of samplers, by chance per draw or by fixed quota, nested as deep as you like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from fastneg.checks import FloatArray, IntArray, as_choice, as_number, fail
+from fastneg.errors import FastnegTypeError
+from fastneg.kernels.mixture import add_part, choose_per_draw, choose_quota, expected_slots
+from fastneg.samplers.base import Plan, Sampler
+from fastneg.samplers.request import Request
+from fastneg.streams import mix64, uniform_words, unit_interval
+from fastneg.threads import run_chunks
+
+
+@dataclass
+class MixedPlan(Plan):
+    """The parts' plans, and each part's share of each row (rows sum to 1, or to 0)."""
+
+    parts: list[Plan]
+    shares: FloatArray
+
+
+class MixedSampler(Sampler):
+    """Draws from several samplers: q(i|u) = sum_k lambda_k q_k(i|u).
+
+    Each part excludes by itself; for a user for whom a part has nothing left, its share goes to
+    the others in proportion.
+
+    Args:
+        parts: pairs (sampler, weight); weights are 0 or more and are normalised. The samplers are
+            copied (tables are shared), with streams of their own inside this mixture.
+        mode: "draw" chooses the part of each negative at random. "quota" gives part k
+            floor(lambda_k K) slots of each row, parts in order, and hands out the remaining slots
+            at random so that part k has lambda_k K slots in expectation; log_q in every slot is
+            log(sum_k E[n_k] / K q_k(i|u)), the same mixture.
+        seed: plain int.
+        name: the name of the stream.
+        replacement: False (mode "draw" only) draws K distinct items a row, as in
+            ``PopularitySampler``.
+
+    ``source`` tells the parts apart: ``source_names`` lists them, a nested mixture's one by one.
+
+    Source: mixed negative sampling, Yang et al. 2020.
+    """
+
+    kind = "mixed"
+
+    def __init__(
+        self,
+        parts: Sequence[tuple[Sampler, float]],
+        *,
+        mode: str = "draw",
+        seed: int = 0,
+        name: str | None = None,
+        replacement: bool = True,
+        memory_budget: int = 256 << 20,
+    ) -> None:
+        call = "MixedSampler"
+        self.mode = as_choice(mode, ("draw", "quota"), call=call, name="mode")
+        samplers, weights = _check_parts(parts, call)
+        if self.mode == "quota" and not replacement:
+            fail(call, "mode='quota' draws with replacement; give mode='draw'")
+        known = [s for s in samplers if s._num_users() is not None]
+        if len({s._num_users() for s in known}) > 1:
+            counts = ", ".join(f"{s.name}: {s._num_users()}" for s in known)
+            fail(call, f"the parts know different numbers of users ({counts})")
+        super().__init__(
+            samplers[0].num_items,
+            interactions=None,
+            seed=seed,
+            name=name,
+            replacement=replacement,
+            memory_budget=memory_budget,
+        )
+        self.weights: FloatArray = weights / weights.sum()
+        self._users = known[0]._num_users() if known else None
+        sizes = [len(s.source_names) for s in samplers]
+        if sum(sizes) > 127:
+            fail(call, f"{sum(sizes)} sources do not fit the int8 tags; 127 at most")
+        self._tags = np.concatenate([[0], np.cumsum(sizes[:-1])]).astype(np.int8)
+        self.parts = self._adopt(samplers)
+
+    def _adopt(self, samplers: Sequence[Sampler]) -> list[Sampler]:
+        return [
+            part._bound(self.seed, (*self._path, f"{k}", part.name))
+            for k, part in enumerate(samplers)
+        ]
+
+    def _bound(self, seed: int, path: tuple[str, ...]) -> Self:
+        other = super()._bound(seed, path)
+        other.parts = other._adopt(self.parts)
+        return other
+
+    def _num_users(self) -> int | None:
+        return self._users
+
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        names: list[str] = []
+        for part in self.parts:
+            inner = part.source_names
+            nested = len(inner) > 1
+            names += [f"{part.name}.{name}" if nested else name for name in inner]
+        return tuple(names)
+
+    def set_epoch(self, epoch: int) -> None:
+        super().set_epoch(epoch)
+        for part in self.parts:
+            part.set_epoch(epoch)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.parts = self._adopt(self.parts)
+        self.set_epoch(self.epoch)
+
+    def _plan(self, request: Request) -> MixedPlan:
+        plans = [part._plan(request) for part in self.parts]
+        can = np.stack([plan.allowed > 0 for plan in plans], axis=1)
+        shares = np.where(can, self.weights, 0.0)
+        total = shares.sum(axis=1, keepdims=True)
+        shares = np.divide(shares, total, out=np.zeros_like(shares), where=total > 0)
+        allowed = np.stack([plan.allowed for plan in plans], axis=1)
+        allowed = np.where(shares > 0, allowed, 0).max(axis=1)
+        return MixedPlan(request, allowed, plans, shares)
+
+    def _draw(
+        self,
+        plan: MixedPlan,
+        first_draw: int,
+        items: IntArray,
+        source: npt.NDArray[np.int8],
+        base: int,
+    ) -> None:
+        if source.shape[0] > 0:
+            self._choose(plan, first_draw, source, base)
+        for part, part_plan, tag in zip(self.parts, plan.parts, self._tags, strict=True):
+            part._draw(part_plan, first_draw, items, source, base + int(tag))
+
+    def _choose(
+        self, plan: MixedPlan, first_draw: int, source: npt.NDArray[np.int8], base: int
+    ) -> None:
+        key = self._key(plan.request.lane)
+        rows, shares = plan.request.rows, plan.shares
+        tags = (self._tags + base).astype(np.int8)
+        width = source.shape[1]
+
+        def choose(i: int, j: int) -> None:
+            if self.mode == "draw":
+                choose_per_draw(shares[i:j], tags, key, rows[i:j], first_draw, source[i:j], base)
+            else:
+                slots = (source[i:j] == base).sum(axis=1)
+                for count in np.unique(slots):  # one count, unless this quota lies in a mixture
+                    chosen = np.flatnonzero(slots == count)
+                    expected = np.empty((len(chosen), shares.shape[1]))
+                    expected_slots(shares[i:j][chosen], int(count), expected)
+                    cells = source[i:j][chosen]
+                    choose_quota(expected, tags, key, rows[i:j][chosen], cells, base)
+                    source[i:j][chosen] = cells
+
+        run_chunks(choose, len(rows), smallest=max(1, 32_768 // width))
+
+    def _log_q(
+        self, plan: MixedPlan, items: IntArray, out: npt.NDArray[Any], *, check: bool
+    ) -> None:
+        total = np.zeros(items.shape, dtype=np.float64)
+        part_log_q = np.empty(items.shape, dtype=np.float64)
+        for k, (part, part_plan) in enumerate(zip(self.parts, plan.parts, strict=True)):
+            part._log_q(part_plan, items, part_log_q, check=True)
+            add_part(plan.shares, k, part_log_q, total)
+        with np.errstate(divide="ignore"):
+            out[...] = np.log(total)
+
+    def _num_reachable(self, plan: Plan, at_most: int) -> IntArray:
+        """The parts' supports may overlap, so rows with few items are counted one by one."""
+        reachable = plan.allowed.copy()
+        everything = np.arange(self.num_items, dtype=np.int64)[None, :]
+        log_q = np.empty(everything.shape, dtype=np.float64)
+        for b in np.flatnonzero(reachable <= at_most):
+            row = self._plan(plan.request.take(np.array([b], dtype=np.int64)))
+            self._log_q(row, everything, log_q, check=True)
+            reachable[b] = int(np.isfinite(log_q).sum())
+        return reachable
+
+    def _sources_of(self, plan: MixedPlan, items: IntArray) -> npt.NDArray[np.int8]:
+        """Tags by chance, in proportion to what each part contributes to an item."""
+        weight = np.empty((len(items), len(self.parts)))
+        for k, (part, part_plan) in enumerate(zip(self.parts, plan.parts, strict=True)):
+            log_q = np.empty((1, len(items)), dtype=np.float64)
+            part._log_q(part_plan, items[None, :], log_q, check=True)
+            share = plan.shares[0, k]
+            weight[:, k] = share * np.exp(log_q[0]) if share > 0 else 0.0
+        row = int(plan.request.rows[0])
+        key = mix64(int(self._key(plan.request.lane, "source")) ^ mix64(row))
+        point = unit_interval(uniform_words(key, self.num_items)[items]) * weight.sum(axis=1)
+        chosen = (np.cumsum(weight, axis=1) <= point[:, None]).sum(axis=1)
+        tags = self._tags[np.minimum(chosen, len(self.parts) - 1)]
+        for k, (part, part_plan) in enumerate(zip(self.parts, plan.parts, strict=True)):
+            mine = chosen == k
+            tags[mine] += part._sources_of(part_plan, items[mine])
+        return np.asarray(tags, dtype=np.int8)
+
+    def exhausted_users(self) -> IntArray:
+        left = [p.exhausted_users() for p, w in zip(self.parts, self.weights, strict=True) if w > 0]
+        common = left[0]
+        for users in left[1:]:
+            common = np.intersect1d(common, users)
+        return common
+
+
+def _check_parts(parts: Any, call: str) -> tuple[list[Sampler], FloatArray]:
+    if not isinstance(parts, Sequence) or not parts:
+        fail(call, "parts is empty; give pairs (sampler, weight)")
+    samplers, weights = [], []
+    for k, part in enumerate(parts):
+        if not (isinstance(part, tuple) and len(part) == 2 and isinstance(part[0], Sampler)):
+            raise FastnegTypeError(f"{call}: parts[{k}] is not a pair (sampler, weight)")
+        samplers.append(part[0])
+        weights.append(as_number(part[1], call=call, name=f"weight of parts[{k}]", minimum=0.0))
+        if not part[0].replacement:
+            fail(
+                call, f"parts[{k}] draws without replacement; say replacement=False of the mixture"
+            )
+        if part[0].num_items != samplers[0].num_items:
+            fail(
+                call, f"parts[{k}] has {part[0].num_items} items, parts[0] {samplers[0].num_items}"
+            )
+    if sum(weights) == 0.0:
+        fail(call, "all weights are 0")
+    return samplers, np.array(weights)

@@ -1,0 +1,267 @@
+"""One checked request for negatives, and the ids that each of its rows excludes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastneg.checks import IntArray, as_codes, as_integers, fail, frozen, same_length, to_numpy
+from fastneg.errors import FastnegError
+from fastneg.interactions import Interactions
+from fastneg.kernels.exclusion import all_contained, excluded_masses, merge_lists, merged_sizes
+
+_NO_IDS = np.zeros(0, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """Per row an ascending list of excluded ids; ``owner[b]`` is -1 where nothing is excluded.
+
+    ``shared`` says that the lists are the training positives by user code, so that what is known
+    per user (excluded masses, say) can be looked up by ``owner`` instead of computed again.
+    """
+
+    indptr: IntArray
+    items: IntArray
+    owner: IntArray
+    shared: bool
+
+    def __post_init__(self) -> None:
+        for name in ("indptr", "items", "owner"):
+            object.__setattr__(self, name, frozen(getattr(self, name)))
+
+    def sizes(self) -> IntArray:
+        """int64 [B]: how many ids each row excludes."""
+        lengths = np.append(np.diff(self.indptr), 0)  # owner -1 reads the 0 at the end
+        return lengths[self.owner]
+
+    def take(self, rows: npt.NDArray[Any]) -> Exclusion:
+        """The same lists for some of the rows."""
+        return Exclusion(self.indptr, self.items, self.owner[rows], self.shared)
+
+    def masses(
+        self, item_masses: npt.NDArray[np.uint64]
+    ) -> tuple[npt.NDArray[np.uint64], IntArray]:
+        """Per list (not per row): the mass that it excludes and the ids with mass in it."""
+        lists = len(self.indptr) - 1
+        total, support = np.zeros(lists, dtype=np.uint64), np.zeros(lists, dtype=np.int64)
+        excluded_masses(self.indptr, self.items, item_masses, total, support)
+        return total, support
+
+
+@dataclass
+class Request:
+    """What ``sample`` was asked, as checked arrays; parts of a mixture share one.
+
+    Attributes:
+        users: int64 [B], -1 for unknown.
+        rows: int64 [B], the row numbers that select the random words.
+        extra_indptr, extra_items: ragged ids [B rows] to exclude besides the user's positives,
+            ascending and distinct in each row; None where there are none.
+        positives: int64 [B] or None, as given.
+        lane: "shared" for draws that a whole batch shares: words of their own.
+    """
+
+    users: IntArray
+    rows: IntArray
+    positives: IntArray | None = None
+    extra_indptr: IntArray | None = None
+    extra_items: IntArray = field(default_factory=lambda: _NO_IDS)
+    lane: str = ""
+
+    def __post_init__(self) -> None:
+        self.users, self.rows = frozen(self.users), frozen(self.rows)
+        self.extra_items = frozen(self.extra_items)
+        if self.extra_indptr is not None:
+            self.extra_indptr = frozen(self.extra_indptr)
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.users)
+
+    def take(self, chosen: IntArray) -> Request:
+        """The request for some of its rows."""
+        indptr, items = self.extra_indptr, self.extra_items
+        if indptr is not None:
+            sizes = np.diff(indptr)[chosen]
+            items = np.concatenate([items[indptr[b] : indptr[b + 1]] for b in chosen] or [_NO_IDS])
+            indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        positives = None if self.positives is None else self.positives[chosen]
+        return Request(self.users[chosen], self.rows[chosen], positives, indptr, items, self.lane)
+
+    def exclusion(self, interactions: Interactions | None) -> Exclusion:
+        """What each row excludes: the user's positives in ``interactions``, and the extra ids."""
+        if interactions is None:
+            indptr, items = np.zeros(1, dtype=np.int64), _NO_IDS
+            owner = np.full(self.num_rows, -1, dtype=np.int64)
+        else:
+            indptr, items = interactions.positive_indptr, interactions.positive_items
+            owner = self.users
+        if self.extra_indptr is None or self._nothing_new(indptr, items, owner):
+            return Exclusion(indptr, items, owner, shared=True)
+        sizes = np.zeros(self.num_rows + 1, dtype=np.int64)
+        merged_sizes(indptr, items, owner, self.extra_indptr, self.extra_items, sizes[1:])
+        merged_indptr = np.cumsum(sizes)
+        merged = np.empty(int(merged_indptr[-1]), dtype=np.int64)
+        merge_lists(
+            indptr, items, owner, self.extra_indptr, self.extra_items, merged_indptr, merged
+        )
+        return Exclusion(merged_indptr, merged, np.arange(self.num_rows), shared=False)
+
+    def _nothing_new(self, indptr: IntArray, items: IntArray, owner: IntArray) -> bool:
+        """Whether the extra ids are just one positive a row that the lists hold already."""
+        if self.positives is None or len(self.extra_items) != self.num_rows:
+            return False
+        return bool(all_contained(indptr, items, owner, self.extra_items))
+
+
+def make_request(
+    users: Any,
+    *,
+    num_users: int | None,
+    num_items: int,
+    positives: Any,
+    exclude: Any,
+    call: str,
+) -> Request:
+    """Check the per-row arguments of ``sample``; row numbers are filled in later.
+
+    Raises:
+        FastnegError: codes out of range, lengths that differ.
+    """
+    if num_users is None:
+        codes = as_integers(users, call=call, name="users")
+        if codes.size and int(codes.min()) < -1:
+            fail(
+                call,
+                f"users[{int(codes.argmin())}] = {int(codes.min())}; give codes, -1 for unknown",
+            )
+    else:
+        codes = as_codes(users, num_users, call=call, name="users", unknown=True)
+    request = Request(codes, _NO_IDS)
+    owners, ids = [], []
+    if positives is not None:
+        request.positives = as_codes(positives, num_items, call=call, name="positives")
+        same_length(call, users=codes, positives=request.positives)
+        owners.append(np.arange(len(codes)))
+        ids.append(request.positives)
+    if exclude is not None:
+        owner, extra = _ragged(exclude, len(codes), num_items, call=call)
+        owners.append(owner)
+        ids.append(extra)
+    if ids:
+        lists = _sorted_lists(np.concatenate(owners), np.concatenate(ids), len(codes))
+        request.extra_indptr, request.extra_items = frozen(lists[0]), frozen(lists[1])
+    return request
+
+
+def _ragged(exclude: Any, num_rows: int, num_items: int, *, call: str) -> tuple[IntArray, IntArray]:
+    """(row, id) pairs of ``exclude``: a list per row, (indptr, ids), or a matrix padded with -1."""
+    if isinstance(exclude, tuple) and len(exclude) == 2:
+        indptr = as_integers(exclude[0], call=call, name="exclude[0]")
+        ids = as_codes(exclude[1], num_items, call=call, name="exclude[1]")
+        if (
+            len(indptr) != num_rows + 1
+            or indptr[0] != 0
+            or indptr[-1] != len(ids)
+            or (np.diff(indptr) < 0).any()
+        ):
+            fail(
+                call,
+                f"exclude = (indptr, ids): indptr (shape {indptr.shape}) does not ascend "
+                f"from 0 to {len(ids)} in {num_rows + 1} steps",
+            )
+        return np.repeat(np.arange(num_rows), np.diff(indptr)), ids
+    if isinstance(exclude, Sequence) and not hasattr(exclude, "shape"):
+        if len(exclude) != num_rows:
+            fail(call, f"exclude has {len(exclude)} lists for {num_rows} users")
+        lists = [
+            as_codes(ids, num_items, call=call, name=f"exclude[{b}]")
+            for b, ids in enumerate(exclude)
+        ]
+        owner = np.repeat(np.arange(num_rows), [len(ids) for ids in lists])
+        return owner, np.concatenate([*lists, _NO_IDS])
+    matrix = as_codes(exclude, num_items, call=call, name="exclude", ndim=2, unknown=True)
+    same_length(call, users=np.empty(num_rows), exclude=matrix)
+    owner, column = np.nonzero(matrix >= 0)
+    return owner, matrix[owner, column]
+
+
+def _sorted_lists(owner: IntArray, ids: IntArray, num_rows: int) -> tuple[IntArray, IntArray]:
+    """CSR of the pairs with each row's ids ascending and distinct."""
+    order = np.lexsort((ids, owner))
+    owner, ids = owner[order], ids[order]
+    keep = np.ones(len(ids), dtype=bool)
+    keep[1:] = (owner[1:] != owner[:-1]) | (ids[1:] != ids[:-1])
+    counts = np.bincount(owner[keep], minlength=num_rows)
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), ids[keep]
+
+
+def check_out(
+    out: Any, shape: tuple[int, ...], *, log_q: bool, inputs: list[npt.NDArray[Any]], call: str
+) -> list[npt.NDArray[Any] | None]:
+    """The NumPy views of ``out`` = (items, log_q, source), fit for kernels that assume no overlap.
+
+    Raises:
+        FastnegError: not C-contiguous, not writable, another shape or dtype, on another device, or
+            overlapping one another or an input.
+    """
+    wanted = {"items": np.int64, "log_q": np.float32, "source": np.int8}
+    if not isinstance(out, tuple) or len(out) != 3:
+        fail(call, "out must be a Negatives(items, log_q, source)")
+    views: list[npt.NDArray[Any] | None] = []
+    seen = list(inputs)
+    for (name, dtype), given in zip(wanted.items(), out, strict=True):
+        if name == "log_q" and not log_q:
+            if given is not None:
+                fail(call, "out.log_q is given although log_q=False")
+            views.append(None)
+            continue
+        if given is None:
+            fail(call, f"out.{name} is None; give an array of shape {shape}, {np.dtype(dtype)}")
+        if hasattr(given, "detach"):
+            if str(given.device) != "cpu":
+                fail(call, f"out.{name} is on {given.device}; give a CPU tensor or array")
+            array = given.detach().numpy()
+        else:
+            array = given
+        if not isinstance(array, np.ndarray):
+            raise FastnegError(f"{call}: out.{name} is a {type(given).__name__}, not an array")
+        if array.shape != shape or array.dtype != dtype:
+            fail(
+                call,
+                f"out.{name} ({array.dtype}, shape {array.shape}) should be "
+                f"({np.dtype(dtype)}, shape {shape})",
+            )
+        if not array.flags.c_contiguous or not array.flags.writeable:
+            fail(call, f"out.{name} is not C-contiguous and writable")
+        if any(np.may_share_memory(array, other) for other in seen):
+            fail(call, f"out.{name} overlaps another argument")
+        seen.append(array)
+        views.append(array)
+    return views
+
+
+def as_rows(rows: Any, num_rows: int, *, call: str) -> IntArray:
+    """Row numbers as int64 [B], 0 or more."""
+    numbers = as_integers(rows, call=call, name="rows")
+    if len(numbers) != num_rows:
+        fail(call, f"rows has {len(numbers)} entries for {num_rows} users")
+    if numbers.size and int(numbers.min()) < 0:
+        fail(call, f"rows[{int(numbers.argmin())}] = {int(numbers.min())} is negative")
+    return frozen(numbers)
+
+
+def input_arrays(*values: Any) -> list[npt.NDArray[Any]]:
+    """The arrays behind the inputs, for the check that ``out`` overlaps none of them."""
+    found = []
+    for value in values:
+        parts = value if isinstance(value, (tuple, list)) else (value,)
+        found += [
+            to_numpy(part, call="out", name="input") for part in parts if hasattr(part, "dtype")
+        ]
+    return found
