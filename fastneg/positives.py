@@ -13,7 +13,7 @@ from fastneg.errors import FastnegError
 from fastneg.kernels import csr as kernels
 from fastneg.kernels import masks
 
-_WALK = 65_536  # list members that are worth a thread of their own
+_WALK = 32_768  # list members that are worth a thread of their own
 
 
 class Positives(NamedTuple):
@@ -124,18 +124,20 @@ def mark_positives(
         columns: ``walked`` are the mask's columns.
     """
     places = 16
-    while places < 4 * looked_up.size:
+    while places < 2 * looked_up.size:
         places *= 2
-    keys = np.full(places, -1, np.int64)
-    heads, following = np.empty(places, np.int32), np.empty(looked_up.size, np.int32)
-    masks.fill_table(looked_up, keys, heads, following)
+    entries = np.full(2 * places, -1, np.int64)
+    following = np.empty(looked_up.size, np.int64)
+    bits = np.zeros(places // 4, np.uint64)  # sixteen bits a place
+    shift = np.uint64(64 - (places.bit_length() + 3))
+    masks.fill_table(looked_up, bits, shift, entries, following)
     strides = (1, mask.shape[1]) if columns else (mask.shape[1], 1)
     flat = mask.reshape(-1)
     indptr, members = lists
     total = masks.list_lengths(indptr, walked)
 
     def walk(start: int, stop: int) -> None:
-        masks.walk_lists(indptr, members, walked, start, stop, keys, heads, following,
+        masks.walk_lists(indptr, members, walked, start, stop, bits, shift, entries, following,
                          flat, strides[0], strides[1])
 
     rows_per_thread = max(1, int(_WALK * walked.size / max(1, total)))

@@ -188,14 +188,15 @@ class Rows:
         call = "Interactions.positive_mask"
         rows = checks.as_codes(users, self.num_users, call=call, name="users", unknown=True)
         columns = checks.as_codes(items, self.num_items, call=call, name="items")
-        mask = torch.zeros((rows.size, columns.size), dtype=torch.bool)
-        if mask.numel():
-            cells = mask.numpy().view(np.uint8)
+        # NumPy asks for huge pages, which torch.zeros does not: a third of the time of a mask.
+        cells = np.zeros((rows.size, columns.size), np.uint8)
+        if cells.size:
             by_user = (self.positive_indptr, self.positive_items)
             from_items = int(self.item_user_counts[columns].sum())
             if list_lengths(self.positive_indptr, rows) <= 2 * from_items:
                 mark_positives(by_user, rows, columns, cells)
             else:
                 mark_positives(self._transposed, columns, rows, cells, columns=True)
+        mask = torch.from_numpy(cells.view(np.bool_))
         device = getattr(users, "device", None)
         return mask if device is None or str(device) == "cpu" else mask.to(device)
