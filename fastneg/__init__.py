@@ -1,1 +1,76 @@
-"""fastneg: negatives for training retrieval models."""
+"""fastneg: negatives for training retrieval models.
+
+Drawn exactly from the distribution asked for, with the log-probability that the loss needs, and
+mined from a rank window over large catalogs. Names below are imported when they are first used, so
+that ``import fastneg`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AliasTable": "fastneg.samplers.alias_table",
+    "CheckpointError": "fastneg.errors",
+    "Dataset": "fastneg.data.datasets",
+    "ExhaustedUserError": "fastneg.errors",
+    "FastnegError": "fastneg.errors",
+    "FastnegTypeError": "fastneg.errors",
+    "FeatureTable": "fastneg.data.features",
+    "FileFormatError": "fastneg.errors",
+    "Interactions": "fastneg.interactions",
+    "ListedSampler": "fastneg.samplers.listed",
+    "MinedNegatives": "fastneg.mining.miner",
+    "MixedSampler": "fastneg.samplers.mixed",
+    "NegativeBatches": "fastneg.training.batches",
+    "Negatives": "fastneg.samplers.base",
+    "PopularitySampler": "fastneg.samplers.popularity",
+    "Sampler": "fastneg.samplers.base",
+    "Settings": "fastneg.training.settings",
+    "Split": "fastneg.data.splits",
+    "Trainer": "fastneg.training.trainer",
+    "TwoTower": "fastneg.training.towers",
+    "UniformSampler": "fastneg.samplers.uniform",
+    "UnknownIdError": "fastneg.errors",
+    "bce_loss": "fastneg.training.losses",
+    "bpr_loss": "fastneg.training.losses",
+    "evaluate": "fastneg.training.evaluation",
+    "evaluate_sampled": "fastneg.training.sampled_evaluation",
+    "get_num_threads": "fastneg.threads",
+    "hold_out_validation": "fastneg.data.splits",
+    "in_batch_log_q": "fastneg.training.log_q",
+    "in_batch_softmax_loss": "fastneg.training.losses",
+    "load_model": "fastneg.training.outputs",
+    "mine_hard_negatives": "fastneg.mining.miner",
+    "mixed_log_q": "fastneg.training.log_q",
+    "mixed_negative_loss": "fastneg.training.losses",
+    "recipe": "fastneg.recipes",
+    "recipes": "fastneg.recipes",
+    "set_num_threads": "fastneg.threads",
+    "softmax_loss": "fastneg.training.losses",
+    "split_by_time": "fastneg.data.splits",
+    "split_last_fraction": "fastneg.data.splits",
+    "split_leave_last_out": "fastneg.data.splits",
+    "split_random": "fastneg.data.splits",
+    "train_instances": "fastneg.samplers.instances",
+    "train_recipe": "fastneg.recipes",
+}
+
+__all__ = [*sorted(_HOMES), "__version__"]  # noqa: PLE0604  (all are names; checked by a test)
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'fastneg' has no attribute {name!r}")
+    module = importlib.import_module(home)
+    # ``recipes`` is a function and a module: the import above has bound the module, so bind again
+    value = globals()[name] = getattr(module, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

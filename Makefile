@@ -1,0 +1,53 @@
+# `make demo` runs the main job, `make test` the tests; each sets up what it needs in .venv.
+
+PYTHON ?= python3
+VENV   := .venv
+RUN    := $(VENV)/bin/python
+PIP    := $(RUN) -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+DEMO   ?= runs/demo
+
+.PHONY: demo test lint bench bench-check wheel-check clean
+
+demo: $(VENV)/.package
+	$(RUN) -m fastneg demo --out $(DEMO) $(ARGS)
+
+test: $(VENV)/.test
+	$(RUN) -m pytest $(ARGS)
+
+lint: $(VENV)/.lint
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy --strict
+
+bench: $(VENV)/.bench
+	$(RUN) -m pytest bench --benchmark-only $(ARGS)
+
+bench-check: $(VENV)/.bench
+	$(RUN) -m pytest bench --benchmark-disable $(ARGS)
+
+wheel-check: $(VENV)/.package
+	PYTHON=$(RUN) sh .ci/wheel-check
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find fastneg tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.package: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "fastneg needs Python 3.11 or later; say make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.package
+	$(PIP) --group test
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.test
+	$(PIP) --group bench
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.test
+	$(PIP) --group lint
+	@touch $@
