@@ -48,7 +48,6 @@ _HOMES = {
     "mixed_log_q": "fastneg.training.log_q",
     "mixed_negative_loss": "fastneg.training.losses",
     "recipe": "fastneg.recipes",
-    "recipes": "fastneg.recipes",
     "set_num_threads": "fastneg.threads",
     "softmax_loss": "fastneg.training.losses",
     "split_by_time": "fastneg.data.splits",
@@ -66,9 +65,7 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'fastneg' has no attribute {name!r}")
-    module = importlib.import_module(home)
-    # ``recipes`` is a function and a module: the import above has bound the module, so bind again
-    value = globals()[name] = getattr(module, name)
+    value = globals()[name] = getattr(importlib.import_module(home), name)
     return value
 
 

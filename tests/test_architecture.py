@@ -166,6 +166,12 @@ def test_every_public_name_imports(name: str) -> None:
     assert getattr(fastneg, name) is not None
 
 
+def test_the_stub_names_what_is_public() -> None:
+    stub = (PACKAGE / "__init__.pyi").read_text()
+    wanted = {f"from {home} import {name} as {name}" for name, home in fastneg._HOMES.items()}
+    assert {line for line in stub.splitlines() if line.startswith("from ")} == wanted
+
+
 def test_unknown_names_raise() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         fastneg.Nothing  # noqa: B018
