@@ -1,0 +1,273 @@
+"""Batches of examples with fresh negatives, fast without a single DataLoader worker.
+
+An example is a positive row of the interactions; its number among them is its global index. An
+epoch's order is a permutation that (seed, name, epoch) decides, a batch is a slice of it, and its
+negatives are one call of a sampler with the global indices as ``rows=``: the negatives of an
+example do not depend on the batch size, on threads, workers or ranks.
+
+Shapes: B rows of a batch, K negatives of a row, C items shared by a batch.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from fastneg.checks import as_choice, as_integer, fail
+from fastneg.errors import CheckpointError, ExhaustedUserError
+from fastneg.interactions import Interactions
+from fastneg.samplers.base import Negatives, Sampler
+from fastneg.streams import key_of, permutation, stream_of
+
+STATE_VERSION = 1
+_CALL = "NegativeBatches"
+
+
+class Batch(NamedTuple):
+    """One batch; a NamedTuple, so that DataLoader's pinning walks through it.
+
+    Attributes:
+        users, items: int64 [B], codes of the examples.
+        rows: int64 [B], the examples' global indices.
+        weights: float32 [B], or None without rewards.
+        negatives: of each row: ids, log_q and source tags [B, K], or None.
+        shared: of the whole batch: ids, log_q and source tags [C], or None.
+    """
+
+    users: Tensor
+    items: Tensor
+    rows: Tensor
+    weights: Tensor | None
+    negatives: Negatives | None
+    shared: Negatives | None
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The batch on another device (the same one: itself)."""
+        if self.users.device == torch.device(device):
+            return self
+
+        def move(part: Tensor | None) -> Any:
+            return None if part is None else part.to(device, non_blocking=True)
+
+        def move_all(part: Negatives | None) -> Negatives | None:
+            return None if part is None else Negatives(*(move(tensor) for tensor in part))
+
+        return Batch(
+            move(self.users), move(self.items), move(self.rows), move(self.weights),
+            move_all(self.negatives), move_all(self.shared),
+        )
+
+
+class NegativeBatches(IterableDataset[Batch]):
+    """Batches of positives with fresh negatives; iterate it, or give it to a DataLoader.
+
+    ``DataLoader(batches, batch_size=None, num_workers=W)`` yields the same batches in the same
+    order for every W: worker w makes batches w, w + W, w + 2W and so on. Workers under fork,
+    spawn and forkserver work, persistent ones too.
+
+    Args:
+        interactions: its positive rows are the examples (``positive_rows``, in input order).
+        batch_size: B; the last batch of an epoch may be smaller.
+        sampler: draws the negatives of each row; None for none.
+        num_negatives: K.
+        shared_sampler: draws one set for a whole batch; None for none.
+        num_shared: C.
+        rewards: carry interaction weights as ``weights``.
+        shuffle: False keeps the input order.
+        seed, name: decide the order of examples.
+        exhausted: ``"drop"`` leaves out rows of users for whom ``sampler`` can draw nothing,
+            counts them in ``num_dropped`` and warns once; ``"raise"`` raises.
+
+    Raises:
+        FastnegError: no positive row, or none left after dropping.
+        ExhaustedUserError: with ``exhausted="raise"``.
+    """
+
+    def __init__(
+        self,
+        interactions: Interactions,
+        *,
+        batch_size: int = 2048,
+        sampler: Sampler | None = None,
+        num_negatives: int = 1,
+        shared_sampler: Sampler | None = None,
+        num_shared: int = 0,
+        rewards: bool = False,
+        shuffle: bool = True,
+        seed: int = 0,
+        name: str = "batches",
+        exhausted: str = "drop",
+    ) -> None:
+        super().__init__()
+        self.batch_size = as_integer(batch_size, call=_CALL, name="batch_size", minimum=1)
+        self.num_negatives = as_integer(
+            num_negatives, call=_CALL, name="num_negatives", minimum=1
+        )
+        self.num_shared = as_integer(
+            num_shared, call=_CALL, name="num_shared", minimum=0 if shared_sampler is None else 1
+        )
+        as_choice(exhausted, ("drop", "raise"), call=_CALL, name="exhausted")
+        self.sampler, self.shared_sampler = sampler, shared_sampler
+        self.shuffle, self.seed, self.name = bool(shuffle), int(seed), name
+        self.num_items = interactions.num_items
+        self.fingerprint = interactions.fingerprint()
+
+        positive_rows = interactions.positive_rows
+        self._users = np.ascontiguousarray(interactions.row_users[positive_rows])
+        self._items = np.ascontiguousarray(interactions.row_items[positive_rows])
+        self._weights: np.ndarray[Any, np.dtype[np.float32]] | None = None
+        if rewards:
+            weights = interactions.row_weights
+            if weights is None:
+                fail(_CALL, "rewards = True needs interactions with weights; these have none")
+            self._weights = np.ascontiguousarray(weights[positive_rows], dtype=np.float32)
+        if not len(self._users):
+            fail(_CALL, "the interactions have no positive row (weight > 0), so no example")
+
+        self._rows = self._rows_that_can_be_served(interactions.num_users, exhausted)
+        self.num_dropped = len(self._users) - len(self._rows)
+        # (epoch, next batch) in shared memory, so that persistent workers see set_epoch
+        self._position = torch.zeros(2, dtype=torch.int64).share_memory_()
+
+    def _rows_that_can_be_served(
+        self, num_users: int, exhausted: str
+    ) -> np.ndarray[Any, np.dtype[np.int64]]:
+        every = np.arange(len(self._users), dtype=np.int64)
+        users = np.empty(0, np.int64) if self.sampler is None else self.sampler.exhausted_users()
+        if not len(users):
+            return every
+        hopeless = np.zeros(num_users, dtype=bool)
+        hopeless[users] = True
+        dropped = hopeless[self._users]
+        count = int(dropped.sum())
+        if count == 0:
+            return every
+        some = ", ".join(str(int(user)) for user in users[:5]) + (", ..." if len(users) > 5 else "")
+        if exhausted == "raise":
+            raise ExhaustedUserError(
+                f"{_CALL}: {len(users)} users have no item left to draw (codes {some}); "
+                "exhausted='drop' leaves their rows out",
+                [int(user) for user in users],
+            )
+        if count == len(every):
+            raise ExhaustedUserError(
+                f"{_CALL}: every user of the examples knows every item (codes {some}); "
+                "there is no negative to draw",
+                [int(user) for user in users],
+            )
+        warnings.warn(
+            f"{count} of {len(every)} examples are left out: nothing can be drawn for "
+            f"{len(users)} users (codes {some})",
+            UserWarning,
+            stacklevel=4,
+        )
+        return every[~dropped]
+
+    @property
+    def num_examples(self) -> int:
+        """Examples of an epoch, without the dropped ones."""
+        return len(self._rows)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next iteration serves."""
+        return int(self._position[0])
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        return -(-len(self._rows) // self.batch_size)
+
+    def item_log_frequency(self) -> Tensor:
+        """float32 [num_items]: log of each item's share of the examples, as this loader serves them.
+
+        The Q of in-batch negatives. Items that are never served have -inf.
+        """
+        counts = np.bincount(self._items[self._rows], minlength=self.num_items)
+        with np.errstate(divide="ignore"):
+            return torch.from_numpy(np.log(counts / len(self._rows)).astype(np.float32))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch: its own order, its own negatives."""
+        self._position[0] = as_integer(epoch, call=f"{_CALL}.set_epoch", name="epoch", minimum=0)
+        self._position[1] = 0
+
+    def state_dict(self, next_batch: int | None = None) -> dict[str, Any]:
+        """Where the iteration stands, JSON-able.
+
+        Args:
+            next_batch: the first batch not consumed yet. Needed only where DataLoader workers
+                iterate (they run ahead, and only the consumer knows); by default the batches that
+                this object yielded itself are counted.
+        """
+        return {
+            "version": STATE_VERSION,
+            "epoch": self.epoch,
+            "next_batch": int(self._position[1]) if next_batch is None else int(next_batch),
+            "batch_size": self.batch_size,
+            "num_examples": self.num_examples,
+            "seed": self.seed,
+            "shuffle": self.shuffle,
+            "name": self.name,
+            "fingerprint": self.fingerprint,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where ``state_dict`` was taken, in the middle of an epoch too.
+
+        Raises:
+            CheckpointError: the state is of another version, other data, another batch size,
+                seed, name or order.
+        """
+        for name, mine in self.state_dict().items():
+            if name in ("epoch", "next_batch"):
+                continue
+            if state.get(name) != mine:
+                raise CheckpointError(
+                    f"{_CALL}.load_state_dict: the state's {name} is {state.get(name)!r}, "
+                    f"here it is {mine!r}; resume with the data and settings it was taken with"
+                )
+        if not 0 <= state["next_batch"] <= len(self):
+            raise CheckpointError(
+                f"{_CALL}.load_state_dict: next_batch = {state['next_batch']} of {len(self)}"
+            )
+        self._position[0] = state["epoch"]
+        self._position[1] = state["next_batch"]
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The rest of the epoch; then the position is at its start again."""
+        epoch, first = int(self._position[0]), int(self._position[1])
+        info = get_worker_info()
+        worker, num_workers = (0, 1) if info is None else (info.id, info.num_workers)
+        for sampler in (self.sampler, self.shared_sampler):
+            if sampler is not None:
+                sampler.set_epoch(epoch)
+        order = self._rows
+        if self.shuffle:
+            stream = stream_of(self.name, "order")
+            order = order[permutation(key_of(self.seed, stream, epoch), len(order))]
+        for number in range(first + worker, len(self), num_workers):
+            batch = self._batch(order, number)
+            if info is None:
+                self._position[1] = number + 1
+            yield batch
+        if info is None and self.epoch == epoch:
+            self._position[1] = 0
+
+    def _batch(self, order: np.ndarray[Any, np.dtype[np.int64]], number: int) -> Batch:
+        rows = order[number * self.batch_size : (number + 1) * self.batch_size]
+        users = torch.from_numpy(self._users[rows])
+        items = torch.from_numpy(self._items[rows])
+        rows_B = torch.from_numpy(rows)
+        weights = None if self._weights is None else torch.from_numpy(self._weights[rows])
+        negatives = shared = None
+        if self.sampler is not None:
+            negatives = self.sampler.sample(users, self.num_negatives, rows=rows_B)
+        if self.shared_sampler is not None:
+            shared = self.shared_sampler.sample_shared(self.num_shared, row=number)
+        return Batch(users, items, rows_B, weights, negatives, shared)

@@ -1,0 +1,61 @@
+"""A small TOML writer, for flat tables: what ``config.toml`` needs and ``tomllib`` reads back."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from fastneg.errors import FastnegTypeError
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def to_toml(tables: Mapping[str, Any]) -> str:
+    """TOML text of a mapping whose values are plain, lists of plain values, or flat mappings.
+
+    None has no form in TOML: such keys are left out. Top-level values come before the tables.
+
+    Raises:
+        FastnegTypeError: a value of another type, or tables inside tables.
+    """
+    plain = {key: value for key, value in tables.items() if not isinstance(value, Mapping)}
+    lines = _assignments(plain)
+    for name, table in tables.items():
+        if isinstance(table, Mapping):
+            lines += ["", f"[{_key(name)}]", *_assignments(table)]
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _assignments(table: Mapping[str, Any]) -> list[str]:
+    return [f"{_key(key)} = {_value(value)}" for key, value in table.items() if value is not None]
+
+
+def _key(name: str) -> str:
+    return name if _BARE_KEY.fullmatch(name) else _text(name)
+
+
+def _text(value: str) -> str:
+    # JSON's escapes are TOML's, but for DEL, which JSON leaves as it is
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        if math.isnan(value):
+            return "nan"
+        if math.isinf(value):
+            return "inf" if value > 0 else "-inf"
+        text = repr(value)
+        return text if any(mark in text for mark in ".en") else text + ".0"
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_value(item) for item in value) + "]"
+    raise FastnegTypeError(f"to_toml: cannot write {value!r} ({type(value).__name__})")

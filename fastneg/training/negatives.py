@@ -1,0 +1,357 @@
+"""From settings to negatives and a loss: which samplers feed a batch, which columns a row sees.
+
+==================  ==========================================================================
+``in_batch``        the other rows' positives; Q is their frequency as the loader serves them.
+``mixed``           those and B' uniform items; Q* = (B Q + B' / N) / (B + B').
+``sampled_softmax`` K negatives per row that exclude the user's positives, or K for the batch.
+``bpr``, ``bce``    K negatives per row.
+==================  ==========================================================================
+
+What a whole batch shares is masked by all known positives of each row's user.
+
+Mined hard negatives come in two ways. Where negatives are per row, a slot holds a hard one in
+1 / (1 + easy_to_hard) of the draws (fixed quotas, ``MixedSampler``), and log_q is the mixture's, so
+corrected softmax losses stay estimates of the full softmax. Where columns are shared by the batch,
+each row gets ``num_hard`` columns of its own besides; under a correction the easy columns stand for
+the N items of the catalog, and the hard ones together weigh ``1 / easy_to_hard`` of that, however
+many they are. (Without correction every column counts once, so the ratio is that of the columns.)
+
+Shapes: B rows, C columns shared by the batch, H hard columns and K negatives of a row, D width,
+U users, N items.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fastneg.checks import as_codes, fail
+from fastneg.interactions import Interactions
+from fastneg.samplers.base import Sampler
+from fastneg.samplers.listed import ListedSampler
+from fastneg.samplers.mixed import MixedSampler
+from fastneg.samplers.popularity import PopularitySampler
+from fastneg.samplers.uniform import UniformSampler
+from fastneg.training.batches import Batch, NegativeBatches
+from fastneg.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from fastneg.training.log_q import mixed_log_q, positive_mass
+from fastneg.training.losses import (
+    bce_loss,
+    bpr_loss,
+    in_batch_softmax_loss,
+    mixed_negative_loss,
+    softmax_loss,
+)
+from fastneg.training.settings import Settings
+from fastneg.training.towers import TwoTower
+
+
+@dataclass(frozen=True)
+class HardNegatives:
+    """Mined lists: int64 [U, n], one row per user, padded with -1."""
+
+    lists: npt.NDArray[np.int64]
+
+    @classmethod
+    def of_users(
+        cls, users: npt.NDArray[np.int64], items: npt.NDArray[np.int64], num_users: int
+    ) -> HardNegatives:
+        """Lists [len(users), n] of some users; the others' are empty."""
+        lists = np.full((num_users, items.shape[1]), -1, dtype=np.int64)
+        lists[users] = items
+        return cls(lists)
+
+    def fingerprint(self) -> str:
+        """A hash of the lists."""
+        digest = hashlib.blake2b(str(self.lists.shape).encode(), digest_size=16)
+        digest.update(np.ascontiguousarray(self.lists).tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: str | Path, facts: dict[str, Any]) -> None:
+        """Write the lists and JSON-able facts about them to one file."""
+        save_checkpoint(path, Checkpoint({"lists": torch.from_numpy(self.lists)}, facts))
+
+    @classmethod
+    def load(cls, path: str | Path) -> tuple[HardNegatives, dict[str, Any]]:
+        """What ``save`` wrote."""
+        saved = load_checkpoint(path)
+        return cls(saved.tensors["lists"].numpy()), saved.facts
+
+
+def make_sampler(train: Interactions, settings: Settings) -> Sampler:
+    """The sampler of easy negatives that the settings name."""
+    if settings.sampler == "uniform":
+        return UniformSampler(train, seed=settings.seed, name="easy")
+    return PopularitySampler(
+        train,
+        exponent=settings.exponent,
+        smoothing=settings.smoothing,
+        seed=settings.seed,
+        name="easy",
+    )
+
+
+class Objective:
+    """The batches of a stage, and the loss of one.
+
+    Args:
+        train: the interactions.
+        settings: see ``Settings``.
+        hard: mined lists, or None.
+        device: where the model is.
+        stage: names the streams of words: another stage, other negatives.
+
+    Attributes:
+        batches: the ``NegativeBatches`` that serve this loss.
+    """
+
+    def __init__(
+        self,
+        train: Interactions,
+        settings: Settings,
+        *,
+        hard: HardNegatives | None = None,
+        device: torch.device | str = "cpu",
+        stage: str = "train",
+    ) -> None:
+        self.train, self.settings = train, settings
+        self.device = torch.device(device)
+        if hard is not None:
+            as_codes(hard.lists, train.num_items, call="Objective", name="hard.lists", ndim=2,
+                     unknown=True)
+            if len(hard.lists) != train.num_users:
+                fail("Objective", f"hard.lists has {len(hard.lists)} rows for {train.num_users} "
+                                  "users; give one row per user")
+        easy = make_sampler(train, settings).spawn(stage)
+        row_sampler: Sampler | None = None
+        shared_sampler: Sampler | None = None
+        num_negatives, num_shared = 1, 0
+        self.num_hard = 0
+        if settings.per_row_negatives:
+            row_sampler, num_negatives = easy, settings.num_negatives
+            if hard is not None:
+                # a user without a list draws easy ones only: the mixture sees to that
+                listed = ListedSampler(hard.lists, interactions=train, name="hard")
+                row_sampler = MixedSampler(
+                    [(easy, settings.easy_to_hard), (listed, 1.0)],
+                    mode="quota", seed=settings.seed,
+                ).spawn(stage)
+        else:
+            if settings.loss == "mixed":
+                uniform = UniformSampler(train, seed=settings.seed, name="uniform")
+                shared_sampler, num_shared = uniform.spawn(stage), settings.num_uniform
+            elif settings.loss == "sampled_softmax":
+                shared_sampler, num_shared = easy, settings.num_negatives
+            if hard is not None:
+                row_sampler, self.num_hard = ListedSampler(
+                    hard.lists, fallback=easy, interactions=train, seed=settings.seed, name="hard"
+                ).spawn(stage), settings.num_hard
+                num_negatives = settings.num_hard
+        self.batches = NegativeBatches(
+            train,
+            batch_size=settings.batch_size,
+            sampler=row_sampler,
+            num_negatives=num_negatives,
+            shared_sampler=shared_sampler,
+            num_shared=num_shared,
+            rewards=settings.rewards,
+            seed=settings.seed,
+            name=f"{stage}/batches",
+            exhausted=settings.exhausted,
+        )
+        self._item_log_q_N, self._user_mass_U = self._log_q_tables(easy)
+        self._source_names = () if row_sampler is None else row_sampler.source_names
+        self._source_counts = torch.zeros(len(self._source_names), dtype=torch.int64)
+        self._loss: Callable[[TwoTower, Batch], Tensor] = {
+            "in_batch": self._in_batch,
+            "mixed": self._mixed,
+            "sampled_softmax": self._sampled_softmax,
+            "bpr": self._pairwise,
+            "bce": self._pairwise,
+        }[settings.loss]
+
+    def _log_q_tables(self, easy: Sampler) -> tuple[Tensor | None, Tensor | None]:
+        """log Q [N] of one shared column, and the Q-mass [U] of each user's positives."""
+        settings, train = self.settings, self.train
+        if settings.correction == "none" or settings.loss in ("bpr", "bce"):
+            return None, None
+        if settings.loss in ("in_batch", "mixed"):
+            log_q_N = self.batches.item_log_frequency()
+        else:
+            log_q_N = easy.log_q(np.arange(train.num_items))
+        mass_U = None
+        # Mixed columns are not alike, per-row ones exclude the positives already: no mass there.
+        if settings.loss == "in_batch" or settings.shared:
+            mass_U = positive_mass(train, log_q_N).to(self.device)
+        return log_q_N.to(self.device), mass_U
+
+    # One batch -----------------------------------------------------------------------------
+
+    def loss(self, model: TwoTower, batch: Batch) -> Tensor:
+        """The loss of a batch on the model's device, a scalar with gradient."""
+        if batch.negatives is not None and len(self._source_names) > 1:
+            tags = batch.negatives.source.flatten().to("cpu", torch.int64)
+            self._source_counts += torch.bincount(tags, minlength=len(self._source_names))
+        return self._loss(model, batch)
+
+    def statistics(self) -> dict[str, Any]:
+        """Per-row negatives by source since the last call; empty where there is one source."""
+        if len(self._source_names) < 2:
+            return {}
+        counts = self._source_counts.tolist()
+        self._source_counts.zero_()
+        return {"negatives": dict(zip(self._source_names, counts, strict=True))}
+
+    def _embed(self, model: TwoTower, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Any]:
+        """Vectors of users and items, and the l2 penalty of the batch (0.0 without one)."""
+        if self.settings.l2 == 0.0:
+            return model.embed_users(users), model.embed_items(items), 0.0
+        users_BD, items_XD = model.user_tower(users), model.item_tower(items)
+        rows = len(users)
+        penalty = (users_BD.square().sum() + items_XD.square().sum()) * (
+            0.5 * self.settings.l2 / rows
+        )
+        if model.similarity == "cosine":
+            users_BD = functional.normalize(users_BD, dim=-1)
+            items_XD = functional.normalize(items_XD, dim=-1)
+        return users_BD, items_XD, penalty
+
+    def _columns(
+        self, batch: Batch, users_BD: Tensor, scores_BC: Tensor, items_C: Tensor,
+        hard_BHD: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Scores and mask of the shared columns, and of the row's hard ones after them."""
+        mask_BC = self.train.positive_mask(batch.users.cpu(), items_C.cpu()).to(self.device)
+        if hard_BHD is None:
+            return scores_BC, mask_BC
+        hard_BH = torch.einsum("bd,bhd->bh", users_BD, hard_BHD)
+        scores_BC = torch.cat([scores_BC, hard_BH], 1)
+        mask_BC = torch.cat([mask_BC, torch.zeros_like(hard_BH, dtype=torch.bool)], 1)
+        return scores_BC, mask_BC
+
+    def _hard_log_q(self, num_easy: int) -> Tensor:
+        """log Q [H] under which H columns weigh 1 / easy_to_hard of ``num_easy`` corrected ones."""
+        easy_mass = num_easy * self.train.num_items  # each easy column counts 1 / Q
+        log_q = math.log(self.settings.easy_to_hard * self.num_hard / easy_mass)
+        return torch.full((self.num_hard,), min(log_q, 0.0), device=self.device)
+
+    def _in_batch(self, model: TwoTower, batch: Batch) -> Tensor:
+        return self._batch_columns(model, batch, batch.items)
+
+    def _mixed(self, model: TwoTower, batch: Batch) -> Tensor:
+        assert batch.shared is not None  # noqa: S101
+        return self._batch_columns(model, batch, torch.cat([batch.items, batch.shared.items]))
+
+    def _batch_columns(self, model: TwoTower, batch: Batch, items_C: Tensor) -> Tensor:
+        """In-batch columns, then uniform ones, then the row's hard ones."""
+        settings, num_shared = self.settings, len(items_C)
+        num_rows = len(batch.users)
+        every = items_C
+        if batch.negatives is not None:
+            every = torch.cat([items_C, batch.negatives.items.flatten()])
+        users_BD, items_XD, penalty = self._embed(model, batch.users, every)
+        hard_BHD = None
+        if batch.negatives is not None:
+            hard_BHD = items_XD[num_shared:].view(num_rows, -1, users_BD.shape[-1])
+        scores_BC = users_BD @ items_XD[:num_shared].T
+        scores_BC, mask_BC = self._columns(batch, users_BD, scores_BC, items_C, hard_BHD)
+        log_q_C: Tensor | None = None
+        mass_B: Tensor | None = None
+        if self._item_log_q_N is not None:
+            log_q_C = self._item_log_q_N[items_C]
+            if settings.loss == "mixed":
+                # a row's own column is no negative: B - 1 of the first kind are expected
+                num_batch = num_rows - (settings.correction == "expected_count")
+                log_q_C = mixed_log_q(
+                    log_q_C, num_batch, num_shared - num_rows, self.train.num_items
+                )
+            elif self._user_mass_U is not None and hard_BHD is None:
+                mass_B = self._user_mass_U[batch.users]
+            if hard_BHD is not None:
+                log_q_C = torch.cat([log_q_C, self._hard_log_q(num_shared - 1)])
+        common: dict[str, Any] = {
+            "masked_mass_B": mass_B,
+            "correction": settings.correction,
+            "temperature": settings.temperature,
+            "row_weights_B": batch.weights,
+        }
+        if scores_BC.shape[1] == num_rows:
+            loss = in_batch_softmax_loss(scores_BC, log_q_B=log_q_C, mask_BB=mask_BC, **common)
+        else:
+            loss = mixed_negative_loss(scores_BC, log_q_C=log_q_C, mask_BC=mask_BC, **common)
+        return loss + penalty
+
+    def _sampled_softmax(self, model: TwoTower, batch: Batch) -> Tensor:
+        settings = self.settings
+        log_q_N = self._item_log_q_N
+        positive_log_q_B = None
+        if settings.correction in ("both", "revised") and log_q_N is not None:
+            positive_log_q_B = log_q_N[batch.items]
+        if batch.shared is None:
+            positive_B, negative_BK, penalty = self._per_row_scores(model, batch)
+            assert batch.negatives is not None  # noqa: S101
+            if settings.correction == "revised":
+                positive_log_q_B = None  # the draws exclude the positive: Q_p is 0
+            return penalty + softmax_loss(
+                positive_B, negative_BK,
+                negative_log_q=batch.negatives.log_q,
+                positive_log_q_B=positive_log_q_B,
+                correction=settings.correction,
+                temperature=settings.temperature,
+                row_weights_B=batch.weights,
+            )
+        rows, shared = len(batch.users), batch.shared
+        parts = [batch.items, shared.items]
+        if batch.negatives is not None:
+            parts.append(batch.negatives.items.flatten())
+        users_BD, items_XD, penalty = self._embed(model, batch.users, torch.cat(parts))
+        columns = rows + len(shared.items)
+        hard_BHD = None
+        if batch.negatives is not None:
+            hard_BHD = items_XD[columns:].view(rows, -1, users_BD.shape[-1])
+        scores_BC = users_BD @ items_XD[rows:columns].T
+        scores_BC, mask_BC = self._columns(batch, users_BD, scores_BC, shared.items, hard_BHD)
+        log_q_C, mass_B = shared.log_q, None
+        if hard_BHD is not None and log_q_C is not None:
+            log_q_C = torch.cat([log_q_C, self._hard_log_q(len(shared.items))])
+        elif self._user_mass_U is not None:
+            mass_B = self._user_mass_U[batch.users]
+        return penalty + softmax_loss(
+            (users_BD * items_XD[:rows]).sum(-1), scores_BC,
+            negative_log_q=log_q_C,
+            positive_log_q_B=positive_log_q_B,
+            masked_mass_B=mass_B,
+            mask_BC=mask_BC,
+            correction=settings.correction,
+            temperature=settings.temperature,
+            row_weights_B=batch.weights,
+        )
+
+    def _per_row_scores(self, model: TwoTower, batch: Batch) -> tuple[Tensor, Tensor, Any]:
+        """Scores [B] of the positives, [B, K] of each row's own negatives, and the penalty."""
+        assert batch.negatives is not None  # noqa: S101
+        rows = len(batch.users)
+        items = torch.cat([batch.items, batch.negatives.items.flatten()])
+        users_BD, items_XD, penalty = self._embed(model, batch.users, items)
+        negatives_BKD = items_XD[rows:].view(rows, -1, users_BD.shape[-1])
+        negative_BK = torch.einsum("bd,bkd->bk", users_BD, negatives_BKD)
+        return (users_BD * items_XD[:rows]).sum(-1), negative_BK, penalty
+
+    def _pairwise(self, model: TwoTower, batch: Batch) -> Tensor:
+        positive_B, negative_BK, penalty = self._per_row_scores(model, batch)
+        loss = bpr_loss if self.settings.loss == "bpr" else bce_loss
+        return penalty + loss(
+            positive_B, negative_BK,
+            temperature=self.settings.temperature,
+            row_weights_B=batch.weights,
+        )

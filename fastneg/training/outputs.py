@@ -1,0 +1,162 @@
+"""The folder that a trained model is: written by ``train_recipe``, read by ``load_model``.
+
+====================  ========================================================================
+``model.safetensors``  the weights; the towers' shape as JSON in the header
+``config.toml``        recipe, seed, all settings
+``item_vectors.npy``   float32 [items, D], in the order of ``items.parquet``
+``user_vectors.npy``   float32 [users, D], in the order of ``users.parquet``
+``items.parquet``      code, id
+``users.parquet``      code, id
+``metrics.json``       validation and test metrics, seconds, epoch, settings, counts
+``metrics.jsonl``      one line per epoch
+``checkpoints/``       what ``--resume`` reads
+``*_features.npz``     the feature tables of the towers that have one
+====================  ========================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fastneg.checks import AnyArray
+from fastneg.data.features import FeatureTable
+from fastneg.errors import CheckpointError, FastnegError, FileFormatError
+from fastneg.interactions import Interactions
+from fastneg.training.checkpoints import (
+    Checkpoint,
+    load_checkpoint,
+    replacing,
+    save_checkpoint,
+    write_json,
+    write_text,
+)
+from fastneg.training.config import to_toml
+from fastneg.training.towers import TwoTower
+
+
+def prepare_folder(out: str | Path) -> Path:
+    """The folder, made and found writable before any work starts.
+
+    Raises:
+        FastnegError: it cannot be made or written.
+    """
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".fastneg-probe"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise FastnegError(
+            f"the output folder {folder} cannot be written: {error.strerror or error}"
+        ) from error
+    return folder
+
+
+def write_array(path: Path, array: AnyArray) -> None:
+    """Write an .npy file under a temporary name and rename it."""
+    with replacing(path) as temporary, temporary.open("wb") as handle:
+        np.save(handle, array, allow_pickle=False)
+
+
+def write_ids(path: Path, ids: AnyArray) -> None:
+    """Write a Parquet file with columns ``code`` (int64) and ``id``."""
+    table = pa.table({"code": pa.array(np.arange(len(ids))), "id": pa.array(ids.tolist())})
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary)
+
+
+def write_model(
+    folder: Path,
+    model: TwoTower,
+    interactions: Interactions,
+    *,
+    config: dict[str, Any],
+    user_features: FeatureTable | None = None,
+    item_features: FeatureTable | None = None,
+) -> None:
+    """Weights, vectors, id maps, feature tables and ``config.toml``; each renamed into place."""
+    for side, table in (("user", user_features), ("item", item_features)):
+        path = folder / f"{side}_features.npz"
+        if table is None:
+            path.unlink(missing_ok=True)
+        else:
+            _write_features(path, table)
+    save_checkpoint(
+        folder / "model.safetensors", Checkpoint(dict(model.state_dict()), {"towers": model.config()})
+    )
+    write_array(folder / "item_vectors.npy", model.item_vectors().cpu().numpy())
+    write_array(folder / "user_vectors.npy", model.user_vectors().cpu().numpy())
+    write_ids(folder / "users.parquet", interactions.user_ids)
+    write_ids(folder / "items.parquet", interactions.item_ids)
+    write_text(folder / "config.toml", to_toml(config))
+
+
+def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
+    """Write ``metrics.json``."""
+    write_json(folder / "metrics.json", metrics)
+
+
+def load_config(folder: str | Path) -> dict[str, Any]:
+    """``config.toml`` of a trained model: recipe, seed, and the table ``settings``.
+
+    Raises:
+        FileFormatError: no such file, or not TOML.
+    """
+    path = Path(folder) / "config.toml"
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileFormatError(f"{path}: there is no such file") from error
+    except (OSError, ValueError) as error:
+        raise FileFormatError(f"{path}: cannot be read as TOML ({error})") from error
+
+
+def load_model(folder: str | Path) -> TwoTower:
+    """The trained towers of a folder, on the CPU, in evaluation mode.
+
+    Raises:
+        FileFormatError: no model there, or a damaged one.
+        CheckpointError: weights that do not fit the towers' shape.
+    """
+    place = Path(folder)
+    saved = load_checkpoint(place / "model.safetensors")
+    tables = {}
+    for side in ("user", "item"):
+        path = place / f"{side}_features.npz"
+        tables[f"{side}_features"] = _read_features(path) if path.is_file() else None
+    try:
+        model = TwoTower(**saved.facts["towers"], **tables)
+        model.load_state_dict(saved.tensors)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{place / 'model.safetensors'}: the weights do not fit the towers ({error})"
+        ) from error
+    model.eval()
+    return model
+
+
+def _write_features(path: Path, table: FeatureTable) -> None:
+    arrays, facts = table.state()
+    with replacing(path) as temporary, temporary.open("wb") as handle:
+        np.savez(handle, facts=np.array(json.dumps(facts)), **{f"array/{k}": v for k, v in arrays.items()})
+
+
+def _read_features(path: Path) -> FeatureTable:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            facts = json.loads(str(stored["facts"]))
+            arrays = {
+                name.removeprefix("array/"): stored[name] for name in stored.files if name != "facts"
+            }
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise FileFormatError(f"{path}: not a feature table, or a damaged one ({error})") from error
+    return FeatureTable.from_state(arrays, facts)

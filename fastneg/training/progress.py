@@ -1,0 +1,116 @@
+"""What a person at a terminal sees and does during a long run: a bar, and Ctrl-C.
+
+The bar goes to stderr and only where that is a terminal. The first Ctrl-C ends the run at the end
+of the step under way, so that the state that is saved is a whole one; the second ends it at once.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class Bar:
+    """A progress bar over steps, with rate and time left; does nothing when switched off.
+
+    Args:
+        title: what is under way.
+        total: steps in all.
+        enabled: None shows it where stderr is a terminal.
+    """
+
+    _INTERVAL = 0.1  # seconds between redraws: a step can be much shorter
+
+    def __init__(self, title: str, total: int, *, enabled: bool | None = None) -> None:
+        self._progress: Any = None
+        self._waiting, self._next = 0, 0.0
+        if enabled is None:
+            enabled = sys.stderr.isatty()
+        if not enabled:
+            return
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._progress.add_task(title, total=total, note="", rate="")
+
+    def __enter__(self) -> Bar:
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def advance(self, steps: int = 1) -> None:
+        """Count steps; redrawn at most ten times a second."""
+        if self._progress is None:
+            return
+        self._waiting += steps
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + self._INTERVAL
+            speed = self._progress.tasks[0].speed
+            rate = f"{speed:.0f} steps/s" if speed else ""
+            self._progress.update(self._task, advance=self._waiting, rate=rate)
+            self._waiting = 0
+
+    def note(self, text: str) -> None:
+        """A few words at the end of the bar."""
+        if self._progress is not None:
+            self._progress.update(self._task, note=text)
+
+
+class Interruption:
+    """Within the block, Ctrl-C sets ``asked``; a second one raises ``KeyboardInterrupt`` at once.
+
+    Outside the main thread, where Python allows no signal handlers, Ctrl-C stays as it is.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: Any = None
+        self._installed = False
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._handle)
+            self._installed = True
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._installed:
+            signal.signal(signal.SIGINT, self._before or signal.default_int_handler)
+            self._installed = False

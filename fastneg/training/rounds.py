@@ -1,0 +1,216 @@
+"""Rounds: train, mine hard negatives with the towers, train again with easy and hard ones.
+
+Huang et al. 2020 ("Embedding-based retrieval in Facebook search") mined at ranks 101-500 and fed
+about 100 easy negatives for one hard. Every round ends with its evaluation on validation, and the
+best round is the one that is kept: mining does not help on every catalog, and then round 1 wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastneg.checks import fail
+from fastneg.data.features import FeatureTable
+from fastneg.errors import FastnegError
+from fastneg.interactions import Interactions
+from fastneg.mining.miner import mine_hard_negatives
+from fastneg.training.negatives import HardNegatives
+from fastneg.training.settings import Settings
+from fastneg.training.towers import TwoTower
+from fastneg.training.trainer import FitResult, Trainer
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round: what was mined before it (facts; empty for the first) and how training went."""
+
+    number: int
+    fit: FitResult
+    mined: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, without the epochs' history."""
+        return {
+            "round": self.number, "epoch": self.fit.epoch, "epochs_run": self.fit.epochs_run,
+            "seconds": self.fit.seconds, "validation": self.fit.metrics, "mined": self.mined,
+        }
+
+
+@dataclass(frozen=True)
+class RoundsResult:
+    """The model of the best round, and all rounds.
+
+    Attributes:
+        model: with the weights of ``best``.
+        rounds: in order.
+        best: the round that was kept: the best validation NDCG, or the last without validation.
+    """
+
+    model: TwoTower
+    rounds: list[Round]
+    best: Round
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds of all rounds, mining included."""
+        mining = sum(float(one.mined.get("seconds", 0.0)) for one in self.rounds)
+        return mining + sum(one.fit.seconds for one in self.rounds)
+
+
+def build_model(
+    train: Interactions,
+    settings: Settings,
+    *,
+    user_features: FeatureTable | None = None,
+    item_features: FeatureTable | None = None,
+) -> TwoTower:
+    """The towers that the settings describe, with their seeded start."""
+    return TwoTower(
+        train.num_users,
+        train.num_items,
+        dim=settings.dim,
+        user_features=user_features,
+        item_features=item_features,
+        hidden_layers=settings.hidden_layers,
+        similarity=settings.similarity,
+        temperature=settings.temperature,
+        use_user_ids=settings.use_user_ids,
+        use_item_ids=settings.use_item_ids,
+        dropout=settings.dropout,
+        init_std=settings.init_std,
+        seed=settings.seed,
+    )
+
+
+def mine_for_training(
+    model: TwoTower, train: Interactions, settings: Settings, *, progress: bool = False
+) -> tuple[HardNegatives, dict[str, Any]]:
+    """Hard negatives of every user with a training positive, from the towers as they are.
+
+    Returns:
+        The lists, and facts for the log: users mined for, users without a full list, seconds.
+
+    Raises:
+        FastnegError: the window starts beyond the catalog.
+    """
+    first, last = settings.window
+    if first > train.num_items:
+        fail("mine_for_training", f"window = ({first}, {last}) starts beyond the catalog of "
+                                  f"{train.num_items} items; give lower ranks")
+    import time
+
+    started = time.perf_counter()
+    users = np.flatnonzero(train.user_positive_counts > 0).astype(np.int64)
+    mined = mine_hard_negatives(
+        model.user_vectors()[users],
+        model.item_vectors(),
+        positives=train,
+        query_users=users,
+        window=settings.window,
+        num_negatives=settings.num_mined,
+        seed=settings.seed,
+        progress=progress,
+    )
+    items = np.asarray(mined.items, dtype=np.int64)
+    facts = {
+        "window": [first, last],
+        "users": len(users),
+        "users_without_a_full_list": int((items < 0).any(axis=1).sum()),
+        "users_without_any": int((items < 0).all(axis=1).sum()),
+        "seconds": time.perf_counter() - started,
+    }
+    return HardNegatives.of_users(users, items, train.num_users), facts
+
+
+def train_rounds(
+    train: Interactions,
+    settings: Settings,
+    *,
+    validation: Interactions | None = None,
+    user_features: FeatureTable | None = None,
+    item_features: FeatureTable | None = None,
+    epochs: Sequence[int] | None = None,
+    label: str = "round",
+    folder: str | Path | None = None,
+    log: str | Path | None = None,
+    resume: bool = False,
+    progress: bool | None = False,
+    on_step: Callable[[int], object] | None = None,
+) -> RoundsResult:
+    """Run ``settings.rounds`` rounds.
+
+    Args:
+        train, validation: with common codes; without validation every round runs all its epochs
+            and the last round is kept.
+        user_features, item_features: for the towers, aligned with the codes.
+        epochs: of each round, instead of ``settings.epochs``; its length is the number of rounds.
+        label: stages are called ``<label>-1``, ``<label>-2``, ...
+        folder: where checkpoints and mined lists are kept (``<label>-1.safetensors``,
+            ``<label>-2-mined.safetensors``, ...); None keeps nothing.
+        log: a file of JSON lines, one per epoch.
+        resume: go on where the folder's checkpoints stand.
+        progress, on_step: as in ``Trainer``.
+
+    Raises:
+        FastnegError, CheckpointError, KeyboardInterrupt: as ``Trainer.fit``.
+    """
+    place = None if folder is None else Path(folder)
+    if place is not None:
+        _prepare(place, label, resume)
+    plan = [settings.epochs] * settings.rounds if epochs is None else [int(n) for n in epochs]
+    key = f"ndcg@{settings.k}"
+    rounds: list[Round] = []
+    best: tuple[Round, dict[str, Any]] | None = None
+    model = build_model(
+        train, settings, user_features=user_features, item_features=item_features
+    )
+    for number, num_epochs in enumerate(plan, start=1):
+        stage = f"{label}-{number}"
+        hard, mined = None, {}
+        if number > 1:
+            saved = None if place is None else place / f"{stage}-mined.safetensors"
+            if saved is not None and resume and saved.is_file():
+                hard, mined = HardNegatives.load(saved)
+            else:
+                hard, mined = mine_for_training(model, train, settings, progress=bool(progress))
+                if saved is not None:
+                    hard.save(saved, mined)
+            if not settings.warm_start:
+                model = build_model(
+                    train, settings, user_features=user_features, item_features=item_features
+                )
+        trainer = Trainer(
+            model, train, settings,
+            validation=validation,
+            hard=hard,
+            stage=stage,
+            checkpoint=None if place is None else place / f"{stage}.safetensors",
+            log=log,
+            progress=progress,
+            on_step=on_step,
+        )
+        rounds.append(Round(number, trainer.fit(epochs=num_epochs, resume=resume), mined))
+        score = rounds[-1].fit.metrics.get(key, 0.0)
+        if best is None or validation is None or score > best[0].fit.metrics[key]:
+            weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
+            best = rounds[-1], weights
+    if best is None:
+        fail("train_rounds", "epochs is empty; give one number of epochs per round")
+    model.load_state_dict(best[1])
+    return RoundsResult(model, rounds, best[0])
+
+
+def _prepare(folder: Path, label: str, resume: bool) -> None:
+    """Make the folder; a run that starts anew must not find an old run's state later."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            for old in folder.glob(f"{label}-*.safetensors"):
+                old.unlink()
+    except OSError as error:
+        raise FastnegError(f"cannot write to {folder}: {error.strerror or error}") from error

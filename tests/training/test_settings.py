@@ -1,0 +1,135 @@
+"""Settings: ranges, combinations, --set parsing; and the TOML writer."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastneg.errors import FastnegError, FastnegTypeError
+from fastneg.training.config import to_toml
+from fastneg.training.settings import Settings, parse_overrides, setting_names
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dim": 0}, "dim = 0 is too small; give 1 or more"),
+        ({"dim": 1.5}, "dim = 1.5 is not an integer"),
+        ({"batch_size": True}, "batch_size = True is a bool"),
+        ({"learning_rate": 0}, r"learning_rate = 0.0 must be greater than 0"),
+        ({"learning_rate": float("nan")}, "learning_rate = nan is not finite"),
+        ({"temperature": -0.1}, "temperature = -0.1 must be greater than 0"),
+        ({"dropout": 1.0}, "dropout = 1.0 is too large"),
+        ({"weight_decay": -1.0}, "weight_decay = -1.0 is too small"),
+        ({"loss": "softmax"}, "loss = 'softmax' is not one of 'in_batch', 'mixed'"),
+        ({"correction": "yes"}, "correction = 'yes' is not one of 'expected_count'"),
+        ({"rewards": 1}, "rewards = 1; give true or false"),
+        ({"window": (500, 101)}, r"window = \(500, 101\) ends before it starts"),
+        ({"window": (0, 5)}, r"window\[0\] = 0 is too small"),
+        ({"window": (1, 2, 3)}, "has 3 ranks; give two"),
+        ({"window": "101"}, "give two ranks"),
+        ({"device": "gpu"}, "device = 'gpu'; give 'auto', 'cpu'"),
+        ({"shared": True}, "shared = true goes with loss = 'sampled_softmax', not 'bpr'"),
+        ({"loss": "mixed"}, "loss = 'mixed' needs num_uniform"),
+        ({"num_uniform": 5}, "num_uniform = 5 goes with loss = 'mixed'"),
+        ({"loss": "in_batch", "batch_size": 1}, "leaves loss = 'in_batch' no negatives"),
+        ({"init_std": 0.0}, "init_std = 0.0 must be greater than 0"),
+    ],
+)
+def test_bad_values(changes, message):
+    with pytest.raises(FastnegError, match=message):
+        Settings(**changes)
+
+
+def test_types_are_normal():
+    settings = Settings(learning_rate=1, window=[1, 9])
+    assert isinstance(settings.learning_rate, float)
+    assert settings.window == (1, 9)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.dim = 3
+
+
+def test_unknown_setting_names_the_nearest():
+    with pytest.raises(FastnegError, match=r"'learning_rat'; did you mean learning_rate\?"):
+        parse_overrides(["learning_rat=1"])
+    with pytest.raises(FastnegError, match="'temprature'; did you mean temperature"):
+        Settings().replace(temprature=1.0)
+    with pytest.raises(FastnegError, match="known: dim, "):
+        parse_overrides(["zzzzzz=1"])
+
+
+def test_parse_overrides():
+    values = parse_overrides(
+        ["learning-rate=1e-2", "dim=1_28", "shared=false", "window=101,500", "loss=in_batch",
+         "init_std=none", "rewards=True", "dim=32", "sampler='popularity'"]
+    )
+    assert values == {
+        "learning_rate": 0.01, "dim": 32, "shared": False, "window": (101, 500),
+        "loss": "in_batch", "init_std": None, "rewards": True, "sampler": "popularity",
+    }
+    assert parse_overrides(["init_std=0.1"]) == {"init_std": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dim", "--set 'dim': give key=value"),
+        ("=3", "give key=value"),
+        ("dim=x", "--set dim=x: 'x' is not an integer"),
+        ("dim=1.5", "is not an integer"),
+        ("learning_rate=fast", "'fast' is not a number"),
+        ("shared=maybe", "is not true or false"),
+        ("window=101", "is not two ranks"),
+        ("init_std=abc", "is not a number or none"),
+    ],
+)
+def test_parse_overrides_refuses(text, message):
+    with pytest.raises(FastnegError, match=message):
+        parse_overrides([text])
+
+
+def test_every_setting_can_be_set_from_text():
+    values = Settings().to_dict()
+    for name in setting_names():
+        value = values[name]
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        assert Settings().replace(**parse_overrides([f"{name}={text}"])) == Settings()
+
+
+def test_dict_round_trip():
+    settings = Settings(loss="mixed", num_uniform=7, window=(3, 9), init_std=0.5)
+    assert Settings.from_dict(settings.to_dict()) == settings
+    assert Settings.from_dict({}) == Settings()
+
+
+def test_toml_round_trip():
+    settings = Settings(loss="mixed", num_uniform=7, learning_rate=1e-5, temperature=1e22)
+    text = to_toml({"recipe": 'a "b"\n\\ \x7f é 😀', "refit": False, "settings": settings.to_dict()})
+    read = tomllib.loads(text)
+    assert read["recipe"] == 'a "b"\n\\ \x7f é 😀'
+    assert read["refit"] is False
+    assert Settings.from_dict(read["settings"]) == settings
+    assert "init_std" not in read["settings"]
+
+
+@given(
+    st.dictionaries(
+        st.text(min_size=1, max_size=5),
+        st.one_of(
+            st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False),
+            st.text(st.characters(exclude_categories=["Cs"])), st.lists(st.integers(-9, 9)),
+        ),
+        max_size=5,
+    )
+)
+def test_toml_reads_back_what_was_written(table):
+    assert tomllib.loads(to_toml({"a b": table})) == {"a b": table}
+
+
+def test_toml_refuses_what_it_cannot_write():
+    with pytest.raises(FastnegTypeError, match="cannot write"):
+        to_toml({"a": object()})
