@@ -26,7 +26,7 @@ _HOMES = {
     "MinedNegatives": "fastneg.mining.miner",
     "MixedSampler": "fastneg.samplers.mixed",
     "NegativeBatches": "fastneg.training.batches",
-    "Negatives": "fastneg.samplers.base",
+    "Negatives": "fastneg.samplers.results",
     "PopularitySampler": "fastneg.samplers.popularity",
     "Sampler": "fastneg.samplers.base",
     "Settings": "fastneg.training.settings",

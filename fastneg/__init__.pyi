@@ -20,7 +20,7 @@ from fastneg.mining.miner import mine_hard_negatives as mine_hard_negatives
 from fastneg.recipes import recipe as recipe
 from fastneg.recipes import train_recipe as train_recipe
 from fastneg.samplers.alias_table import AliasTable as AliasTable
-from fastneg.samplers.base import Negatives as Negatives
+from fastneg.samplers.results import Negatives as Negatives
 from fastneg.samplers.base import Sampler as Sampler
 from fastneg.samplers.instances import train_instances as train_instances
 from fastneg.samplers.listed import ListedSampler as ListedSampler

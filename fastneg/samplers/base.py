@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,30 +20,16 @@ import numpy.typing as npt
 from fastneg.checks import IntArray, as_codes, as_integer, fail, frozen
 from fastneg.errors import CheckpointError, ExhaustedUserError
 from fastneg.interactions import Interactions
-from fastneg.samplers.distinct import EVERYWHERE, draw_distinct
+from fastneg.samplers.distinct import draw_distinct
 from fastneg.samplers.request import Request, as_rows, check_out, input_arrays, make_request
+from fastneg.samplers.results import Negatives, as_tensors
+from fastneg.samplers.tiles import EVERYWHERE
 from fastneg.streams import RowCounter, key_of, stream_of
-from fastneg.threads import run_chunks
 
 if TYPE_CHECKING:
     import torch
 
 STATE_VERSION = 1
-_TILE = 32_768  # draws below which a chunk is not worth a thread
-
-
-class Negatives(NamedTuple):
-    """What a sampler returns.
-
-    Attributes:
-        items: int64 [B, K] codes ([K] from ``sample_shared``).
-        log_q: float32, same shape: the log-probability of each, or None if not asked for.
-        source: int8, same shape: which of ``sampler.source_names`` it came from.
-    """
-
-    items: torch.Tensor
-    log_q: torch.Tensor | None
-    source: torch.Tensor
 
 
 @dataclass
@@ -58,23 +43,6 @@ class Plan:
 
     request: Request
     allowed: IntArray
-
-
-def run_tiles(shape: tuple[int, ...], function: Callable[[slice, slice], object]) -> None:
-    """Split a [B, K] job over threads, by rows, or by draws where rows are few."""
-    num_rows, width = shape
-    if num_rows <= 2 and width >= 2 * _TILE:
-        for b in range(num_rows):
-            row = slice(b, b + 1)
-            run_chunks(lambda i, j, row=row: function(row, slice(i, j)), width, smallest=_TILE)  # type: ignore[misc]
-    else:
-        smallest = max(1, _TILE // max(1, width))
-        run_chunks(lambda i, j: function(slice(i, j), slice(0, width)), num_rows, smallest=smallest)
-
-
-def cut(source: npt.NDArray[np.int8], rows: slice, draws: slice) -> npt.NDArray[np.int8]:
-    """A tile of the source tags; ``EVERYWHERE`` stays what it is."""
-    return source if source.shape[0] == 0 else source[rows, draws]
 
 
 class Sampler(ABC):
@@ -216,7 +184,7 @@ class Sampler(ABC):
             return Negatives(*out)
         if device is None and hasattr(users, "device") and hasattr(users, "detach"):
             device = users.device
-        return _as_tensors(result, device, pin_memory)
+        return as_tensors(result, device, pin_memory)
 
     def sample_shared(
         self,
@@ -250,7 +218,7 @@ class Sampler(ABC):
             row = as_integer(row, call=call, name="row", minimum=0, maximum=2**63 - 1)
         request.rows = frozen(np.full(1, row, dtype=np.int64))
         result = self._draw_request(plan, width, log_q=log_q, buffers=None)
-        return _as_tensors([None if a is None else a[0] for a in result], device, pin_memory)
+        return as_tensors([None if a is None else a[0] for a in result], device, pin_memory)
 
     def log_q(
         self, items: Any, users: Any = None, *, positives: Any = None, exclude: Any = None
@@ -409,20 +377,6 @@ class Sampler(ABC):
             f"{type(self).__name__}(num_items={self.num_items}, name={self.name!r}, "
             f"seed={self.seed}, epoch={self.epoch})"
         )
-
-
-def _as_tensors(arrays: list[Any], device: Any, pin_memory: bool) -> Negatives:
-    import torch
-
-    tensors = []
-    for array in arrays:
-        tensor = None if array is None else torch.from_numpy(array)
-        if tensor is not None and pin_memory:
-            tensor = tensor.pin_memory()
-        if tensor is not None and device is not None and torch.device(device).type != "cpu":
-            tensor = tensor.to(device, non_blocking=pin_memory)
-        tensors.append(tensor)
-    return Negatives(*tensors)  # type: ignore[arg-type]
 
 
 def split_catalog(source: Any, *, call: str) -> tuple[Interactions | None, Any]:

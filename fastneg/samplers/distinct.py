@@ -20,13 +20,13 @@ import numpy.typing as npt
 
 from fastneg.checks import FloatArray, IntArray
 from fastneg.kernels.distinct import keep_distinct
+from fastneg.samplers.tiles import EVERYWHERE
 from fastneg.streams import mix64, uniform_words, unit_interval
 from fastneg.threads import run_chunks
 
 if TYPE_CHECKING:
     from fastneg.samplers.base import Plan, Sampler
 
-EVERYWHERE: npt.NDArray[np.int8] = np.zeros((0, 0), dtype=np.int8)  # "every cell" to a kernel
 _ROUNDS = 3  # blocks of arrivals before the rest is raced
 
 

@@ -22,8 +22,9 @@ from fastneg.checks import (
 from fastneg.interactions import Interactions
 from fastneg.kernels.draws import draw_lists, list_log_q
 from fastneg.kernels.exclusion import filter_lists, lists_lengths
-from fastneg.samplers.base import Plan, Sampler, cut, run_tiles
+from fastneg.samplers.base import Plan, Sampler
 from fastneg.samplers.request import Request
+from fastneg.samplers.tiles import cut, run_tiles
 
 _MASS_BITS = 40  # a list's largest weight becomes 2^40: a relative error of 2^-41
 

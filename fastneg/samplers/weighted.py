@@ -14,8 +14,9 @@ from fastneg.kernels.draws import draw_by_mass, draw_table
 from fastneg.kernels.exclusion import mark_excluded
 from fastneg.kernels.pow import table_log_q
 from fastneg.samplers.alias_table import AliasTable
-from fastneg.samplers.base import Plan, Sampler, cut, run_tiles
+from fastneg.samplers.base import Plan, Sampler
 from fastneg.samplers.request import Exclusion, Request
+from fastneg.samplers.tiles import cut, run_tiles
 
 _ATTEMPTS = 16  # rejections before a draw is finished through the running sums
 _HOPELESS = 0.75  # share of excluded mass from which a row does not try rejection at all
