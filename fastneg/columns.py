@@ -9,7 +9,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from fastneg import checks
 from fastneg.checks import AnyArray, Float32Array, IntArray
 from fastneg.errors import FastnegError, FastnegTypeError
 
@@ -65,10 +67,23 @@ def _to_arrow(values: Any, call: str, name: str) -> Any:
         if isinstance(values, list):
             raise _mixed(values, call, name, error) from error
         raise FastnegTypeError(
-            f"{call}: {name} is a {type(values).__name__}; give a sequence of ids"
+            f"{call}: {name} is of type {type(values).__name__}; give a sequence of ids"
         ) from error
     except (pa.ArrowInvalid, OverflowError) as error:
         raise _mixed(list(values), call, name, error) from error
+
+
+def plain_column(column: Any) -> Any:
+    """A dictionary-encoded column (categories, enumerations) as its values; others as they are."""
+    if not pa.types.is_dictionary(column.type):
+        return column
+    chunks = []
+    for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
+        values = chunk.dictionary
+        if pa.types.is_string_view(values.type):  # as polars gives them; Arrow casts no such
+            values = values.cast(pa.large_string())
+        chunks.append(values.take(chunk.indices))
+    return pa.chunked_array(chunks, None if chunks else column.type.value_type)
 
 
 def to_numpy_column(column: Any) -> AnyArray:
@@ -89,9 +104,8 @@ def normalise_ids(values: Any, *, call: str, name: str) -> Ids:
         FastnegError: a null (with its row), text that is not UTF-8, an integer over 2^63 - 1.
     """
     column = _to_arrow(values, call, name)
+    column = plain_column(column)
     kind = column.type
-    if pa.types.is_dictionary(kind):
-        column, kind = column.cast(kind.value_type), kind.value_type
     if column.null_count:
         raise FastnegError(
             f"{call}: {name}[{_first_null(column)}] is null ({column.null_count} of {len(column)} "
@@ -127,8 +141,7 @@ def _numeric_column(values: Any, call: str, name: str, what: str) -> Any:
         column = _to_arrow(values, call, name)
     except FastnegTypeError as error:
         raise FastnegTypeError(f"{call}: {name} is not a column of numbers; {what}") from error
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+    column = plain_column(column)
     if column.null_count:
         raise FastnegError(
             f"{call}: {name}[{_first_null(column)}] is null ({column.null_count} of {len(column)} "
@@ -194,9 +207,58 @@ def normalise_times(values: Any, *, call: str, name: str = "times") -> AnyArray:
         elif _is_number(kind):
             array = to_numpy_column(column.cast(pa.float64(), safe=False))
             _refuse_non_finite(array, call, name, what)
-            return array
+            return array.copy()
         else:
             raise FastnegTypeError(f"{call}: {name} is of type {kind}; {what}")
     except pa.ArrowInvalid as error:
         raise FastnegError(f"{call}: {name} ({kind}): {error}; {what}") from error
-    return np.ascontiguousarray(to_numpy_column(column), np.int64)
+    return np.array(to_numpy_column(column), np.int64)  # a copy: the caller may write into theirs
+
+
+def refuse_blank_ids(column: Any, *, call: str, name: str) -> None:
+    """Raise on the first empty text: what a text file has where an id is missing.
+
+    Raises:
+        FastnegError: naming the row, counted from 0 without the header line.
+    """
+    blank = to_numpy_column(pc.equal(pc.binary_length(column), 0))
+    if blank.any():
+        rows = np.flatnonzero(blank)
+        raise FastnegError(
+            f"{call}: {name}[{int(rows[0])}] is empty ({rows.size} of {blank.size} are); every row "
+            "needs an id"
+        )
+
+
+def row_extras(
+    row_users: IntArray,
+    row_items: IntArray,
+    weights: Any,
+    times: Any,
+    names: tuple[str, str, str, str],
+    call: str,
+) -> tuple[Float32Array | None, AnyArray | None]:
+    """Checked weights and times of rows whose codes are known; all of one length."""
+    row_weights = row_times = None
+    columns: dict[str, AnyArray] = {names[0]: row_users, names[1]: row_items}
+    if weights is not None:
+        columns[names[2]] = row_weights = normalise_weights(weights, call=call, name=names[2])
+    if times is not None:
+        columns[names[3]] = row_times = normalise_times(times, call=call, name=names[3])
+    checks.same_length(call, **columns)
+    return row_weights, row_times
+
+
+def dense_codes(
+    values: Any, size: int | None, call: str, name: str, size_name: str
+) -> tuple[IntArray, int]:
+    """(codes int64 [R] that the caller cannot write into, number of codes)."""
+    if size is None:
+        codes = checks.as_integers(values, call=call, name=name)
+        if codes.size == 0:
+            checks.fail(call, f"{name} is empty and {size_name} is not given; give at least one "
+                              f"row, or {size_name}")
+        size = max(1, int(codes.max()) + 1)
+    size = checks.as_integer(size, call=call, name=size_name, minimum=1)
+    # a copy, since the caller may write into theirs
+    return checks.as_codes(values, size, call=call, name=name).copy(), size

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastneg import checks
 from fastneg.checks import AnyArray, Float32Array, IntArray
-from fastneg.columns import normalise_times, normalise_weights
-from fastneg.rows import Rows, frozen
-from fastneg.vocabulary import Vocabulary
+from fastneg.columns import dense_codes, refuse_blank_ids, row_extras
+from fastneg.errors import FileFormatError
+from fastneg.rows import Rows
+from fastneg.sources import read_adjacency, read_sparse
+from fastneg.storage import MANIFEST, SavedFolder, is_saved_folder, write_folder
+from fastneg.tables import ARROW, COMMA, PARQUET, TAB, existing_file, read_columns, suffix_of
+from fastneg.vocabulary import Encoded, Vocabulary
+
+_NAMES = ("users", "items", "weights", "times")
+_ROWS = ("row_users", "row_items", "row_weights", "row_times")
+_POSITIVES = ("positive_indptr", "positive_items", "positive_weights", "positive_times")
+_ARRAYS = (*_ROWS, *_POSITIVES)
+_KIND, _VERSION = "fastneg interactions", 1
 
 
-class Interactions(Rows):
+class Interactions(Rows, Encoded):
     """Rows of (user, item) with dense codes, and the distinct positives among them. Immutable.
 
     Made by ``from_pairs``, ``from_codes``, ``from_csr``, ``from_table``, ``from_adjacency``,
@@ -89,26 +102,37 @@ class Interactions(Rows):
                 ids that occur twice in a table, no row at all.
         """
         return cls._from_columns(
-            users, items, weights=weights, times=times, user_ids=user_ids, item_ids=item_ids,
-            call="Interactions.from_pairs", from_text=False,
+            {"users": users, "items": items, "weights": weights, "times": times},
+            (user_ids, item_ids), _NAMES,
+            call="Interactions.from_pairs",
         )
 
     @classmethod
     def _from_columns(
-        cls, users: Any, items: Any, *, weights: Any, times: Any, user_ids: Any, item_ids: Any,
-        call: str, from_text: bool,
+        cls,
+        columns: dict[str, Any],
+        tables: tuple[Any, Any],
+        names: tuple[str, str, str, str],
+        *,
+        call: str,
+        from_text: bool = False,
     ) -> Interactions:
-        user_vocabulary, row_users = Vocabulary.build(
-            users, user_ids, call=call, name="users", from_text=from_text
+        """Columns under the keys of ``from_pairs``; ``names`` are what errors call them."""
+        users, row_users = Vocabulary.build(
+            columns["users"], tables[0], call=call, name=names[0], table_name="user_ids",
+            from_text=from_text,
         )
-        item_vocabulary, row_items = Vocabulary.build(
-            items, item_ids, call=call, name="items", from_text=from_text
+        items, row_items = Vocabulary.build(
+            columns["items"], tables[1], call=call, name=names[1], table_name="item_ids",
+            from_text=from_text,
         )
-        row_weights, row_times = _check_extras(row_users, row_items, weights, times, call)
-        if len(user_vocabulary) == 0 or len(item_vocabulary) == 0:
+        row_weights, row_times = row_extras(
+            row_users, row_items, columns["weights"], columns["times"], names, call
+        )
+        if len(users) == 0 or len(items) == 0:
             checks.fail(call, "users and items are empty; give at least one pair, or user_ids and "
                               "item_ids")
-        return cls(user_vocabulary, item_vocabulary, row_users, row_items, row_weights, row_times)
+        return cls(users, items, row_users, row_items, row_weights, row_times)
 
     @classmethod
     def from_codes(
@@ -127,15 +151,180 @@ class Interactions(Rows):
             FastnegError: codes out of range, lengths that differ, nothing to count from.
         """
         call = "Interactions.from_codes"
-        row_users, size_of_users = _codes(users, num_users, call, "users", "num_users")
-        row_items, size_of_items = _codes(items, num_items, call, "items", "num_items")
-        row_weights, row_times = _check_extras(row_users, row_items, weights, times, call)
+        row_users, size_of_users = dense_codes(users, num_users, call, "users", "num_users")
+        row_items, size_of_items = dense_codes(items, num_items, call, "items", "num_items")
+        row_weights, row_times = row_extras(row_users, row_items, weights, times, _NAMES, call)
         return cls(
             Vocabulary(size_of_users), Vocabulary(size_of_items), row_users, row_items,
             row_weights, row_times,
         )
 
-    # ---------------------------------------------------------------- derived
+    @classmethod
+    def from_csr(cls, matrix: Any) -> Interactions:
+        """From a sparse matrix, users x items: stored values are weights, ids are 0..n-1.
+
+        Args:
+            matrix: a SciPy matrix or array, or the path of an .npz that SciPy wrote. A stored 0 is
+                an explicit negative; where all values are 1 there are no weights.
+
+        Raises:
+            FileFormatError: no such file, or not such a file.
+            FastnegError: indices out of range, values that are not finite.
+        """
+        rows = read_sparse(matrix, call="Interactions.from_csr")
+        users, items = Vocabulary(rows.num_users), Vocabulary(rows.num_items)
+        return cls(users, items, rows.users, rows.items, rows.weights)
+
+    @classmethod
+    def from_table(
+        cls,
+        source: Any,
+        *,
+        user_column: str = "user",
+        item_column: str = "item",
+        weight_column: str | None = None,
+        time_column: str | None = None,
+        user_ids: Any = None,
+        item_ids: Any = None,
+        delimiter: str | None = None,
+        column_names: Sequence[str] | None = None,
+    ) -> Interactions:
+        """From a table with one row per interaction.
+
+        Args:
+            source: a Parquet, Arrow, CSV or TSV file, a folder of Parquet files, a pandas or polars
+                frame, an Arrow table, anything with ``__arrow_c_stream__``, a mapping of columns.
+                Ids in text files are integers if all of them are plain integers (``"007"`` is not).
+            user_column: the column of user ids; likewise ``item_column``.
+            item_column: the column of item ids.
+            weight_column: above 0 is a positive.
+            time_column: numbers, dates or timestamps.
+            user_ids: the whole user base, as for ``from_pairs``.
+            item_ids: the whole catalog, as for ``from_pairs``.
+            delimiter: of a text file; by default comma or tab, from the suffix.
+            column_names: the columns of a text file without a header line.
+
+        Raises:
+            FileFormatError: no such file, an empty, damaged or unknown one, one without rows.
+            FastnegError: a missing column (the error lists those there are); as ``from_pairs``.
+        """
+        call = "Interactions.from_table"
+        keys = (user_column, item_column, weight_column, time_column)
+        table = read_columns(
+            source, [name for name in keys if name is not None], call=call,
+            text=(user_column, item_column), delimiter=delimiter, column_names=column_names,
+        )
+        if table.from_text:
+            for name in (user_column, item_column):
+                refuse_blank_ids(table.data[name], call=call, name=f"{table.label}: {name}")
+        columns = {
+            own: None if name is None else table.data[name]
+            for own, name in zip(_NAMES, keys, strict=True)
+        }
+        names = (user_column, item_column, weight_column or "weights", time_column or "times")
+        return cls._from_columns(
+            columns, (user_ids, item_ids), names, call=call, from_text=table.from_text
+        )
+
+    @classmethod
+    def from_adjacency(cls, path: str | Path) -> Interactions:
+        """From lines ``user item item ...``; a user alone on a line is a user without positives."""
+        call = "Interactions.from_adjacency"
+        users, items, user_ids = read_adjacency(path, call=call)
+        if len(items) == 0:
+            raise FileFormatError(f"{call}: {path} names users and no items")
+        columns = {"users": users, "items": items, "weights": None, "times": None}
+        return cls._from_columns(columns, (user_ids, None), _NAMES, call=call, from_text=True)
+
+    @classmethod
+    def read(cls, path: str | Path, **columns: Any) -> Interactions:
+        """From any file: ``columns`` are the keywords of ``from_table``, for files that have some.
+
+        A folder that ``save`` wrote is opened; .npz is a sparse matrix; .parquet, .arrow, .feather,
+        .csv, .tsv and RecBole's .inter are tables; any other file (.txt) is adjacency text, or a
+        table if ``delimiter`` is given.
+        """
+        call = "Interactions.read"
+        file = existing_file(path, call=call)
+        suffix = suffix_of(file)
+        if "delimiter" in columns or suffix in (*PARQUET, *ARROW, *COMMA, *TAB):
+            return cls.from_table(file, **columns)
+        if file.is_dir():
+            return cls.open(file) if is_saved_folder(file) else cls.from_table(file, **columns)
+        if columns:
+            checks.fail(call, f"{file} has no named columns ({', '.join(columns)} given); name "
+                              "columns only for Parquet, Arrow, CSV and TSV files")
+        return cls.from_csr(file) if suffix == ".npz" else cls.from_adjacency(file)
+
+    # ---------------------------------------------------------------- folders
+
+    def save(self, folder: str | Path) -> None:
+        """Write all rows, ids and positives to a folder that ``open`` maps into memory.
+
+        The folder appears whole or not at all; an older one that ``save`` wrote is replaced.
+
+        Raises:
+            FileFormatError: the folder cannot be written, or holds other files.
+        """
+        arrays = {name: getattr(self, name) for name in _ARRAYS if getattr(self, name) is not None}
+        texts: dict[str, Any] = {}
+        for name, vocabulary in (("user_ids", self._users), ("item_ids", self._items)):
+            if vocabulary.kind == "integer":
+                arrays[name] = vocabulary.stored
+            elif vocabulary.kind == "text":
+                texts[name] = vocabulary.stored
+        facts = {"num_users": self.num_users, "num_items": self.num_items,
+                 "fingerprint": self.fingerprint()}
+        write_folder(folder, call="Interactions.save", kind=_KIND, version=_VERSION,
+                     arrays=arrays, texts=texts, facts=facts)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Interactions:
+        """What ``save`` wrote, memory-mapped: nothing is read until it is used, codes excepted.
+
+        Raises:
+            FileFormatError: not such a folder, or a damaged one (missing or truncated files, codes
+                out of range).
+        """
+        saved = SavedFolder(folder, call="Interactions.open", kind=_KIND, version=_VERSION)
+        arrays = {name: saved.array(name) for name in _ARRAYS}
+        vocabularies = []
+        for name, size in (("user_ids", "num_users"), ("item_ids", "num_items")):
+            number = saved.manifest.get(size)
+            if not isinstance(number, int) or number < 1:
+                raise saved.damaged(MANIFEST, f"{size} = {number!r}")
+            stored = saved.array(name)
+            ids = stored if stored is not None else saved.text(name)
+            if ids is not None and len(ids) != number:
+                raise saved.damaged(name, f"{len(ids)} ids, {number} expected")
+            vocabularies.append(Vocabulary(number if ids is None else ids))
+        users, items, weights, times = (arrays[name] for name in _ROWS)
+        if users is None or items is None:
+            raise saved.damaged(MANIFEST, "it lists no rows")
+        opened = cls(vocabularies[0], vocabularies[1], users, items, weights, times)
+        fault = opened.adopt(*(arrays[name] for name in _POSITIVES))
+        if fault is not None:
+            raise saved.damaged(fault[0], fault[1])
+        opened.__dict__["_fingerprint"] = str(saved.manifest.get("fingerprint"))
+        return opened
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        digest = hashlib.blake2b(digest_size=16)
+        for vocabulary in (self._users, self._items):
+            digest.update(vocabulary.fingerprint().encode())
+        for name in _ROWS:
+            array = getattr(self, name)
+            digest.update(b"none" if array is None else array.dtype.str.encode())
+            if array is not None:
+                digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+        return digest.hexdigest()
+
+    def fingerprint(self) -> str:
+        """32 hex digits of the ids, codes, weights and times of all rows, in their order."""
+        return self._fingerprint
+
+    # ---------------------------------------------------------------- more and fewer rows
 
     def append(
         self, users: Any, items: Any, *, weights: Any = None, times: Any = None
@@ -148,7 +337,7 @@ class Interactions(Rows):
         call = "Interactions.append"
         user_vocabulary, row_users = self._users.extend(users, call=call, name="users")
         item_vocabulary, row_items = self._items.extend(items, call=call, name="items")
-        row_weights, row_times = _check_extras(row_users, row_items, weights, times, call)
+        row_weights, row_times = row_extras(row_users, row_items, weights, times, _NAMES, call)
         if (row_times is None) != (self.row_times is None):
             state = "have no times" if self.row_times is None else "have times"
             checks.fail(call, f"the old rows {state}; give times for all rows or for none")
@@ -184,64 +373,3 @@ class Interactions(Rows):
             None if self.row_weights is None else self.row_weights[chosen],
             None if self.row_times is None else self.row_times[chosen],
         )
-
-    # ---------------------------------------------------------------- ids
-
-    @cached_property
-    def user_ids(self) -> AnyArray:
-        """[U] ids by code: int64, or Python strings (dtype object)."""
-        return frozen(self._users.ids())
-
-    @cached_property
-    def item_ids(self) -> AnyArray:
-        """[N] ids by code: int64, or Python strings (dtype object)."""
-        return frozen(self._items.ids())
-
-    def encode_users(self, ids: Any, unknown: str | int = "raise") -> IntArray:
-        """int64 [n]: codes of user ids; unknown ones raise ``UnknownIdError`` or become -1."""
-        return self._users.encode_known(
-            ids, unknown, call="Interactions.encode_users", name="ids"
-        )
-
-    def encode_items(self, ids: Any, unknown: str | int = "raise") -> IntArray:
-        """int64 [n]: codes of item ids; unknown ones raise ``UnknownIdError`` or become -1."""
-        return self._items.encode_known(
-            ids, unknown, call="Interactions.encode_items", name="ids"
-        )
-
-    def decode_users(self, codes: Any) -> AnyArray:
-        """The user ids of codes, in the codes' shape."""
-        return self._users.decode(codes, call="Interactions.decode_users", name="codes")
-
-    def decode_items(self, codes: Any) -> AnyArray:
-        """The item ids of codes, in the codes' shape."""
-        return self._items.decode(codes, call="Interactions.decode_items", name="codes")
-
-
-def _check_extras(
-    row_users: IntArray, row_items: IntArray, weights: Any, times: Any, call: str
-) -> tuple[Float32Array | None, AnyArray | None]:
-    columns: dict[str, AnyArray] = {"users": row_users, "items": row_items}
-    if weights is not None:
-        columns["weights"] = normalise_weights(weights, call=call)
-    if times is not None:
-        columns["times"] = normalise_times(times, call=call)
-    checks.same_length(call, **columns)
-    return columns.get("weights"), columns.get("times")
-
-
-def _codes(
-    values: Any, size: int | None, call: str, name: str, size_name: str
-) -> tuple[IntArray, int]:
-    if size is None:
-        codes = checks.as_integers(values, call=call, name=name)
-        if codes.size == 0:
-            checks.fail(call, f"{name} is empty and {size_name} is not given; give at least one "
-                              f"row, or {size_name}")
-        size = int(codes.max()) + 1
-        return checks.as_codes(codes, size, call=call, name=name), size
-    size = checks.as_integer(size, call=call, name=size_name, minimum=1)
-    codes = checks.as_codes(values, size, call=call, name=name)
-    if codes is values or (isinstance(values, np.ndarray) and np.shares_memory(codes, values)):
-        codes = codes.copy()  # the caller may write into theirs
-    return codes, size

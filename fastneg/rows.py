@@ -9,6 +9,7 @@ import numpy as np
 
 from fastneg import checks
 from fastneg.checks import AnyArray, Float32Array, IntArray
+from fastneg.kernels.csr import lists_are_ascending
 from fastneg.kernels.masks import list_lengths
 from fastneg.positives import Positives, build_positives, mark_positives, transpose
 
@@ -21,6 +22,14 @@ def frozen(array: AnyArray) -> AnyArray:
     view = array.view()
     view.setflags(write=False)
     return view
+
+
+def _frozen_positives(
+    indptr: IntArray, items: IntArray, weights: Float32Array, times: AnyArray | None
+) -> Positives:
+    return Positives(
+        frozen(indptr), frozen(items), frozen(weights), None if times is None else frozen(times)
+    )
 
 
 class Rows:
@@ -68,6 +77,52 @@ class Rows:
                         array.setflags(write=False)
             self.__dict__[name] = value
 
+    def adopt(
+        self,
+        indptr: AnyArray | None,
+        items: AnyArray | None,
+        weights: AnyArray | None,
+        times: AnyArray | None,
+    ) -> tuple[str, str] | None:
+        """Take positives that were saved with these rows, unless something does not fit.
+
+        Every code is looked at: what came from a file reaches kernels that check nothing.
+
+        Returns:
+            None, or (array, what is wrong with it).
+        """
+        for name, size in (("row_users", self.num_users), ("row_items", self.num_items)):
+            codes = getattr(self, name)
+            if codes.dtype != np.int64 or codes.ndim != 1 or codes.size != self.row_users.size:
+                return name, f"{codes.dtype}, shape {codes.shape}"
+            if codes.size and not (int(codes.min()) >= 0 and int(codes.max()) < size):
+                return name, f"codes beyond 0..{size - 1}"
+        for name, dtypes in (("row_weights", "f4"), ("row_times", "i8 f8")):
+            column = getattr(self, name)
+            if column is not None and (
+                column.shape != self.row_users.shape or column.dtype.str[1:] not in dtypes.split()
+            ):
+                return name, f"{column.dtype}, shape {column.shape}"
+        if indptr is None or items is None or weights is None:
+            return "positives", "they are missing"
+        if (
+            indptr.dtype != np.int64 or indptr.shape != (self.num_users + 1,)
+            or indptr[0] != 0 or indptr[-1] != items.size or bool((np.diff(indptr) < 0).any())
+        ):
+            return "positive_indptr", "it does not ascend from 0 to the number of positives"
+        if items.dtype != np.int64 or items.ndim != 1 or not lists_are_ascending(
+            indptr, items, 0, self.num_items
+        ):
+            return "positive_items", "they do not ascend within a user, or are out of range"
+        if weights.dtype != np.float32 or weights.shape != items.shape:
+            return "positive_weights", f"{weights.dtype}, shape {weights.shape}"
+        if (times is None) != (self.row_times is None) or (
+            times is not None and times.shape != items.shape
+        ):
+            return "positive_times", "they do not fit the rows"
+        self.__dict__["_positives"] = _frozen_positives(indptr, items, weights, times)
+        return None
+
     # ---------------------------------------------------------------- sizes
 
     @property
@@ -101,10 +156,7 @@ class Rows:
         if rows.size < self.num_rows:
             columns = tuple(None if c is None else c[rows] for c in columns)  # type: ignore[assignment]
         built = build_positives(*columns, num_users=self.num_users, num_items=self.num_items)
-        return Positives(
-            frozen(built.indptr), frozen(built.items), frozen(built.weights),
-            None if built.times is None else frozen(built.times),
-        )
+        return _frozen_positives(*built)
 
     @cached_property
     def _transposed(self) -> tuple[IntArray, IntArray]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -91,7 +92,14 @@ class Vocabulary:
 
     @classmethod
     def build(
-        cls, values: Any, table: Any = None, *, call: str, name: str, from_text: bool = False
+        cls,
+        values: Any,
+        table: Any = None,
+        *,
+        call: str,
+        name: str,
+        table_name: str = "ids",
+        from_text: bool = False,
     ) -> tuple[Vocabulary, IntArray]:
         """(vocabulary, codes of ``values``): ``table``'s ids first, then new ones as they appear.
 
@@ -102,13 +110,13 @@ class Vocabulary:
         if table is None:
             first: Ids = ids[:0]
         else:
-            first = normalise_ids(table, call=call, name=f"{name[:-1]}_ids")
-            first, ids = _same_kind(first, ids, call, f"{name[:-1]}_ids", name, from_text)
+            first = normalise_ids(table, call=call, name=table_name)
+            first, ids = _same_kind(first, ids, call, table_name, name, from_text)
         codes, distinct = _number(_concatenate(first, ids) if len(first) else ids)
         if len(first) and int(codes[len(first) - 1]) != len(first) - 1:
             position = int(np.flatnonzero(codes[: len(first)] != np.arange(len(first)))[0])
             raise FastnegError(
-                f"{call}: {name[:-1]}_ids[{position}] = {_python(first, position)!r} occurs twice; "
+                f"{call}: {table_name}[{position}] = {_python(first, position)!r} occurs twice; "
                 "give each id once"
             )
         if from_text and not isinstance(distinct, np.ndarray):
@@ -140,7 +148,7 @@ class Vocabulary:
     def _encode_integers(self, numbers: IntArray) -> IntArray:
         if self._ids is None:
             return np.where((numbers >= 0) & (numbers < self._size), numbers, -1)
-        assert isinstance(self._ids, np.ndarray)  # noqa: S101  (texts are handled by the caller)
+        assert isinstance(self._ids, np.ndarray)
         lowest, highest = int(self._ids.min()), int(self._ids.max())
         if highest - lowest >= _NARROW * self._size + 65_536:
             return _index_in(pa.array(numbers), pa.array(self._ids))
@@ -192,7 +200,7 @@ class Vocabulary:
         if not unknown.any():
             return self, codes
         own: Ids = np.arange(self._size) if self._ids is None else self._ids
-        own, ids = _same_kind(own, ids, call, "the known ids", name, False)
+        own, ids = _same_kind(own, ids, call, "known_ids", name, False)
         if isinstance(own, np.ndarray) != (self.kind != "text"):
             raise FastnegTypeError(f"{call}: {name} are strings, the known ids are integers; give "
                                    "ids of one type")
@@ -257,3 +265,45 @@ def _same_kind(
         f"{call}: {of_texts}[{position}] = {_python(texts, position)!r} is a string, {of_numbers} "
         "are integers; give ids of one type"
     )
+
+
+def _frozen(array: AnyArray) -> AnyArray:
+    array.setflags(write=False)
+    return array
+
+
+class Encoded:
+    """The ids of users and items beside their codes: what is added to rows of codes."""
+
+    _users: Vocabulary
+    _items: Vocabulary
+
+    @cached_property
+    def user_ids(self) -> AnyArray:
+        """[U] ids by code: int64, or Python strings (dtype object)."""
+        return _frozen(self._users.ids())
+
+    @cached_property
+    def item_ids(self) -> AnyArray:
+        """[N] ids by code: int64, or Python strings (dtype object)."""
+        return _frozen(self._items.ids())
+
+    def encode_users(self, ids: Any, unknown: str | int = "raise") -> IntArray:
+        """int64 [n]: codes of user ids; unknown ones raise ``UnknownIdError`` or become -1."""
+        return self._users.encode_known(
+            ids, unknown, call="Interactions.encode_users", name="ids"
+        )
+
+    def encode_items(self, ids: Any, unknown: str | int = "raise") -> IntArray:
+        """int64 [n]: codes of item ids; unknown ones raise ``UnknownIdError`` or become -1."""
+        return self._items.encode_known(
+            ids, unknown, call="Interactions.encode_items", name="ids"
+        )
+
+    def decode_users(self, codes: Any) -> AnyArray:
+        """The user ids of codes, in the codes' shape."""
+        return self._users.decode(codes, call="Interactions.decode_users", name="codes")
+
+    def decode_items(self, codes: Any) -> AnyArray:
+        """The item ids of codes, in the codes' shape."""
+        return self._items.decode(codes, call="Interactions.decode_items", name="codes")

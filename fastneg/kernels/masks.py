@@ -89,7 +89,7 @@ def walk_lists(indptr: Int64, members: Int64, codes: Int64, start: int, stop: in
                 member = members[j]
                 bit = _bit(member, shift)
                 kept[count] = member
-                count += np.int64((bits[bit >> 6] >> np.uint64(bit & 63)) & _ONE)
+                count += int((bits[bit >> 6] >> np.uint64(bit & 63)) & _ONE)
             for k in range(count):
                 member = kept[k]
                 slot = _slot(member, last_slot)
