@@ -217,7 +217,7 @@ def test_bad_codes() -> None:
         model.embed_users(torch.tensor([0, 5]))
     with pytest.raises(FastnegError, match=r"codes\[0\] = -2 is not a code"):
         model.embed_users(torch.tensor([-2, 3]))
-    with pytest.raises(FastnegTypeError, match="codes are torch.float32"):
+    with pytest.raises(FastnegTypeError, match=r"codes are torch\.float32"):
         model.embed_users(torch.tensor([0.0]))
     with pytest.raises(FastnegTypeError, match="codes are list"):
         model.embed_users([0])  # type: ignore[arg-type]
