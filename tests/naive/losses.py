@@ -1,0 +1,160 @@
+"""The losses straight from the formulas: Python loops over rows and columns, float64."""
+
+from __future__ import annotations
+
+from math import exp, log
+
+Row = list[float]
+Matrix = list[list[float]]
+
+
+def softmax_row(
+    positive: float,
+    negatives: list[tuple[float, float, bool]],
+    correction: str,
+    *,
+    positive_log_q: float | None = None,
+    masked_mass: float | None = None,
+    replacement: bool = True,
+) -> float:
+    """One row; negatives are (score, log Q, whether masked), without the row's own column."""
+    left = [(s, exp(lq)) for s, lq, masked in negatives if not masked]
+    n, n_u = len(negatives), len(left)
+    if n_u == 0:
+        return 0.0
+    if correction == "none":
+        total = exp(positive) + sum(exp(s) for s, _ in left)
+        return -log(exp(positive) / total)
+    if correction == "as_printed":
+        total = exp(positive) + sum(exp(s - log(q)) for s, q in left)
+        return -log(exp(positive) / total)
+    if correction == "both":
+        own = exp(positive - positive_log_q)
+        return -log(own / (own + sum(exp(s - log(q)) for s, q in left)))
+    if correction == "expected_count":
+        if not replacement:
+            counts = [q for _, q in left]
+        elif masked_mass is None:  # 1 - Q(masked) estimated by n_u / n
+            counts = [n_u * q / (n_u / n) for _, q in left]
+        else:
+            counts = [n_u * q / (1 - masked_mass) for _, q in left]
+        total = exp(positive)
+        for (s, _), count in zip(left, counts, strict=True):
+            total += exp(s - log(count))
+        return -log(exp(positive) / total)
+    assert correction == "revised"
+    gone = masked_mass
+    if gone is None:
+        gone = 0.0 if positive_log_q is None else exp(positive_log_q)
+    if replacement:
+        conditional = [q / (1 - gone) for _, q in left]
+        counts = [n_u * q for q in conditional]
+    else:
+        conditional = counts = [q for _, q in left]
+    total = exp(positive)
+    inner = 0.0
+    for (s, _), q, count in zip(left, conditional, counts, strict=True):
+        total += exp(s - log(count))
+        inner += exp(s - log(q))
+    return -(1 - exp(positive) / total) * (positive - log(inner))
+
+
+def weighted_mean(losses: Row, weights: Row | None) -> float:
+    if weights is None:
+        return sum(losses) / len(losses)
+    if sum(weights) == 0:
+        return 0.0
+    return sum(w * loss for w, loss in zip(weights, losses, strict=True)) / sum(weights)
+
+
+def softmax_loss(
+    positives: Row,
+    negatives: Matrix,
+    log_q: Matrix,
+    mask: list[list[bool]],
+    correction: str,
+    *,
+    positive_log_q: Row | None = None,
+    masked_mass: Row | None = None,
+    replacement: bool = True,
+    temperature: float = 1.0,
+    weights: Row | None = None,
+) -> float:
+    losses = []
+    for i, positive in enumerate(positives):
+        columns = [
+            (negatives[i][j] / temperature, log_q[i][j], mask[i][j])
+            for j in range(len(negatives[i]))
+        ]
+        losses.append(
+            softmax_row(
+                positive / temperature,
+                columns,
+                correction,
+                positive_log_q=None if positive_log_q is None else positive_log_q[i],
+                masked_mass=None if masked_mass is None else masked_mass[i],
+                replacement=replacement,
+            )
+        )
+    return weighted_mean(losses, weights)
+
+
+def own_column_loss(
+    scores: Matrix,
+    log_q: Row,
+    mask: list[list[bool]],
+    correction: str,
+    *,
+    masked_mass: Row | None = None,
+    temperature: float = 1.0,
+    weights: Row | None = None,
+) -> float:
+    """In-batch and mixed: the diagonal is the positive, every other column a negative."""
+    losses = []
+    for i, row in enumerate(scores):
+        columns = [(row[j] / temperature, log_q[j], mask[i][j]) for j in range(len(row)) if j != i]
+        losses.append(
+            softmax_row(
+                row[i] / temperature,
+                columns,
+                correction,
+                positive_log_q=log_q[i],
+                masked_mass=None if masked_mass is None else masked_mass[i],
+            )
+        )
+    return weighted_mean(losses, weights)
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + exp(-x))
+
+
+def bpr_loss(
+    positives: Row, negatives: Matrix, mask: list[list[bool]], temperature: float,
+    weights: Row | None,
+) -> float:  # fmt: skip
+    losses = []
+    for i, positive in enumerate(positives):
+        terms = [
+            -log(sigmoid((positive - s) / temperature))
+            for s, masked in zip(negatives[i], mask[i], strict=True)
+            if not masked
+        ]
+        losses.append(sum(terms) / len(terms) if terms else 0.0)
+    return weighted_mean(losses, weights)
+
+
+def bce_loss(
+    positives: Row, negatives: Matrix, mask: list[list[bool]], temperature: float,
+    weights: Row | None,
+) -> float:  # fmt: skip
+    losses = []
+    for i, positive in enumerate(positives):
+        terms = [
+            -log(1 - sigmoid(s / temperature))
+            for s, masked in zip(negatives[i], mask[i], strict=True)
+            if not masked
+        ]
+        own = -log(sigmoid(positive / temperature))
+        losses.append((own + sum(terms)) / (1 + len(terms)) if terms else 0.0)
+    return weighted_mean(losses, weights)

@@ -1,0 +1,67 @@
+"""Log-probabilities of in-batch and mixed columns, and the mass of known positives."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from fastneg.errors import FastnegError
+from fastneg.interactions import Interactions
+from fastneg.training.log_q import in_batch_log_q, mixed_log_q, positive_mass
+
+COUNTS = np.array([6, 0, 3, 1])
+
+
+def test_in_batch_is_the_served_frequency() -> None:
+    items = torch.tensor([[0, 2], [3, 0]])
+    expected = torch.tensor([[0.6, 0.3], [0.1, 0.6]]).log()
+    torch.testing.assert_close(in_batch_log_q(COUNTS, items), expected)
+    table = in_batch_log_q(torch.tensor(COUNTS))
+    assert table.dtype == torch.float32
+    assert table[1] == -math.inf
+    torch.testing.assert_close(table.exp().sum(), torch.tensor(1.0))
+
+
+def test_mixed_is_the_mixture() -> None:
+    batch = in_batch_log_q(COUNTS)
+    expected = (3 * torch.tensor([0.6, 0.0, 0.3, 0.1]) + 5 / 4) / 8
+    torch.testing.assert_close(mixed_log_q(batch, 3, 5, 4).exp(), expected)
+    torch.testing.assert_close(mixed_log_q(batch, 3, 0, 4), batch)
+    torch.testing.assert_close(mixed_log_q(batch, 0, 5, 4).exp(), torch.full((4,), 0.25))
+    assert float(mixed_log_q(batch.double(), 7, 9, 4).exp().sum()) == pytest.approx(1.0)
+
+
+def test_positive_mass_sums_each_user_s_positives() -> None:
+    interactions = Interactions.from_codes(
+        [0, 0, 2, 2, 2, 0], [0, 3, 3, 2, 0, 0], num_users=4, num_items=4
+    )
+    log_q = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64).log()
+    mass = positive_mass(interactions, log_q)
+    expected = [
+        float(sum(log_q[i].exp() for i in interactions.positives_of(user))) for user in range(4)
+    ]
+    assert mass.tolist() == pytest.approx(expected)
+    assert expected == pytest.approx([0.5, 0.0, 0.7, 0.0])
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(FastnegError, match="item 1 has count 0 in item_event_counts"):
+        in_batch_log_q(COUNTS, torch.tensor([0, 1]))
+    with pytest.raises(FastnegError, match=r"items\[1\] = 4 is not a code in 0..3"):
+        in_batch_log_q(COUNTS, torch.tensor([0, 4]))
+    with pytest.raises(FastnegError, match=r"item_event_counts\[0\] = -1 is negative"):
+        in_batch_log_q([-1, 2])
+    with pytest.raises(FastnegError, match="num_batch = -1 is too small"):
+        mixed_log_q(torch.zeros(1), -1, 1, 1)
+    with pytest.raises(FastnegError, match="both 0"):
+        mixed_log_q(torch.zeros(1), 0, 0, 1)
+    with pytest.raises(FastnegError, match="num_items = 0 is too small"):
+        mixed_log_q(torch.zeros(1), 1, 1, 0)
+    interactions = Interactions.from_codes([0], [1])
+    with pytest.raises(FastnegError, match=r"log_q .* give shape \(2,\)"):
+        positive_mass(interactions, np.zeros(3))
+    with pytest.raises(FastnegError, match=r"exp\(log_q\) sums to 2.0"):
+        positive_mass(interactions, np.zeros(2))
