@@ -37,7 +37,7 @@ def _mixed(values: Any, call: str, name: str, error: Exception) -> FastnegTypeEr
     )
 
 
-def _to_arrow(values: Any, call: str, name: str) -> Any:
+def to_arrow(values: Any, call: str, name: str) -> Any:
     """An Arrow array of whatever holds the ids; the error says which position does not fit."""
     if hasattr(values, "detach"):  # a torch tensor, without importing torch
         values = values.detach().cpu().numpy()
@@ -103,7 +103,7 @@ def normalise_ids(values: Any, *, call: str, name: str) -> Ids:
         FastnegTypeError: another type (floats, bools, dates), or types mixed in one column.
         FastnegError: a null (with its row), text that is not UTF-8, an integer over 2^63 - 1.
     """
-    column = _to_arrow(values, call, name)
+    column = to_arrow(values, call, name)
     column = plain_column(column)
     kind = column.type
     if column.null_count:
@@ -138,7 +138,7 @@ def normalise_ids(values: Any, *, call: str, name: str) -> Ids:
 
 def _numeric_column(values: Any, call: str, name: str, what: str) -> Any:
     try:
-        column = _to_arrow(values, call, name)
+        column = to_arrow(values, call, name)
     except FastnegTypeError as error:
         raise FastnegTypeError(f"{call}: {name} is not a column of numbers; {what}") from error
     column = plain_column(column)

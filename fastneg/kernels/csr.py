@@ -111,3 +111,38 @@ def lists_are_ascending(indptr: Int64, members: Int64, low: int, high: int) -> b
                 return False
             previous = members[j]
     return True
+
+
+@kernel
+def find_pairs(indptr: Int64, members: Int64, majors: Int64, minors: Int64,
+               start: int, stop: int, out: Int64) -> None:
+    """``out[r]``: the place of (majors[r], minors[r]) among ascending lists, -1 where it is not."""
+    for r in range(start, stop):
+        low, high = indptr[majors[r]], indptr[majors[r] + 1]
+        end = high
+        while low < high:
+            middle = (low + high) // 2
+            if members[middle] < minors[r]:
+                low = middle + 1
+            else:
+                high = middle
+        out[r] = low if low < end and members[low] == minors[r] else -1
+
+
+@kernel
+def first_times(places: Int64, times: Int64, seen: npt.NDArray[np.bool_], out: Int64) -> None:
+    """``out[p]``: the earliest time of the rows at place p (``times`` and ``out`` of one dtype)."""
+    for r in range(places.size):
+        place = places[r]
+        if place >= 0 and (not seen[place] or times[r] < out[place]):
+            seen[place] = True
+            out[place] = times[r]
+
+
+@kernel
+def last_rows(places: Int64, times: Int64, out: Int64) -> None:
+    """``out[p]``: the last of the rows at place p with its latest time; ``out`` is -1 on entry."""
+    for r in range(places.size):
+        place = places[r]
+        if place >= 0 and (out[place] < 0 or times[r] >= times[out[place]]):
+            out[place] = r

@@ -1,0 +1,233 @@
+"""Features of users or items: one row per code, columns of categories, sets and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fastneg import checks
+from fastneg.checks import AnyArray, Float32Array, IntArray
+from fastneg.columns import refuse_blank_ids
+from fastneg.data.feature_columns import CategoricalColumn, ColumnBuilder, MultiColumn
+from fastneg.errors import FastnegError, FileFormatError
+from fastneg.tables import Columns, read_columns
+from fastneg.vocabulary import Vocabulary
+
+__all__ = ["CategoricalColumn", "FeatureTable", "MultiColumn", "read_ids"]
+
+KINDS = ("categorical", "multi", "numeric", "ignore")
+
+
+class FeatureTable:
+    """Features aligned with codes: row r describes the user or item of code r.
+
+        >>> from fastneg.data.features import FeatureTable
+        >>> films = {"id": [7, 9], "year": [1990, 2000], "genres": [["war", "drama"], ["drama"]]}
+        >>> table = FeatureTable.from_table(films, ids=[9, 5, 7], id_column="id")
+        >>> table.numeric["year"]
+        array([ 1.,  0., -1.], dtype=float32)
+        >>> table.multi["genres"].codes, table.multi["genres"].indptr
+        (array([0, 0, 1]), array([0, 1, 1, 3]))
+
+    Attributes:
+        num_rows: n, the number of ids.
+        categorical: columns by name.
+        multi: columns by name.
+        numeric: float32 [n] by name, standardised to mean 0 and deviation 1 over the rows that
+            have a value; 0 where missing.
+        scales: (mean, deviation) of each numeric column before it was standardised.
+        num_described: rows with an entry in the table that was read.
+    """
+
+    def __init__(
+        self,
+        num_rows: int,
+        *,
+        categorical: Mapping[str, CategoricalColumn] | None = None,
+        multi: Mapping[str, MultiColumn] | None = None,
+        numeric: Mapping[str, Float32Array] | None = None,
+        scales: Mapping[str, tuple[float, float]] | None = None,
+        num_described: int | None = None,
+    ) -> None:
+        self.num_rows = num_rows
+        self.num_described = num_rows if num_described is None else num_described
+        self.categorical = {
+            name: column._replace(codes=_frozen(column.codes))
+            for name, column in (categorical or {}).items()
+        }
+        self.multi = {
+            name: column._replace(indptr=_frozen(column.indptr), codes=_frozen(column.codes))
+            for name, column in (multi or {}).items()
+        }
+        self.numeric = {name: _frozen(column) for name, column in (numeric or {}).items()}
+        self.scales = dict(scales or {})
+
+    def __repr__(self) -> str:
+        kinds = {**dict.fromkeys(self.categorical, "categorical"),
+                 **dict.fromkeys(self.multi, "multi"), **dict.fromkeys(self.numeric, "numeric")}
+        return f"FeatureTable({self.num_rows:,} rows, {kinds})"
+
+    @classmethod
+    def from_table(
+        cls,
+        source: Any,
+        *,
+        ids: Any,
+        id_column: str = "id",
+        columns: Mapping[str, str] | None = None,
+        separator: str = "|",
+        delimiter: str | None = None,
+    ) -> FeatureTable:
+        """From a table keyed by id, as ``Interactions.from_table`` takes them.
+
+        Numbers and dates become numeric columns, lists sets of categories, texts and booleans
+        categories. A null, and an empty text, is a missing value. Ids of the table that are not
+        among ``ids`` are left out; ids without an entry have everything missing.
+
+        Args:
+            source: a path, a frame or a mapping of columns.
+            ids: the ids by code (``interactions.item_ids``).
+            id_column: the key.
+            columns: kinds by name where the guess is wrong: "categorical", "multi" (lists, or
+                texts parted by ``separator``), "numeric", "ignore".
+            separator: of the texts of multi-valued columns.
+            delimiter: of a text file.
+
+        Raises:
+            FileFormatError: a file that cannot be read.
+            FastnegError: a missing column, an id that occurs twice or is null, a NaN or infinite
+                number (naming column and id).
+            FastnegTypeError: a column that is not of the kind asked for.
+        """
+        call = "FeatureTable.from_table"
+        overrides = dict(columns or {})
+        for name, kind in overrides.items():
+            checks.as_choice(kind, KINDS, call=call, name=f"columns[{name!r}]")
+        table = read_columns(source, None, call=call, text=(id_column,), delimiter=delimiter)
+        for name in (id_column, *overrides):
+            if name not in table.data:
+                checks.fail(call, f"{table.label} has no column {name!r}; its columns are "
+                                  f"{', '.join(table.data)}")
+        vocabulary, _ = Vocabulary.build(ids, call=call, name="ids")
+        rows, entries, keys = _align(table, id_column, vocabulary, call)
+        builder = ColumnBuilder(len(vocabulary), rows, entries, keys, separator, call)
+        for name, values in table.data.items():
+            if name != id_column:
+                builder.add(name, values, overrides.get(name))
+        return cls(
+            len(vocabulary), categorical=builder.categorical, multi=builder.multi,
+            numeric=builder.numeric, scales=builder.scales, num_described=rows.size,
+        )
+
+    def state(self) -> tuple[dict[str, AnyArray], dict[str, Any]]:
+        """(arrays by name, facts for JSON): all that ``from_state`` needs."""
+        arrays: dict[str, AnyArray] = {}
+        for name, column in self.categorical.items():
+            arrays[f"categorical/{name}"] = column.codes
+        for name, ragged in self.multi.items():
+            arrays[f"multi/{name}/indptr"] = ragged.indptr
+            arrays[f"multi/{name}/codes"] = ragged.codes
+        for name, numbers in self.numeric.items():
+            arrays[f"numeric/{name}"] = numbers
+        facts = {
+            "num_rows": self.num_rows,
+            "num_described": self.num_described,
+            "categorical": {n: _labels(c) for n, c in self.categorical.items()},
+            "multi": {n: _labels(c) for n, c in self.multi.items()},
+            "numeric": {name: list(self.scales.get(name, (0.0, 1.0))) for name in self.numeric},
+        }
+        return arrays, facts
+
+    @classmethod
+    def from_state(
+        cls, arrays: Mapping[str, AnyArray], facts: Mapping[str, Any]
+    ) -> FeatureTable:
+        """What ``state`` gave.
+
+        Raises:
+            FileFormatError: arrays that are missing or do not fit the facts.
+        """
+        call = "FeatureTable.from_state"
+        try:
+            size = int(facts["num_rows"])
+            categorical, multi, numeric = {}, {}, {}
+            for name, (count, labels) in facts["categorical"].items():
+                codes = checks.as_codes(
+                    arrays[f"categorical/{name}"], count, call=call, name=name, unknown=True
+                )
+                _fits(name, codes.size, size)
+                categorical[name] = CategoricalColumn(codes, count, tuple(labels))
+            for name, (count, labels) in facts["multi"].items():
+                indptr, codes = checks.as_csr(
+                    arrays[f"multi/{name}/indptr"], arrays[f"multi/{name}/codes"], count,
+                    call=call, name=name,
+                )
+                _fits(name, indptr.size - 1, size)
+                multi[name] = MultiColumn(indptr, codes, count, tuple(labels))
+            for name in facts["numeric"]:
+                numbers = checks.as_matrix(
+                    np.asarray(arrays[f"numeric/{name}"]).reshape(size, 1), call=call, name=name
+                )
+                numeric[name] = numbers[:, 0]
+            scales = {name: (float(m), float(d)) for name, (m, d) in facts["numeric"].items()}
+            described = int(facts.get("num_described", size))
+        except (KeyError, ValueError, TypeError) as error:
+            raise FileFormatError(f"{call}: the state is damaged: {error}") from error
+        return cls(size, categorical=categorical, multi=multi, numeric=numeric, scales=scales,
+                   num_described=described)
+
+
+def read_ids(source: Any, *, id_column: str = "id", delimiter: str | None = None) -> AnyArray:
+    """The ids of a table, in its order, each once: what ``item_ids=`` of ``Interactions`` takes.
+
+    Raises:
+        FileFormatError: a file that cannot be read.
+        FastnegError: no such column, a null id, an id that occurs twice.
+    """
+    call = "read_ids"
+    table = read_columns(source, (id_column,), call=call, text=(id_column,), delimiter=delimiter)
+    return _keys(table, id_column, call).ids()
+
+
+def _keys(table: Columns, id_column: str, call: str) -> Vocabulary:
+    name = f"{table.label}: {id_column}"
+    column = table.data[id_column]
+    if table.from_text:
+        refuse_blank_ids(column, call=call, name=name)
+    keys, codes = Vocabulary.build(column, call=call, name=name, from_text=table.from_text)
+    if len(keys) < codes.size:
+        row = int(np.flatnonzero(codes != np.arange(codes.size))[0])  # the first repeat
+        first = int(codes[row])
+        key = keys.decode([first], call=call, name=name)[0]
+        raise FastnegError(f"{call}: {name}[{row}] = {key!r} occurs twice; give each id one row")
+    return keys
+
+
+def _align(
+    table: Columns, id_column: str, vocabulary: Vocabulary, call: str
+) -> tuple[IntArray, IntArray, Vocabulary]:
+    """(codes that have an entry, ascending; their entries' places in the table; the keys)."""
+    keys = _keys(table, id_column, call)
+    stored = keys.stored
+    codes = vocabulary.encode(keys.ids() if stored is None else stored, call=call, name=id_column)
+    entries = np.flatnonzero(codes >= 0)
+    order = np.argsort(codes[entries], kind="stable")
+    entries = entries[order]
+    return codes[entries], entries, keys
+
+
+def _fits(name: str, length: int, size: int) -> None:
+    if length != size:
+        raise ValueError(f"{name} has {length} rows, {size} expected")
+
+
+def _frozen(array: AnyArray) -> AnyArray:
+    view = array.view()
+    view.setflags(write=False)
+    return view
+
+
+def _labels(column: CategoricalColumn | MultiColumn) -> list[Any]:
+    return [column.num_categories, list(column.categories)]
