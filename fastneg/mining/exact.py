@@ -1,0 +1,187 @@
+"""Exact search: every query against every item, in tiles, with bounded memory.
+
+Products come from torch (float32, all its threads, or a GPU) and only nominate candidates; a
+kernel scores those again in a fixed order (``kernels/selection.py``). Ranks are therefore those of
+the exact inner product rounded once to float32, ties to the lower id: the same for any block size,
+thread count or device, however the products were rounded.
+
+Equivalent slow code for one query::
+
+    scores = (items.astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
+    scores[positives] = -np.inf
+    order = np.lexsort((np.arange(len(scores)), -scores))[: len(scores) - len(positives)]
+    window = order[first - 1 : last]
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from fastneg.checks import Float32Array, FloatArray, fail
+from fastneg.kernels.selection import admit_tile, write_window
+from fastneg.mining.search import (
+    SMALLEST_CHUNK,
+    PositiveLists,
+    RankWindow,
+    empty_window,
+    norms,
+)
+from fastneg.threads import run_chunks
+
+_TILE_ITEMS = 4_096
+_SMALLEST_TILE = 256
+_BLOCK_ROWS = 512
+_ROOM = 4  # a buffer holds this many times the depth, so that it is seldom cut back
+
+
+class Blocks(NamedTuple):
+    """The sizes that keep a search inside its memory.
+
+    Attributes:
+        rows: queries of a block.
+        items: items of a tile.
+        capacity: entries of a query's buffer.
+        bytes: what they take together, at most.
+    """
+
+    rows: int
+    items: int
+    capacity: int
+    bytes: int
+
+
+def plan_blocks(
+    num_queries: int, num_items: int, width: int, depth: int, memory: int, *, call: str
+) -> Blocks:
+    """Block sizes for ``memory`` bytes: tiles shrink last, since products like them wide.
+
+    Counted: the products, the buffers with their sort keys, the window, the tile's copy.
+
+    Raises:
+        FastnegError: not even one query fits; the message says how much would.
+    """
+    capacity = min(_ROOM * depth + 256, num_items + 1)
+    capacity = max(capacity, depth + 1)
+    entry = capacity * 8 + depth * 8 + width * 4 + 64
+
+    def total(rows: int, items: int) -> int:
+        return rows * (entry + items * 4) + items * width * 4 + 16 * (capacity * 12)
+
+    items = min(_TILE_ITEMS, num_items)
+    smallest = min(_SMALLEST_TILE, num_items)
+    while items > smallest and total(64, items) > memory:
+        items = max(smallest, items // 2)
+    fixed = total(0, items)
+    rows = min(_BLOCK_ROWS, num_queries, (memory - fixed) // (entry + items * 4))
+    if rows < 1:
+        fail(call, f"memory = {memory} bytes is too little for one query; give "
+                   f"{total(1, items)} or more")
+    return Blocks(rows, items, capacity, total(rows, items))
+
+
+def choose_device(device: str, *, call: str) -> torch.device:
+    """The device for products: "auto" is the GPU where there is one.
+
+    Raises:
+        FastnegError: a device that torch does not know or does not have.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        fail(call, f"device = {device!r} cannot be used ({str(error).splitlines()[0]}); give "
+                   "'auto', 'cpu' or 'cuda'")
+    return chosen
+
+
+def product_slack(queries: Float32Array, longest_item: float) -> FloatArray:
+    """float64 [B]: the most that a product of torch may be off, rounding of scores included.
+
+    |error| <= d u |q||x| for a sum of d float32 products in any order (u = 2^-24). Where torch has
+    been allowed to multiply in TF32 or bfloat16, their rounding of both factors comes on top.
+    """
+    unit = 2.0**-24
+    relative = (queries.shape[1] + 8) * unit * 1.01
+    if torch.get_float32_matmul_precision() != "highest" or torch.backends.cuda.matmul.allow_tf32:
+        relative += 2.0**-7
+    slack: FloatArray = norms(queries) * (longest_item * relative)
+    return slack
+
+
+class ExactSearch:
+    """Exact windows by tiled products; see the module's text.
+
+    Args:
+        items: float32 [N, d], C-contiguous, finite; kept, not copied (a GPU gets a copy).
+        blocks: sizes from ``plan_blocks`` for the deepest window that will be asked.
+        device: where the products are made.
+    """
+
+    name = "exact"
+
+    def __init__(self, items: Float32Array, blocks: Blocks, device: torch.device) -> None:
+        self.items = items
+        self.blocks = blocks
+        self.block_rows = blocks.rows
+        self._device = device
+        self._longest = float(norms(items).max())
+        self._on_device = None if device.type == "cpu" else torch.tensor(items, device=device)
+        rows, width = blocks.rows, blocks.items
+        self._products = np.empty(rows * width, np.float32)
+        self._buffer_items = np.empty((rows, blocks.capacity), np.int32)
+        self._buffer_scores = np.empty((rows, blocks.capacity), np.float32)
+
+    def find(
+        self, queries: Float32Array, positives: PositiveLists, window: tuple[int, int]
+    ) -> RankWindow:
+        """See ``Search.find``; one call at a time (the buffers are its own)."""
+        rows, depth = len(queries), window[1]
+        slack = product_slack(queries, self._longest)
+        cursors = positives.starts.copy()
+        bounds = np.full(rows, -np.inf, np.float32)
+        counts = np.zeros(rows, np.int64)
+        query_block = torch.tensor(queries, device=self._device)
+        out = empty_window(rows, window)
+        for first in range(0, len(self.items), self.blocks.items):
+            products = self._multiply(query_block, first)
+
+            def admit(
+                a: int, b: int, first: int = first, products: Float32Array = products
+            ) -> None:
+                admit_tile(
+                    products[a:b], first, queries[a:b], self.items, depth, slack[a:b],
+                    positives.starts[a:b], positives.stops[a:b], positives.items, cursors[a:b],
+                    bounds[a:b], counts[a:b], self._buffer_items[a:b], self._buffer_scores[a:b],
+                )
+
+            run_chunks(admit, rows, smallest=SMALLEST_CHUNK)
+
+        def write(a: int, b: int) -> None:
+            write_window(
+                queries[a:b], self.items, depth, slack[a:b], counts[a:b],
+                self._buffer_items[a:b], self._buffer_scores[a:b], window[0],
+                out.items[a:b], out.scores[a:b],
+            )
+
+        run_chunks(write, rows, smallest=SMALLEST_CHUNK)
+        return out
+
+    def _multiply(self, query_block: torch.Tensor, first: int) -> Float32Array:
+        """float32 [B, T]: products of the block with the tile that starts at item ``first``."""
+        stop = min(first + self.blocks.items, len(self.items))
+        shape = (len(query_block), stop - first)
+        products = self._products[: shape[0] * shape[1]].reshape(shape)
+        into = torch.from_numpy(products)
+        if self._on_device is not None:
+            into.copy_(query_block @ self._on_device[first:stop].T)
+            return products
+        tile = self.items[first:stop]
+        if not tile.flags.writeable:  # torch warns about arrays that it could write to and must not
+            tile = tile.copy()
+        torch.mm(query_block, torch.from_numpy(tile).T, out=into)
+        return products
