@@ -84,7 +84,8 @@ def popularity_bands(call: str, counts: IntArray, bands: int | Sequence[int] | N
     ordered = np.sort(counts)
     share = np.cumsum(ordered)
     quantiles = share[-1] * np.arange(1, number) / number
-    edges = np.unique(ordered[np.searchsorted(share, quantiles)])
+    places = np.searchsorted(share, quantiles, side="right")
+    edges = np.unique(ordered[np.minimum(places, ordered.size - 1)])
     return np.concatenate([[lowest], edges[edges > lowest]])
 
 
