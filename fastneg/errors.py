@@ -42,3 +42,7 @@ class FileFormatError(FastnegError):
 
 class CheckpointError(FastnegError):
     """A saved state that does not fit what it is loaded into."""
+
+
+class DatasetUnavailableError(FastnegError):
+    """A public data set that cannot be had now: no registry answers, or it holds another file."""
