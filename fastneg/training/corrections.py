@@ -55,19 +55,19 @@ class UnmaskedLogSumExp(torch.autograd.Function):
             x_BC.masked_fill_(mask_BC, _NOTHING)
         if own_column:
             x_BC.diagonal().fill_(_NOTHING)
-        maximum_B1 = x_BC.amax(1, keepdim=True)
-        x_BC.sub_(maximum_B1).exp_()
-        total_B1 = x_BC.sum(1, keepdim=True)
-        ctx.save_for_backward(x_BC, total_B1)
+        # One fused pass; ``exp`` alone takes five times as long where cells are masked, since the
+        # vector library treats every result that underflows as an exception.
+        softmax_BC = torch.softmax(x_BC, 1)
+        ctx.save_for_backward(softmax_BC)
         ctx.temperature, ctx.own_column, ctx.dtype = temperature, own_column, scores_BC.dtype
-        return (maximum_B1 + total_B1.log()).squeeze(1), own_B
+        return x_BC.amax(1) - softmax_BC.amax(1).log(), own_B
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """The softmax over the unmasked columns, times the row's gradient."""
-        x_BC, total_B1 = ctx.saved_tensors
-        gradient_BC = x_BC * (gradients[0][:, None] / (total_B1 * ctx.temperature))
+        (softmax_BC,) = ctx.saved_tensors
+        gradient_BC = softmax_BC * (gradients[0] / ctx.temperature)[:, None]
         if ctx.own_column:  # 0 or, in a row with nothing left, 1 times a gradient of 0 so far
             gradient_BC.diagonal().copy_(gradients[1] / ctx.temperature)
         return gradient_BC.to(ctx.dtype), None, None, None, None
@@ -141,7 +141,8 @@ def _log_unmasked(
     """Log of n_u, with 1 for 0: such a row has no sum to correct."""
     if mask_BC is None:
         return like.new_full((), math.log(num_columns))
-    counts_B = num_columns - mask_BC.sum(1)
+    # as bytes: a sum of bools makes a matrix of int64 first
+    counts_B = num_columns - mask_BC.contiguous().view(torch.uint8).sum(1, dtype=torch.int32)
     if own_column:  # the diagonal is not among the columns counted, masked or not
         counts_B = counts_B + mask_BC.diagonal()
     return counts_B.clamp(min=1).to(like).log()
