@@ -36,11 +36,11 @@ def to_numpy(values: Any, *, call: str, name: str) -> AnyArray:
 
     Object arrays and ragged sequences raise ``FastnegTypeError``.
     """
-    if hasattr(values, "detach"):  # a torch tensor, without importing torch
-        values = values.detach().cpu().numpy()
     try:
+        if hasattr(values, "detach"):  # a torch tensor, without importing torch
+            values = values.detach().cpu().numpy()
         array = np.asarray(values)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise FastnegTypeError(
             f"{call}: {name} is not a rectangular array of numbers ({error})"
         ) from error
@@ -66,7 +66,8 @@ def as_integers(values: Any, *, call: str, name: str, ndim: int | None = 1) -> I
         fail(call, f"{describe(name, array)} has values over 2^63 - 1")
     if ndim is not None and array.ndim != ndim:
         fail(call, f"{describe(name, array)} has {array.ndim} dimensions; {ndim} expected")
-    return np.ascontiguousarray(array, dtype=np.int64)
+    # ascontiguousarray makes a scalar an array of one; it stays a scalar here
+    return np.ascontiguousarray(array, dtype=np.int64).reshape(array.shape)
 
 
 def as_codes(
@@ -113,7 +114,10 @@ def as_number(
     """One finite float, within bounds (inclusive)."""
     if isinstance(value, (bool, np.bool_, str, bytes)) or not hasattr(value, "__float__"):
         raise FastnegTypeError(f"{call}: {name} = {value!r} is not a number")
-    number = float(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise FastnegTypeError(f"{call}: {name} is not one number ({error})") from error
     if not math.isfinite(number):
         fail(call, f"{name} = {number} is not finite")
     if minimum is not None and number < minimum:
@@ -125,7 +129,7 @@ def as_number(
 
 def as_choice(value: Any, choices: tuple[str, ...], *, call: str, name: str) -> str:
     """One of a few words; the error lists them."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         fail(call, f"{name} = {value!r} is not one of {', '.join(map(repr, choices))}")
     return str(value)
 

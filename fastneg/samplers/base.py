@@ -158,7 +158,9 @@ class Sampler(ABC):
             FastnegError: bad arguments.
         """
         call = f"{type(self).__name__}.sample"
-        width = as_integer(num_negatives, call=call, name="num_negatives", minimum=1)
+        width = as_integer(
+            num_negatives, call=call, name="num_negatives", minimum=1, maximum=2**31 - 1
+        )
         request = make_request(
             users,
             num_users=self._num_users(),
@@ -206,7 +208,9 @@ class Sampler(ABC):
             ``Negatives`` of shape [K], with the unconditional log-probability.
         """
         call = f"{type(self).__name__}.sample_shared"
-        width = as_integer(num_negatives, call=call, name="num_negatives", minimum=1)
+        width = as_integer(
+            num_negatives, call=call, name="num_negatives", minimum=1, maximum=2**31 - 1
+        )
         request = Request(
             np.full(1, -1, dtype=np.int64), np.zeros(1, dtype=np.int64), lane="shared"
         )
@@ -245,7 +249,7 @@ class Sampler(ABC):
         else:
             if codes.ndim not in (1, 2):
                 fail(call, f"items has {codes.ndim} dimensions; with users, give [B] or [B, K]")
-            table = codes.reshape(len(codes), -1)
+            table = codes if codes.ndim == 2 else codes[:, None]
         request = make_request(
             users,
             num_users=self._num_users(),
@@ -366,11 +370,11 @@ class Sampler(ABC):
                     f"{call}: the state's {field} is {state[field]!r}, this sampler's is "
                     f"{mine[field]!r}"
                 )
-        self.seed = as_integer(state["seed"], call=call, name="seed")
-        self.set_epoch(state["epoch"])
-        self._counter = RowCounter(
-            as_integer(state["next_row"], call=call, name="next_row", minimum=0)
-        )
+        seed = as_integer(state["seed"], call=call, name="seed")
+        epoch = as_integer(state["epoch"], call=call, name="epoch", minimum=0)
+        row = as_integer(state["next_row"], call=call, name="next_row", minimum=0, maximum=2**62)
+        self.seed, self._counter = seed, RowCounter(row)
+        self.set_epoch(epoch)
 
     def __repr__(self) -> str:
         return (

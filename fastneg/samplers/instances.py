@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastneg.checks import IntArray, as_codes, as_integer, as_integers, fail, same_length
+from fastneg.errors import ExhaustedUserError
 from fastneg.interactions import Interactions
 from fastneg.samplers.uniform import UniformSampler
 
@@ -43,7 +44,7 @@ def train_instances(
     """
     call = "train_instances"
     num_items = as_integer(num_items, call=call, name="num_items", minimum=1)
-    count = as_integer(num_negatives, call=call, name="num_negatives", minimum=0)
+    count = as_integer(num_negatives, call=call, name="num_negatives", minimum=0, maximum=2**31 - 2)
     user_codes = as_integers(users, call=call, name="users")
     item_codes = as_codes(items, num_items, call=call, name="items")
     same_length(call, users=user_codes, items=item_codes)
@@ -59,6 +60,15 @@ def train_instances(
         known = Interactions.from_codes(dense, item_codes, num_items=num_items)
         sampler = UniformSampler(known, seed=seed, name="train-instances")
         sampler.set_epoch(epoch)
+        full = sampler.exhausted_users()
+        if len(full):  # named as the caller knows them
+            named = np.unique(user_codes)[full].tolist()
+            raise ExhaustedUserError(
+                f"{call}: {len(named)} users have all {num_items} items as positives (users "
+                f"{', '.join(map(str, named[:5]))}{', ...' if len(named) > 5 else ''}); leave "
+                "their pairs out",
+                named,
+            )
         table[:, 1:] = sampler.sample(dense, count, log_q=False).items.numpy()
     labels = np.zeros(table.shape, dtype=np.int64)
     labels[:, 0] = 1

@@ -18,6 +18,7 @@ from fastneg.checks import (
     as_weights,
     fail,
     frozen,
+    to_numpy,
 )
 from fastneg.interactions import Interactions
 from fastneg.kernels.draws import draw_lists, list_log_q
@@ -122,7 +123,9 @@ class ListedSampler(Sampler):
         self.fallback = None if fallback is None else self._adopt(fallback)
 
     def _adopt(self, fallback: Sampler) -> Sampler:
-        return fallback._bound(self.seed, (*self._path, "fallback", fallback.name))
+        adopted = fallback._bound(self.seed, (*self._path, "fallback", fallback.name))
+        adopted.set_epoch(self.epoch)
+        return adopted
 
     def _bound(self, seed: int, path: tuple[str, ...]) -> Self:
         other = super()._bound(seed, path)
@@ -267,8 +270,12 @@ def _entries(
         values = np.ones(len(items))
     else:
         if isinstance(weights, Sequence) and not hasattr(weights, "shape"):
-            weights = np.concatenate([np.asarray(row, dtype=np.float64) for row in weights])
-        values = as_weights(np.asarray(weights).ravel(), call=call, name="weights")
+            parts = [
+                to_numpy(row, call=call, name=f"weights[{u}]") for u, row in enumerate(weights)
+            ]
+            weights = np.concatenate([np.atleast_1d(p) for p in parts] or [np.zeros(0)], axis=None)
+        weights = to_numpy(weights, call=call, name="weights").ravel()
+        values = as_weights(weights, call=call, name="weights")
         if len(values) != len(items):
             fail(call, f"weights has {len(values)} entries for {len(items)} of the lists")
     kept &= values > 0
@@ -282,18 +289,25 @@ def _sorted_lists(owner: IntArray, items: IntArray, weights: FloatArray, num_use
     first = np.ones(len(items), dtype=bool)
     first[1:] = (owner[1:] != owner[:-1]) | (items[1:] != items[:-1])
     starts = np.flatnonzero(first)
+    whole = bool((weights == np.rint(weights)).all())
+    if len(items) and not (whole and weights.max() < 2.0**_MASS_BITS):
+        # before repeats add up, so that no sum overflows
+        weights, whole = weights / _largest(weights, owner, num_users), False
     if len(items):
         weights = np.add.reduceat(weights, starts)
     owner, items = owner[starts], items[starts]
     indptr = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=num_users))])
-    if (weights == np.rint(weights)).all() and (not len(weights) or weights.max() < 2**_MASS_BITS):
-        masses = weights.astype(np.uint64)
-    else:
-        largest = np.zeros(num_users)
-        np.maximum.at(largest, owner, weights)
-        scaled = np.rint(weights / largest[owner] * 2.0**_MASS_BITS)
-        masses = np.maximum(scaled, 1.0).astype(np.uint64)
+    if not whole:
+        weights = weights / _largest(weights, owner, num_users) * 2.0**_MASS_BITS
+    masses = np.maximum(np.rint(weights), 1.0).astype(np.uint64)
     return indptr.astype(np.int64), items, masses
+
+
+def _largest(weights: FloatArray, owner: IntArray, num_users: int) -> FloatArray:
+    """float64 [entries]: the largest weight of the entry's list."""
+    largest = np.zeros(num_users)
+    np.maximum.at(largest, owner, weights)
+    return largest[owner]
 
 
 def _running(indptr: IntArray, masses: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

@@ -78,6 +78,7 @@ class MixedSampler(Sampler):
             replacement=replacement,
             memory_budget=memory_budget,
         )
+        weights = weights / weights.max()  # their sum must not overflow
         self.weights: FloatArray = weights / weights.sum()
         self._users = known[0]._num_users() if known else None
         sizes = [len(s.source_names) for s in samplers]
@@ -87,10 +88,13 @@ class MixedSampler(Sampler):
         self.parts = self._adopt(samplers)
 
     def _adopt(self, samplers: Sequence[Sampler]) -> list[Sampler]:
-        return [
+        adopted = [
             part._bound(self.seed, (*self._path, f"{k}", part.name))
             for k, part in enumerate(samplers)
         ]
+        for part in adopted:
+            part.set_epoch(self.epoch)
+        return adopted
 
     def _bound(self, seed: int, path: tuple[str, ...]) -> Self:
         other = super()._bound(seed, path)

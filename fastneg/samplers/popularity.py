@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastneg.checks import FloatArray, as_number, as_weights, fail
+from fastneg.checks import FloatArray, as_number, as_weights, fail, to_numpy
 from fastneg.interactions import Interactions
 from fastneg.kernels.pow import relative_powers
 from fastneg.samplers.alias_table import AliasTable
@@ -65,7 +65,9 @@ class PopularitySampler(WeightedSampler):
             if not counts.any() and self.smoothing == 0.0:
                 fail(call, "no item has a positive; give smoothing > 0 to draw untouched items")
         what = "give the number of users per item, 0 or more"
-        if self.smoothing > 0.0 and not np.any(counts):
+        counts = to_numpy(counts, call=call, name="counts")
+        numeric = counts.ndim == 1 and counts.size and counts.dtype.kind in "iuf"
+        if self.smoothing > 0.0 and numeric and not counts.any():
             weights = np.zeros(len(counts), dtype=np.float64)
         else:
             weights = as_weights(counts, call=call, name="counts", what=what)

@@ -91,7 +91,8 @@ class Request:
             items = np.concatenate([items[indptr[b] : indptr[b + 1]] for b in chosen] or [_NO_IDS])
             indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         positives = None if self.positives is None else self.positives[chosen]
-        return Request(self.users[chosen], self.rows[chosen], positives, indptr, items, self.lane)
+        rows = self.rows[chosen] if len(self.rows) else self.rows  # not filled in yet
+        return Request(self.users[chosen], rows, positives, indptr, items, self.lane)
 
     def exclusion(self, interactions: Interactions | None) -> Exclusion:
         """What each row excludes: the user's positives in ``interactions``, and the extra ids."""
@@ -231,14 +232,15 @@ def check_out(
             array = given
         if not isinstance(array, np.ndarray):
             raise FastnegError(f"{call}: out.{name} is a {type(given).__name__}, not an array")
+        array = np.asarray(array)  # a plain view of memory maps and other subclasses
         if array.shape != shape or array.dtype != dtype:
             fail(
                 call,
                 f"out.{name} ({array.dtype}, shape {array.shape}) should be "
                 f"({np.dtype(dtype)}, shape {shape})",
             )
-        if not array.flags.c_contiguous or not array.flags.writeable:
-            fail(call, f"out.{name} is not C-contiguous and writable")
+        if not (array.flags.c_contiguous and array.flags.writeable and array.flags.aligned):
+            fail(call, f"out.{name} is not C-contiguous, aligned and writable")
         if any(np.may_share_memory(array, other) for other in seen):
             fail(call, f"out.{name} overlaps another argument")
         seen.append(array)
