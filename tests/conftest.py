@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("fastneg", deadline=None)  # a first call may compile a kernel
+settings.load_profile("fastneg")
 
 
 def _data_folder() -> Path | None:
