@@ -154,7 +154,8 @@ def train_recipe(
     Args:
         train: interactions; with ``validation=None`` a tenth of each user's items is held out of
             it (``data.splits.hold_out_validation``) and trained on only by ``refit``.
-        validation, test: interactions with the codes of ``train``.
+        validation, test: interactions with the codes of ``train``; further codes are unknown
+            users and items (not in ``validation`` with ``refit``, which trains on it).
         recipe: a name or a ``Recipe``.
         settings: overrides by name.
         user_features, item_features: tables aligned with the codes.
@@ -181,7 +182,7 @@ def train_recipe(
     if seed is not None:
         overrides["seed"] = seed
     values = chosen.settings(overrides)
-    _same_codes(train, validation=validation, test=test)
+    _same_codes(train, validation, test, refit=refit)
     if validation is None:
         train, validation = hold_out_validation(train, seed=values.seed)
         if validation.num_positives == 0:
@@ -253,15 +254,19 @@ def _metrics(
     }
 
 
-def _same_codes(train: Interactions, **others: Interactions | None) -> None:
-    for name, other in others.items():
+def _same_codes(
+    train: Interactions, validation: Interactions | None, test: Interactions | None, *, refit: bool
+) -> None:
+    """Raise unless all have the codes of train; what is only evaluated may have further ones."""
+    for name, other in (("validation", validation), ("test", test)):
         if other is None:
             continue
-        if (other.num_users, other.num_items) != (train.num_users, train.num_items):
+        further = (other.num_users - train.num_users, other.num_items - train.num_items)
+        if min(further) < 0 or (max(further) > 0 and refit and name == "validation"):
             raise FastnegError(
                 f"train_recipe: {name} has {other.num_users} users and {other.num_items} items, "
                 f"train has {train.num_users} and {train.num_items}; all need the same codes "
-                "(select them from one Interactions, or read them with the same user_ids and "
+                "(take them from one Interactions, or read them with the same user_ids and "
                 "item_ids)"
             )
 

@@ -10,6 +10,7 @@ Shapes: B rows of a batch, K negatives of a row, C items shared by a batch.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -22,7 +23,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 from fastneg.checks import as_choice, as_integer, fail
 from fastneg.errors import CheckpointError, ExhaustedUserError
 from fastneg.interactions import Interactions
-from fastneg.samplers.base import Negatives, Sampler
+from fastneg.samplers.base import Sampler
+from fastneg.samplers.results import Negatives
 from fastneg.streams import key_of, permutation, stream_of
 
 STATE_VERSION = 1
@@ -133,7 +135,8 @@ class NegativeBatches(IterableDataset[Batch]):
         self._rows = self._rows_that_can_be_served(interactions.num_users, exhausted)
         self.num_dropped = len(self._users) - len(self._rows)
         # (epoch, next batch) in shared memory, so that persistent workers see set_epoch
-        self._position = torch.zeros(2, dtype=torch.int64).share_memory_()
+        self._position: Tensor = torch.zeros(2, dtype=torch.int64)
+        self._position.share_memory_()  # type: ignore[no-untyped-call]
 
     def _rows_that_can_be_served(
         self, num_users: int, exhausted: str
@@ -181,10 +184,10 @@ class NegativeBatches(IterableDataset[Batch]):
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""
-        return -(-len(self._rows) // self.batch_size)
+        return math.ceil(len(self._rows) / self.batch_size)
 
     def item_log_frequency(self) -> Tensor:
-        """float32 [num_items]: log of each item's share of the examples, as this loader serves them.
+        """float32 [num_items]: log of each item's share of the examples that this loader serves.
 
         The Q of in-batch negatives. Items that are never served have -inf.
         """

@@ -170,6 +170,7 @@ class Objective:
             exhausted=settings.exhausted,
         )
         self._item_log_q_N, self._user_mass_U = self._log_q_tables(easy)
+        self._no_penalty = torch.zeros((), device=self.device)
         self._source_names = () if row_sampler is None else row_sampler.source_names
         self._source_counts = torch.zeros(len(self._source_names), dtype=torch.int64)
         self._loss: Callable[[TwoTower, Batch], Tensor] = {
@@ -181,7 +182,7 @@ class Objective:
         }[settings.loss]
 
     def _log_q_tables(self, easy: Sampler) -> tuple[Tensor | None, Tensor | None]:
-        """log Q [N] of one shared column, and the Q-mass [U] of each user's positives."""
+        """Log Q [N] of one shared column, and the Q-mass [U] of each user's positives."""
         settings, train = self.settings, self.train
         if settings.correction == "none" or settings.loss in ("bpr", "bce"):
             return None, None
@@ -212,10 +213,12 @@ class Objective:
         self._source_counts.zero_()
         return {"negatives": dict(zip(self._source_names, counts, strict=True))}
 
-    def _embed(self, model: TwoTower, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Any]:
-        """Vectors of users and items, and the l2 penalty of the batch (0.0 without one)."""
+    def _embed(
+        self, model: TwoTower, users: Tensor, items: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Vectors of users and items, and the l2 penalty of the batch."""
         if self.settings.l2 == 0.0:
-            return model.embed_users(users), model.embed_items(items), 0.0
+            return model.embed_users(users), model.embed_items(items), self._no_penalty
         users_BD, items_XD = model.user_tower(users), model.item_tower(items)
         rows = len(users)
         penalty = (users_BD.square().sum() + items_XD.square().sum()) * (
@@ -240,7 +243,7 @@ class Objective:
         return scores_BC, mask_BC
 
     def _hard_log_q(self, num_easy: int) -> Tensor:
-        """log Q [H] under which H columns weigh 1 / easy_to_hard of ``num_easy`` corrected ones."""
+        """Log Q [H] under which H columns weigh 1 / easy_to_hard of ``num_easy`` corrected ones."""
         easy_mass = num_easy * self.train.num_items  # each easy column counts 1 / Q
         log_q = math.log(self.settings.easy_to_hard * self.num_hard / easy_mass)
         return torch.full((self.num_hard,), min(log_q, 0.0), device=self.device)
@@ -249,7 +252,7 @@ class Objective:
         return self._batch_columns(model, batch, batch.items)
 
     def _mixed(self, model: TwoTower, batch: Batch) -> Tensor:
-        assert batch.shared is not None  # noqa: S101
+        assert batch.shared is not None
         return self._batch_columns(model, batch, torch.cat([batch.items, batch.shared.items]))
 
     def _batch_columns(self, model: TwoTower, batch: Batch, items_C: Tensor) -> Tensor:
@@ -299,7 +302,7 @@ class Objective:
             positive_log_q_B = log_q_N[batch.items]
         if batch.shared is None:
             positive_B, negative_BK, penalty = self._per_row_scores(model, batch)
-            assert batch.negatives is not None  # noqa: S101
+            assert batch.negatives is not None
             if settings.correction == "revised":
                 positive_log_q_B = None  # the draws exclude the positive: Q_p is 0
             return penalty + softmax_loss(
@@ -337,9 +340,9 @@ class Objective:
             row_weights_B=batch.weights,
         )
 
-    def _per_row_scores(self, model: TwoTower, batch: Batch) -> tuple[Tensor, Tensor, Any]:
+    def _per_row_scores(self, model: TwoTower, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Scores [B] of the positives, [B, K] of each row's own negatives, and the penalty."""
-        assert batch.negatives is not None  # noqa: S101
+        assert batch.negatives is not None
         rows = len(batch.users)
         items = torch.cat([batch.items, batch.negatives.items.flatten()])
         users_BD, items_XD, penalty = self._embed(model, batch.users, items)

@@ -91,7 +91,8 @@ def write_model(
         else:
             _write_features(path, table)
     save_checkpoint(
-        folder / "model.safetensors", Checkpoint(dict(model.state_dict()), {"towers": model.config()})
+        folder / "model.safetensors",
+        Checkpoint(dict(model.state_dict()), {"towers": model.config()}),
     )
     write_array(folder / "item_vectors.npy", model.item_vectors().cpu().numpy())
     write_array(folder / "user_vectors.npy", model.user_vectors().cpu().numpy())
@@ -129,7 +130,7 @@ def load_model(folder: str | Path) -> TwoTower:
     """
     place = Path(folder)
     saved = load_checkpoint(place / "model.safetensors")
-    tables = {}
+    tables: dict[str, Any] = {}
     for side in ("user", "item"):
         path = place / f"{side}_features.npz"
         tables[f"{side}_features"] = _read_features(path) if path.is_file() else None
@@ -147,7 +148,8 @@ def load_model(folder: str | Path) -> TwoTower:
 def _write_features(path: Path, table: FeatureTable) -> None:
     arrays, facts = table.state()
     with replacing(path) as temporary, temporary.open("wb") as handle:
-        np.savez(handle, facts=np.array(json.dumps(facts)), **{f"array/{k}": v for k, v in arrays.items()})
+        stored = {f"array/{name}": array for name, array in arrays.items()}
+        np.savez(handle, facts=np.array(json.dumps(facts)), **stored)
 
 
 def _read_features(path: Path) -> FeatureTable:
@@ -155,7 +157,9 @@ def _read_features(path: Path) -> FeatureTable:
         with np.load(path, allow_pickle=False) as stored:
             facts = json.loads(str(stored["facts"]))
             arrays = {
-                name.removeprefix("array/"): stored[name] for name in stored.files if name != "facts"
+                name.removeprefix("array/"): stored[name]
+                for name in stored.files
+                if name != "facts"
             }
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise FileFormatError(f"{path}: not a feature table, or a damaged one ({error})") from error

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Self
 
 
 class Bar:
@@ -55,7 +55,7 @@ class Bar:
         )
         self._task = self._progress.add_task(title, total=total, note="", rate="")
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> Self:
         if self._progress is not None:
             self._progress.start()
         return self
@@ -99,7 +99,7 @@ class Interruption:
             raise KeyboardInterrupt
         self.asked = True
 
-    def __enter__(self) -> Interruption:
+    def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGINT, self._handle)
             self._installed = True

@@ -7,6 +7,7 @@ best round is the one that is kept: mining does not help on every catalog, and t
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,8 +103,6 @@ def mine_for_training(
     if first > train.num_items:
         fail("mine_for_training", f"window = ({first}, {last}) starts beyond the catalog of "
                                   f"{train.num_items} items; give lower ranks")
-    import time
-
     started = time.perf_counter()
     users = np.flatnonzero(train.user_positive_counts > 0).astype(np.int64)
     mined = mine_hard_negatives(
@@ -171,7 +170,8 @@ def train_rounds(
     )
     for number, num_epochs in enumerate(plan, start=1):
         stage = f"{label}-{number}"
-        hard, mined = None, {}
+        hard: HardNegatives | None = None
+        mined: dict[str, Any] = {}
         if number > 1:
             saved = None if place is None else place / f"{stage}-mined.safetensors"
             if saved is not None and resume and saved.is_file():

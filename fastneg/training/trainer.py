@@ -119,7 +119,7 @@ class Trainer:
             mine, other = (train.num_users, train.num_items), (
                 validation.num_users, validation.num_items,
             )
-            if mine != other:
+            if other[0] < mine[0] or other[1] < mine[1]:  # further codes are unknown ids
                 fail(_CALL, f"validation has {other[0]} users and {other[1]} items, train has "
                             f"{mine[0]} and {mine[1]}; both need the same codes")
         self.device = pick_device(settings.device)
@@ -379,7 +379,7 @@ def _same_run(path: Path, saved: dict[str, Any], mine: dict[str, Any]) -> None:
     """Raise CheckpointError naming the first difference between two runs' identities."""
     names = {"data": "training data", "validation": "validation data", "hard": "mined negatives"}
     for name, value in mine.items():
-        theirs = saved.get(name)
+        theirs: Any = saved.get(name)
         if theirs == value:
             continue
         if name == "settings":

@@ -198,7 +198,7 @@ def test_state_of_other_data_or_version_is_refused(interactions):
 def test_pickling_keeps_the_place(interactions):
     batches = _at_epoch(make(interactions), 2)
     next(iter(batches))
-    copy = pickle.loads(pickle.dumps(batches))
+    copy = pickle.loads(pickle.dumps(batches))  # noqa: S301
     assert copy.state_dict() == batches.state_dict()
     assert same(list(_at_epoch(make(interactions), 2))[1:], list(copy))
 

@@ -108,9 +108,10 @@ def test_dict_round_trip():
 
 def test_toml_round_trip():
     settings = Settings(loss="mixed", num_uniform=7, learning_rate=1e-5, temperature=1e22)
-    text = to_toml({"recipe": 'a "b"\n\\ \x7f é 😀', "refit": False, "settings": settings.to_dict()})
+    name = 'a "b"\n\\ \x7f é 😀'
+    text = to_toml({"recipe": name, "refit": False, "settings": settings.to_dict()})
     read = tomllib.loads(text)
-    assert read["recipe"] == 'a "b"\n\\ \x7f é 😀'
+    assert read["recipe"] == name
     assert read["refit"] is False
     assert Settings.from_dict(read["settings"]) == settings
     assert "init_std" not in read["settings"]
