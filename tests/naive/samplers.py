@@ -158,6 +158,47 @@ def mix64(x: int) -> int:
     return x ^ (x >> 31)
 
 
+def word(key: int, row: int, draw: int, attempt: int = 0) -> int:
+    """The word of (key, row, draw, attempt): a row's own sequence, stepped by odd constants."""
+    start = mix64((key + row * 0xA0761D6478BD642F) & WORD)
+    return mix64((start + (draw + 1) * 0x9E3779B97F4A7C15 + attempt * 0xD1342543DE82EF95) & WORD)
+
+
+def uniform_draw(allowed: Sequence[int], key: int, row: int, draw: int) -> int:
+    """One of the allowed ids, ascending: the word scaled to their number is the place."""
+    return allowed[(word(key, row, draw) * len(allowed)) >> 64]
+
+
+def mass_draw(masses: Mapping[int, int], w: int) -> int:
+    """The id at a point of the mass: ``masses`` has the allowed ids, ascending."""
+    point = (w * sum(masses.values())) >> 64
+    for item, mass in masses.items():
+        if point < mass:
+            return item
+        point -= mass
+    raise AssertionError
+
+
+def table_draw(
+    cells: Sequence[int],
+    masses: Sequence[int],
+    excluded: Iterable[int],
+    key: int,
+    row: int,
+    draw: int,
+    *,
+    attempts: int = 16,
+) -> int:
+    """Alias draws until one is allowed, ``attempts`` at most; then a point of the allowed mass."""
+    excluded = set(excluded)
+    for attempt in range(attempts):
+        item = pick(cells, word(key, row, draw, attempt))
+        if item not in excluded:
+            return item
+    allowed = {i: int(m) for i, m in enumerate(masses) if i not in excluded}
+    return mass_draw(allowed, word(key, row, draw, attempts))
+
+
 def pick(cells: Sequence[int], word: int) -> int:
     """An alias draw: t = floor(w n / 2^32) is a cell and a coin."""
     cell, coin = divmod((word * len(cells)) >> 32, 1 << 32)
