@@ -74,15 +74,17 @@ def to_arrow(values: Any, call: str, name: str) -> Any:
 
 
 def plain_column(column: Any) -> Any:
-    """A dictionary-encoded column (categories, enumerations) as its values; others as they are."""
+    """A column of categories as its values, views of texts as texts; others as they are.
+
+    Arrow has few functions for views, which is what polars hands over.
+    """
+    if pa.types.is_string_view(column.type):
+        return column.cast(pa.large_string())
     if not pa.types.is_dictionary(column.type):
         return column
     chunks = []
     for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
-        values = chunk.dictionary
-        if pa.types.is_string_view(values.type):  # as polars gives them; Arrow casts no such
-            values = values.cast(pa.large_string())
-        chunks.append(values.take(chunk.indices))
+        chunks.append(plain_column(chunk.dictionary).take(chunk.indices))
     return pa.chunked_array(chunks, None if chunks else column.type.value_type)
 
 

@@ -150,10 +150,9 @@ class ColumnBuilder:
         self.categorical[name] = CategoricalColumn(out, len(categories), categories)
 
     def _multi(self, name: str, column: Any) -> None:
-        column = column.take(pa.array(self.entries))
         if not _is_list(column.type):
             column = pc.split_pattern(column.cast(pa.large_string()), self.separator)
-        column = column.cast(pa.large_list(pa.large_string()))
+        column = column.cast(pa.large_list(pa.large_string())).take(pa.array(self.entries))
         codes, categories = self._encode(column.flatten())
         owners = self.rows[to_numpy_column(pc.list_parent_indices(column))]
         known = codes >= 0

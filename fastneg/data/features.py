@@ -200,7 +200,7 @@ def _keys(table: Columns, id_column: str, call: str) -> Vocabulary:
     if len(keys) < codes.size:
         row = int(np.flatnonzero(codes != np.arange(codes.size))[0])  # the first repeat
         first = int(codes[row])
-        key = keys.decode([first], call=call, name=name)[0]
+        key = keys.decode([first], call=call, name=name).tolist()[0]
         raise FastnegError(f"{call}: {name}[{row}] = {key!r} occurs twice; give each id one row")
     return keys
 

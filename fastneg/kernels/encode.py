@@ -33,8 +33,9 @@ def number_by_appearance(ids: Int64, lowest: int, table: Int64, codes: Int64, fo
 @kernel
 def look_up(ids: Int64, lowest: int, table: Int64, codes: Int64) -> None:
     """``codes[i] = table[ids[i] - lowest]``, -1 for ids outside the table's range."""
+    highest = lowest + table.size - 1
     for i in range(ids.size):
-        if ids[i] < lowest or ids[i] - lowest >= table.size:
+        if ids[i] < lowest or ids[i] > highest:  # before the difference, which may overflow
             codes[i] = -1
         else:
             codes[i] = table[ids[i] - lowest]

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastneg.data.features import FeatureTable, read_ids
+from fastneg.errors import FastnegError, FastnegTypeError, FileFormatError
+
+FILMS = {
+    "id": ["b", "x", "a"],
+    "year": [2000, 1950, None],
+    "kind": ["short", "long", ""],
+    "genres": [["war", "war", None], ["love"], None],
+    "seen": [True, False, None],
+}
+IDS = ["a", "b", "c"]
+
+
+def assert_films(table: FeatureTable) -> None:
+    assert (table.num_rows, table.num_described) == (3, 2)
+    assert table.numeric["year"].tolist() == [0, 0, 0]
+    assert table.scales["year"] == (2000, 1)  # of the one row that has an id and a value
+    assert table.categorical["kind"].codes.tolist() == [-1, 0, -1]
+    assert table.categorical["kind"].categories == ("short",)
+    assert table.categorical["seen"].codes.tolist() == [-1, 0, -1]
+    assert table.multi["genres"].indptr.tolist() == [0, 0, 1, 1]
+    assert table.multi["genres"].codes.tolist() == [0]
+    assert table.multi["genres"].categories == ("war",)
+
+
+@pytest.mark.parametrize("kind", ["mapping", "arrow", "polars", "pandas", "parquet"])
+def test_tables_of_every_kind(tmp_path: Path, kind: str) -> None:
+    arrow = pa.table(FILMS)
+    source = {
+        "mapping": FILMS, "arrow": arrow, "polars": pl.from_arrow(arrow),
+        "pandas": pd.DataFrame(FILMS).convert_dtypes(), "parquet": tmp_path / "f.parquet",
+    }[kind]
+    if kind == "parquet":
+        pa.parquet.write_table(arrow, source)
+    assert_films(FeatureTable.from_table(source, ids=IDS, id_column="id"))
+
+
+def test_text_files_need_kinds_only_where_types_mislead(tmp_path: Path) -> None:
+    path = tmp_path / "f.csv"
+    path.write_text("film,year,zip,genres\n07,1990,501,war| love |war\n7,,502,\n8,2000,501,love\n")
+    table = FeatureTable.from_table(
+        path, ids=["07", "8", "7"], id_column="film",
+        columns={"zip": "categorical", "genres": "multi"},
+    )
+    assert table.numeric["year"].tolist() == [-1, 1, 0]
+    assert table.scales["year"] == (1995, 5)
+    assert table.categorical["zip"].codes.tolist() == [0, 0, 1]
+    assert table.multi["genres"].indptr.tolist() == [0, 2, 3, 3]
+    assert table.multi["genres"].codes.tolist() == [0, 1, 0]
+    assert table.multi["genres"].categories == ("love", "war")
+    assert read_ids(path, id_column="film").tolist() == ["07", "7", "8"]
+    ignored = FeatureTable.from_table(path, ids=["8"], id_column="film", columns={
+        "zip": "ignore", "genres": "ignore"})
+    assert repr(ignored) == "FeatureTable(1 rows, {'year': 'numeric'})"
+
+
+def test_integer_ids_meet_their_texts() -> None:
+    table = FeatureTable.from_table({"id": ["2", "1"], "n": [4.0, 2.0]}, ids=np.array([1, 2]))
+    assert table.numeric["n"].tolist() == [-1, 1]
+
+
+def test_dates_and_constants() -> None:
+    source = {"id": [1, 2], "day": [date(2020, 1, 1), date(2020, 1, 3)], "same": [0.1, 0.1],
+              "nothing": [None, None]}
+    table = FeatureTable.from_table(source, ids=[1, 2])
+    assert table.numeric["day"].tolist() == [-1, 1]
+    assert table.numeric["same"].tolist() == [0, 0]
+    assert sorted(table.numeric) == ["day", "same"]
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(-1e6, 1e6, width=32)), min_size=1, max_size=30))
+def test_numeric_columns_are_standardised(values: list[float | None]) -> None:
+    ids = list(range(len(values)))
+    table = FeatureTable.from_table({"id": ids, "n": values, "one": [1.0] * len(ids)}, ids=ids)
+    present = np.array([value for value in values if value is not None])
+    if not present.size:
+        assert "n" not in table.numeric
+        return
+    made = table.numeric["n"]
+    assert made.dtype == np.float32
+    mean, deviation = table.scales["n"]
+    for value, standard in zip(values, made, strict=True):
+        if value is None:
+            assert standard == 0
+        else:
+            assert standard == pytest.approx((value - mean) / deviation, rel=1e-5, abs=1e-5)
+    spread = present.std() > 1e-12 * abs(present.mean())
+    assert (mean, deviation) == (present.mean(), present.std() if spread else 1.0)
+
+
+@given(st.lists(st.lists(st.sampled_from(["p", "q", "r", " ", "ü"]), max_size=5), min_size=1,
+                max_size=12), st.randoms())
+def test_sets_of_categories_equal_python_sets(rows: list[list[str]], random: object) -> None:
+    ids = list(range(len(rows)))
+    shuffled = ids.copy()
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    column = pa.array([rows[one] for one in shuffled], pa.list_(pa.string()))
+    table = FeatureTable.from_table({"id": shuffled, "set": column}, ids=ids)
+    made = table.multi["set"]
+    for one in ids:
+        own = [made.categories[c] for c in made.codes[made.indptr[one] : made.indptr[one + 1]]]
+        assert own == sorted(set(rows[one]) - {" "})
+    assert made.num_categories == len({x for row in rows for x in row} - {" "})
+
+
+@pytest.mark.parametrize(("table", "options", "message"), [
+    ({"id": ["a", "b"], "age": [3, np.nan]}, {},
+     r"column 'age' of id b \(row 1\) is nan; give finite numbers, and null where"),
+    ({"id": ["q", "a"], "age": [-np.inf, 1]}, {}, r"column 'age' of id q \(row 0\) is -inf"),
+    ({"id": ["a", "b", "a"], "age": [1, 2, 3]}, {}, r"id\[2\] = 'a' occurs twice"),
+    ({"id": ["a", None], "age": [1, 2]}, {}, r"id\[1\] is null"),
+    ({"key": ["a"], "age": [1]}, {}, "has no column 'id'; its columns are key, age"),
+    ({"id": ["a"], "age": [1]}, {"columns": {"size": "numeric"}}, "has no column 'size'"),
+    ({"id": ["a"], "age": [1]}, {"columns": {"age": "number"}},
+     r"columns\['age'\] = 'number' is not one of 'categorical', 'multi'"),
+    ({"id": ["a"], "age": ["old"]}, {"columns": {"age": "numeric"}},
+     "column 'age' .* cannot be numeric: .*old"),
+    ({"id": ["a", "b"], "age": [1, "x"]}, {}, "column 'age' mixes types or cannot be read"),
+    ({"id": ["a", "b"], "age": [1e308, -1e308]}, {}, "column 'age' has values up to 1e.308, too"),
+    ({"id": ["a"], "thing": [{"x": 1}]}, {}, "column 'thing' .* cannot be categorical"),
+    ({"id": ["a"], "age": [1, 2]}, {}, "lengths differ"),
+])  # fmt: skip
+def test_bad_tables(table: dict[str, list], options: dict[str, object], message: str) -> None:
+    if "age" in table and any(isinstance(value, float) for value in table["age"]):
+        table = {**table, "age": np.array(table["age"], float)}
+    with pytest.raises(FastnegError, match=f"FeatureTable.from_table: .*{message}") as caught:
+        FeatureTable.from_table(table, ids=["a", "b"], **options)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_nan_in_a_file_and_in_a_frame(tmp_path: Path) -> None:
+    (tmp_path / "f.csv").write_text("id,n\n1,nan\n2,1\n")
+    for source in (tmp_path / "f.csv", pd.DataFrame({"id": [1, 2], "n": [np.nan, 1]})):
+        with pytest.raises(FastnegError, match=r"column 'n' of id 1 \(row 0\) is nan"):
+            FeatureTable.from_table(source, ids=[1, 2])
+    (tmp_path / "f.csv").write_text("id,n\n,1\n")
+    with pytest.raises(FastnegError, match=r"f.csv: id\[0\] is empty"):
+        FeatureTable.from_table(tmp_path / "f.csv", ids=[1, 2])
+
+
+def test_state_survives_json() -> None:
+    table = FeatureTable.from_table(FILMS, ids=IDS)
+    arrays, facts = table.state()
+    again = FeatureTable.from_state(arrays, json.loads(json.dumps(facts)))
+    assert_films(again)
+    assert sorted(arrays) == ["categorical/kind", "categorical/seen", "multi/genres/codes",
+                              "multi/genres/indptr", "numeric/year"]
+    with pytest.raises(ValueError, match="read-only"):
+        again.numeric["year"][0] = 1
+    for name, array in (
+        ("categorical/kind", np.array([0, 0, 1])),
+        ("categorical/kind", np.array([0, 0])),
+        ("multi/genres/indptr", np.array([0, 1])),
+        ("multi/genres/codes", np.array([-1])),
+        ("numeric/year", np.array([0, np.nan, 0])),
+        ("numeric/year", np.zeros(2)),
+    ):
+        with pytest.raises(FileFormatError, match="the state is damaged"):
+            FeatureTable.from_state({**arrays, name: array}, facts)
+    del arrays["numeric/year"]
+    with pytest.raises(FileFormatError, match="the state is damaged"):
+        FeatureTable.from_state(arrays, facts)
+
+
+def test_read_ids(tmp_path: Path) -> None:
+    assert read_ids({"id": [3, 1]}).tolist() == [3, 1]
+    with pytest.raises(FastnegError, match=r"read_ids: the mapping: id\[1\] = 3 occurs twice"):
+        read_ids({"id": [3, 3]})
+    with pytest.raises(FastnegTypeError, match="of type double"):
+        read_ids({"id": [3.5]})

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import numpy as np
+
+from fastneg.kernels import masks
+
+
+def test_a_full_table_with_clashing_codes() -> None:
+    # all in few places: linear probing has to go around
+    codes = np.array([3, -1, 900_000_000_007, 3, 12, 10**15, 3], np.int64)
+    for places in (8, 16):
+        entries, following = np.full(2 * places, -1, np.int64), np.empty(codes.size, np.int64)
+        bits, shift = np.zeros(1, np.uint64), np.uint64(58)
+        masks.fill_table(codes, bits, shift, entries, following)
+        assert sorted(code for code in entries[::2] if code >= 0) == sorted(set(codes) - {-1})
+        indptr, members = np.array([0, 3, 3, 5]), np.array([3, 5, 10**15, 3, 4])
+        assert masks.list_lengths(indptr, np.array([0, -1, 2, 0])) == 8
+        for start, stop in ((0, 4), (1, 3)):
+            mask = np.zeros(4 * codes.size, np.uint8)
+            walked = np.array([0, -1, 2, 0])
+            masks.walk_lists(indptr, members, walked, start, stop, bits, shift, entries,
+                             following, mask, codes.size, 1)
+            expected = np.zeros((4, codes.size), np.uint8)
+            for row in range(start, stop):
+                if walked[row] >= 0:
+                    own = members[indptr[walked[row]] : indptr[walked[row] + 1]]
+                    expected[row] = np.isin(codes, own)
+            assert np.array_equal(mask.reshape(4, -1), expected)
+
+
+def test_strides_transpose_the_mask() -> None:
+    entries, following = np.full(32, -1, np.int64), np.empty(2, np.int64)
+    bits, shift = np.zeros(4, np.uint64), np.uint64(56)
+    masks.fill_table(np.array([7, 9]), bits, shift, entries, following)
+    mask = np.zeros((2, 3), np.uint8)
+    masks.walk_lists(np.array([0, 1, 2]), np.array([9, 7]), np.array([0, 1, 0]), 0, 3,
+                     bits, shift, entries, following, mask.reshape(-1), 1, 3)
+    assert mask.tolist() == [[0, 1, 0], [1, 0, 1]]

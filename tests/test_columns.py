@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import uuid
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from fastneg.columns import (
+    normalise_ids,
+    normalise_times,
+    normalise_weights,
+    plain_column,
+    refuse_blank_ids,
+)
+from fastneg.errors import FastnegError, FastnegTypeError
+
+
+def ids(values: object) -> list[object]:
+    made = normalise_ids(values, call="call", name="ids")
+    if isinstance(made, np.ndarray):
+        assert made.dtype == np.int64
+        return made.tolist()
+    assert made.type == pa.large_string()
+    return made.to_pylist()
+
+
+@pytest.mark.parametrize("values", [
+    ["a", "b", "a"],
+    np.array(["a", "b", "a"]),
+    np.array([b"a", b"b", b"a"]),
+    [b"a", b"b", b"a"],
+    pa.array(["a", "b", "a"], pa.string_view()),
+    pa.array([b"a", b"b", b"a"], pa.binary(1)),
+    pa.array(["a", "b", "a"]).dictionary_encode(),
+    pa.chunked_array([pa.array(part).dictionary_encode() for part in (["a", "b"], ["a"])]),
+    pd.Series(["a", "b", "a"], dtype="category"),
+    pl.Series(["a", "b", "a"], dtype=pl.Categorical),
+    (letter for letter in "aba"),
+])  # fmt: skip
+def test_texts_of_every_kind(values: object) -> None:
+    assert ids(values) == ["a", "b", "a"]
+
+
+@pytest.mark.parametrize("values", [
+    [3, -1], (3, -1), np.array([3, -1], np.int8), np.array([3, 0, -1])[::2], pa.array([3, -1]),
+    pd.Series([3, -1], dtype="Int64"), pl.Series([3, -1]), {3: "x", -1: "y"},
+])  # fmt: skip
+def test_integers_of_every_kind(values: object) -> None:
+    assert ids(values) == [3, -1]
+
+
+def test_uuids_become_texts() -> None:
+    made = [uuid.UUID(int=number) for number in (1, 2)]
+    assert ids(made) == [str(one) for one in made]
+    assert ids([]) == []
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ([1, "a"], r"ids mixes types: ids\[0\] = 1 is int, ids\[1\] = 'a' is str"),
+    (["a", 1], r"ids mixes types: ids\[0\] = 'a' is str, ids\[1\] = 1 is int"),
+    ([(1, 2), "a"], "mixes types"),
+    ([object()], "cannot be an id"),
+    ([1, 2.5], "ids is of type double"),
+    (np.array(["2020-01-01"], "datetime64[D]"), "ids is of type date32"),
+    (np.array([[1]]), "has 2 dimensions; 1 expected"),
+    (None, "ids is of type NoneType; give a sequence"),
+])  # fmt: skip
+def test_ids_of_a_wrong_type(values: object, message: str) -> None:
+    with pytest.raises(FastnegError, match=f"call: .*{message}") as caught:
+        ids(values)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ([4, None, None], r"ids\[1\] is null \(2 of 3 are\)"),
+    (pd.Series([None, "a"], dtype="category"), r"ids\[0\] is null"),
+    (pl.Series([1, None]), r"ids\[1\] is null"),
+    ([b"\xff"], "give integers of 64 bits or UTF-8"),
+    (np.array([2**63], np.uint64), "give integers of 64 bits"),
+])  # fmt: skip
+def test_ids_with_a_wrong_value(values: object, message: str) -> None:
+    with pytest.raises(FastnegError, match=message):
+        ids(values)
+
+
+def test_weights() -> None:
+    for values in ([1, 0, -2], np.array([1, 0, -2]), pl.Series([1.0, 0, -2]), pa.array([1, 0, -2])):
+        made = normalise_weights(values, call="call")
+        assert made.dtype == np.float32
+        assert made.tolist() == [1, 0, -2]
+    assert normalise_weights([True, False], call="call").tolist() == [1, 0]
+    with pytest.raises(FastnegError, match=r"weights\[1\] = 1e\+300 is beyond float32"):
+        normalise_weights([0, 1e300], call="call")
+    with pytest.raises(FastnegTypeError, match="weights is not a column of numbers"):
+        normalise_weights([0, "a"], call="call")
+
+
+def test_times() -> None:
+    assert normalise_times([3, 1], call="call").dtype == np.int64
+    assert normalise_times([3, 1.5], call="call").tolist() == [3, 1.5]
+    assert normalise_times(pa.array([1], pa.date32()), call="call").tolist() == [86_400 * 10**9]
+    with pytest.raises(FastnegError, match="would result in out of bounds timestamp"):
+        normalise_times(np.array(["3000-01-01"], "datetime64[s]"), call="call")
+    with pytest.raises(FastnegTypeError, match="times is of type duration"):
+        normalise_times(np.array([1], "timedelta64[s]"), call="call")
+
+
+def test_blank_ids_and_plain_columns() -> None:
+    with pytest.raises(FastnegError, match=r"call: file: user\[1\] is empty \(2 of 3 are\)"):
+        refuse_blank_ids(pa.chunked_array([["a", "", ""]]), call="call", name="file: user")
+    refuse_blank_ids(pa.array(["a"]), call="call", name="user")
+    empty = pa.chunked_array([], pa.dictionary(pa.int32(), pa.string()))
+    assert len(plain_column(empty)) == 0
+    column = pa.array([1, 2])
+    assert plain_column(column) is column

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastneg import threads
+from fastneg.errors import FastnegError
+from fastneg.interactions import Interactions
+from fastneg.positives import mark_positives
+from tests.naive import interactions as naive
+
+pairs = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 12)), min_size=1, max_size=80)
+
+
+def make(rows: list[tuple[int, int]]) -> tuple[Interactions, list[int], list[int]]:
+    users, items = [user for user, _ in rows], [item for _, item in rows]
+    return Interactions.from_codes(users, items, num_users=10, num_items=13), users, items
+
+
+@given(pairs, st.lists(st.integers(-1, 9), max_size=20), st.lists(st.integers(0, 12), max_size=20))
+def test_mask_equals_the_naive_twin(
+    rows: list[tuple[int, int]], users: list[int], items: list[int]
+) -> None:
+    made, all_users, all_items = make(rows)
+    expected = naive.mask(naive.positives(all_users, all_items), users, items)
+    mask = made.positive_mask(torch.tensor(users, dtype=torch.int64), items)
+    assert mask.dtype == torch.bool
+    assert mask.shape == (len(users), len(items))
+    assert mask.tolist() == expected
+    # which side is walked decides the speed alone
+    for columns in (False, True):
+        cells = np.zeros((len(users), len(items)), np.uint8)
+        if not cells.size:
+            continue
+        by_item = (made.item_indptr, made.item_users)
+        lists = by_item if columns else (made.positive_indptr, made.positive_items)
+        walked, looked_up = np.array(users), np.array(items)
+        if columns:
+            walked, looked_up = looked_up, walked
+        mark_positives(lists, walked, looked_up, cells, columns=columns)
+        assert (cells > 0).tolist() == expected
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 3, 7])
+def test_masks_of_long_lists_at_any_number_of_threads(num_threads: int) -> None:
+    generator = np.random.default_rng(1)
+    users, items = generator.integers(0, 70, 90_000), generator.integers(0, 5_000, 90_000)
+    made = Interactions.from_codes(users, items, num_users=70, num_items=5_000)
+    dense = np.zeros((71, 5_000), bool)
+    dense[users, items] = True
+    rows, columns = generator.integers(-1, 70, 301), generator.integers(0, 5_000, 1_003)
+    try:
+        threads.set_num_threads(num_threads)
+        mask = made.positive_mask(rows, columns)
+        few = made.positive_mask(rows, columns[:2])  # short lists of items: these are walked
+    finally:
+        threads.set_num_threads(None)
+    assert np.array_equal(mask.numpy(), dense[rows][:, columns])
+    assert np.array_equal(few.numpy(), dense[rows][:, columns[:2]])
+
+
+def test_codes_out_of_range_are_refused_before_any_kernel() -> None:
+    made, _, _ = make([(0, 0)])
+    with pytest.raises(FastnegError, match=r"mask: users\[1\] = 10 is not a code in -1..9"):
+        made.positive_mask([0, 10], [0])
+    with pytest.raises(FastnegError, match=r"mask: items\[0\] = -1 is not a code in 0..12"):
+        made.positive_mask([0], [-1])
+
+
+def test_what_is_derived_is_derived_once() -> None:
+    made, _, _ = make([(0, 0), (3, 4), (0, 0)])
+    assert made.positive_items is made.positive_items
+    assert made.item_users is made.item_users
+    assert made.user_positive_counts.sum() == made.num_positives == 2
+    assert made.num_positive_rows == 3
+    assert made.item_event_counts.tolist()[:5] == [2, 0, 0, 0, 1]
+    assert made.positive_weights.tolist() == [2, 1]
+    assert made.positive_times is None
+    assert repr(made) == "Interactions(10 users, 13 items, 3 rows)"
+
+
+def test_saved_positives_are_looked_at_before_they_are_taken() -> None:
+    made, _, _ = make([(0, 0), (0, 1), (3, 4)])
+    indptr, items, weights = made.positive_indptr, made.positive_items, made.positive_weights
+    assert made.adopt(indptr, items, weights, None) is None
+    assert made.adopt(None, items, weights, None) == ("positives", "they are missing")
+    for bad in (indptr[:-1], indptr.astype(np.int32), indptr + 1, indptr[::-1].copy()):
+        assert made.adopt(bad, items, weights, None) is not None
+    for bad in (items[:-1], items[::-1].copy(), items + 100, items - 1):
+        assert made.adopt(indptr, bad, weights, None) is not None
+    assert made.adopt(indptr, items, weights[:-1], None) is not None
+    assert made.adopt(indptr, items, weights, weights) is not None

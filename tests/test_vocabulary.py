@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from fastneg.errors import FastnegError, FastnegTypeError
+from fastneg.vocabulary import Vocabulary
+from tests.naive.interactions import codes_by_appearance
+
+WIDE = [7, -(2**63), 2**63 - 1, 7, 0]
+CASES = [
+    [5, 5, 3, 9, 3],  # narrow: a table over the range
+    WIDE,  # wide: hashed
+    ["b", "a", "b", "", "ä"],
+    [0, 1, 2, 1],  # ids that are codes take no memory
+]
+
+
+def build(values: object, table: object = None, **options: bool) -> tuple[Vocabulary, list[int]]:
+    vocabulary, codes = Vocabulary.build(
+        values, table, call="call", name="ids", table_name="table", **options
+    )
+    return vocabulary, codes.tolist()
+
+
+@pytest.mark.parametrize("values", CASES)
+def test_codes_in_order_of_first_appearance(values: list[object]) -> None:
+    vocabulary, codes = build(values)
+    expected = codes_by_appearance(values)
+    assert (vocabulary.ids().tolist(), codes) == expected
+    assert vocabulary.encode(values, call="call", name="ids").tolist() == codes
+    assert vocabulary.decode(codes, call="call", name="codes").tolist() == values
+    again = pickle.loads(pickle.dumps(vocabulary))  # noqa: S301
+    assert again.ids().tolist() == vocabulary.ids().tolist()
+    assert again.fingerprint() == vocabulary.fingerprint()
+
+
+def test_kinds() -> None:
+    assert [build(values)[0].kind for values in CASES] == ["integer", "integer", "text", "range"]
+    assert Vocabulary(3).kind == "range"
+    assert Vocabulary(3).fingerprint() == Vocabulary(np.arange(3)).fingerprint()
+    assert len({build(values)[0].fingerprint() for values in CASES}) == len(CASES)
+
+
+def test_fingerprints_tell_texts_apart() -> None:
+    prints = {
+        Vocabulary(pa.array(texts, pa.large_string())).fingerprint()
+        for texts in (["ab", "c"], ["a", "bc"], ["c", "ab"], ["abc"], ["", "abc"])
+    }
+    assert len(prints) == 5
+    sliced = pa.array(["x", "ab", "c"], pa.large_string())[1:]
+    whole = pa.array(["ab", "c"], pa.large_string())
+    assert Vocabulary(sliced).fingerprint() == Vocabulary(whole).fingerprint()
+
+
+def test_the_table_comes_first() -> None:
+    vocabulary, codes = build(["x", "b"], ["a", "b"])
+    assert vocabulary.ids().tolist() == ["a", "b", "x"]
+    assert codes == [2, 1]
+    assert build([], ["a"])[0].ids().tolist() == ["a"]
+    assert build([3], [])[0].ids().tolist() == [3]
+    for table in ([4, 6, 4], ["x", "x"], [2**62, 5, 2**62]):
+        with pytest.raises(FastnegError, match=r"table\[[12]\] = .* occurs twice"):
+            build(table, table)
+
+
+def test_texts_and_integers_meet_where_texts_are_plain_integers() -> None:
+    assert build(["3", "7"], [7])[0].ids().tolist() == [7, 3]
+    assert build([3, 7], ["7"])[0].ids().tolist() == [7, 3]
+    for texts in (["03"], ["+3"], ["-0"], ["3.0"], [" 3"], ["9999999999999999999"], ["x"]):
+        with pytest.raises(FastnegTypeError, match=r"ids\[0\] = .* is a string, table are integ"):
+            build(texts, [3])
+    with pytest.raises(FastnegTypeError, match=r"table\[1\] = 'x' is a string, ids are integers"):
+        build([3], ["3", "x"])
+
+
+def test_what_is_read_from_text_becomes_integers_only_as_a_whole() -> None:
+    assert build(["3", "-7"], from_text=True)[0].ids().tolist() == [3, -7]
+    assert build(["3", "07"], from_text=True)[0].ids().tolist() == ["3", "07"]
+    assert build(["x"], [3], from_text=True)[0].ids().tolist() == ["3", "x"]
+    assert build(["3", "7"])[0].ids().tolist() == ["3", "7"]
+
+
+def test_encode_across_kinds() -> None:
+    texts, numbers, codes = build(["3", "x"])[0], build(WIDE)[0], Vocabulary(4)
+    assert texts.encode([3, 4], call="call", name="ids").tolist() == [0, -1]
+    assert numbers.encode(["7", "x", "007"], call="call", name="ids").tolist() == [0, -1, -1]
+    assert codes.encode(["3", "4", "-1"], call="call", name="ids").tolist() == [3, -1, -1]
+    assert codes.encode([], call="call", name="ids").tolist() == []
+    narrow = build([5, 9])[0]
+    assert narrow.encode([4, 5, 6, 9, 10, 2**62], call="c", name="i").tolist() == [
+        -1, 0, -1, 1, -1, -1,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("values", [*CASES, []])
+def test_extend(values: list[object]) -> None:
+    start = Vocabulary(0) if not values else build(values)[0]
+    fresh = ["q", *values] if values and isinstance(values[0], str) else [11, *values, 12]
+    grown, codes = start.extend(fresh, call="call", name="ids")
+    ids = start.ids().tolist()
+    assert grown.ids().tolist()[: len(ids)] == ids
+    assert (grown.ids().tolist(), codes.tolist()) == codes_by_appearance(fresh, ids)
+    same, _ = grown.extend(fresh, call="call", name="ids")
+    assert same is grown
