@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from fastneg.data.features import FeatureTable
 from fastneg.errors import FastnegError, FastnegTypeError
 from fastneg.training.towers import Tower, TwoTower
 
@@ -221,3 +222,18 @@ def test_bad_codes() -> None:
         model.embed_users(torch.tensor([0.0]))
     with pytest.raises(FastnegTypeError, match="codes are list"):
         model.embed_users([0])  # type: ignore[arg-type]
+
+
+def test_a_real_feature_table() -> None:
+    films = {
+        "id": [7, 9],
+        "year": [1990, 2000],
+        "genres": [["war", "drama"], ["drama"]],
+        "studio": ["a", None],
+    }
+    table = FeatureTable.from_table(films, ids=[9, 5, 7], id_column="id")
+    model = TwoTower(2, 3, dim=4, item_features=table, use_item_ids=False)
+    unknown = model.embed_items(torch.tensor([1, -1]))
+    torch.testing.assert_close(unknown[0], unknown[1])  # an item without an entry
+    vectors = model.item_vectors()
+    assert not torch.equal(vectors[0], vectors[2])
