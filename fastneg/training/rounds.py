@@ -94,7 +94,7 @@ def mine_for_training(
     """Hard negatives of every user with a training positive, from the towers as they are.
 
     Returns:
-        The lists, and facts for the log: users mined for, users without a full list, seconds.
+        The lists, and the mining report's facts.
 
     Raises:
         FastnegError: the window starts beyond the catalog.
@@ -115,15 +115,8 @@ def mine_for_training(
         seed=settings.seed,
         progress=progress,
     )
-    items = np.asarray(mined.items, dtype=np.int64)
-    facts = {
-        "window": [first, last],
-        "users": len(users),
-        "users_without_a_full_list": int((items < 0).any(axis=1).sum()),
-        "users_without_any": int((items < 0).all(axis=1).sum()),
-        "seconds": time.perf_counter() - started,
-    }
-    return HardNegatives.of_users(users, items, train.num_users), facts
+    facts = {**mined.report.to_dict(), "seconds": time.perf_counter() - started}
+    return HardNegatives.of_users(users, mined.items, train.num_users), facts
 
 
 def train_rounds(

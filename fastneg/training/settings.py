@@ -195,6 +195,10 @@ class Settings:
         if self.loss != "mixed" and self.num_uniform > 0:
             fail(_CALL, f"num_uniform = {self.num_uniform} goes with loss = 'mixed', "
                         f"not {self.loss!r}")
+        width = self.window[1] - self.window[0] + 1
+        if self.num_mined > width:
+            fail(_CALL, f"num_mined = {self.num_mined} are more than the {width} ranks of window = "
+                        f"{self.window}")
         if self.loss == "in_batch" and self.batch_size < 2:
             fail(_CALL, "batch_size = 1 leaves loss = 'in_batch' no negatives; give 2 or more")
         if not (self.use_user_ids and self.use_item_ids) and self.dim < 1:

@@ -37,6 +37,7 @@ from fastneg.training.settings import Settings, parse_overrides, setting_names
         ({"loss": "mixed"}, "loss = 'mixed' needs num_uniform"),
         ({"num_uniform": 5}, "num_uniform = 5 goes with loss = 'mixed'"),
         ({"loss": "in_batch", "batch_size": 1}, "leaves loss = 'in_batch' no negatives"),
+        ({"window": (101, 110)}, r"num_mined = 20 are more than the 10 ranks of window"),
         ({"init_std": 0.0}, "init_std = 0.0 must be greater than 0"),
     ],
 )
@@ -46,9 +47,9 @@ def test_bad_values(changes, message):
 
 
 def test_types_are_normal():
-    settings = Settings(learning_rate=1, window=[1, 9])
+    settings = Settings(learning_rate=1, window=[1, 99])
     assert isinstance(settings.learning_rate, float)
-    assert settings.window == (1, 9)
+    assert settings.window == (1, 99)
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.dim = 3
 
@@ -101,7 +102,7 @@ def test_every_setting_can_be_set_from_text():
 
 
 def test_dict_round_trip():
-    settings = Settings(loss="mixed", num_uniform=7, window=(3, 9), init_std=0.5)
+    settings = Settings(loss="mixed", num_uniform=7, window=(3, 90), init_std=0.5)
     assert Settings.from_dict(settings.to_dict()) == settings
     assert Settings.from_dict({}) == Settings()
 
