@@ -90,7 +90,7 @@ class AliasTable:
         import torch
 
         call = "AliasTable.draw"
-        count = as_integer(num_draws, call=call, name="num_draws", minimum=1)
+        count = as_integer(num_draws, call=call, name="num_draws", minimum=1, maximum=2**40)
         epoch = as_integer(epoch, call=call, name="epoch", minimum=0)
         if row is None:
             row = self._counter.reserve(1)
@@ -169,7 +169,8 @@ def _sums(weights: FloatArray, limit: float) -> tuple[float, int]:
 
 def _realised_error(weights: FloatArray, masses: npt.NDArray[np.uint64]) -> dict[str, float]:
     """The largest relative error of a probability, and the total variation distance."""
-    asked = weights / weights.sum()
+    asked = weights / weights.max()  # the sum of the weights themselves may overflow
+    asked /= asked.sum()
     real = masses.astype(np.float64) / float(len(masses) << 32)
     positive = asked > 0
     return {
