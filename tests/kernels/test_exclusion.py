@@ -7,6 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastneg.checks import frozen
 from fastneg.kernels import exclusion as kernels
 
 N = 14
@@ -30,7 +31,8 @@ def _skip(values, low, high, rank):
 
 def _csr(lists: list[set[int]]) -> tuple[np.ndarray, np.ndarray]:
     indptr = np.cumsum([0, *map(len, lists)])
-    return indptr, np.array([i for ids in lists for i in sorted(ids)], dtype=np.int64)
+    members = np.array([i for ids in lists for i in sorted(ids)], dtype=np.int64)
+    return frozen(indptr), frozen(members)
 
 
 @given(st.lists(IDS, min_size=1, max_size=3), st.data())
@@ -57,7 +59,7 @@ def _of(lists: list[set[int]], owner: int) -> set[int]:
 @given(THREE, ROWS)
 def test_merge(lists: list[set[int]], rows: list[tuple[int, set[int]]]) -> None:
     indptr, values = _csr(lists)
-    owner = np.array([o for o, _ in rows])
+    owner = frozen(np.array([o for o, _ in rows]))
     extra_indptr, extra = _csr([ids for _, ids in rows])
     sizes = np.empty(len(rows), dtype=np.int64)
     kernels.merged_sizes(indptr, values, owner, extra_indptr, extra, sizes)
@@ -72,8 +74,8 @@ def test_merge(lists: list[set[int]], rows: list[tuple[int, set[int]]]) -> None:
 @given(THREE, ROWS)
 def test_filter(lists: list[set[int]], rows: list[tuple[int, set[int]]]) -> None:
     indptr, values = _csr(lists)
-    masses = (values * 10 + 1).astype(np.uint64)
-    owner = np.array([o for o, _ in rows])
+    masses = frozen((values * 10 + 1).astype(np.uint64))
+    owner = frozen(np.array([o for o, _ in rows]))
     row_indptr, excluded = _csr([ids for _, ids in rows])
     sizes = np.empty(len(rows), dtype=np.int64)
     kernels.lists_lengths(indptr, values, owner, row_indptr, excluded, sizes)
@@ -93,7 +95,7 @@ def test_marks_masses_and_containment(
     lists: list[set[int]], owners: list[int], data: st.DataObject
 ) -> None:
     indptr, values = _csr(lists)
-    owner = np.array(owners)
+    owner = frozen(np.array(owners))
     items = np.tile(np.arange(N), (len(owners), 1))
     log_q = np.zeros(items.shape)
     kernels.mark_excluded(indptr, values, owner, items, log_q)
@@ -101,7 +103,7 @@ def test_marks_masses_and_containment(
     np.testing.assert_array_equal(np.isneginf(log_q), expected)
     assert ((log_q == 0) | np.isneginf(log_q)).all()
 
-    masses = np.arange(N, dtype=np.uint64) // np.uint64(3)
+    masses = frozen(np.arange(N, dtype=np.uint64) // np.uint64(3))
     total, support = np.zeros(3, dtype=np.uint64), np.zeros(3, dtype=np.int64)
     kernels.excluded_masses(indptr, values, masses, total, support)
     assert total.tolist() == [sum(i // 3 for i in ids) for ids in lists]
