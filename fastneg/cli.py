@@ -1,0 +1,391 @@
+"""The command line: flags of each command, errors in one line. The work is in ``commands``.
+
+Everything heavy is imported when a command runs, so that ``fastneg --help`` is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from fastneg import __version__
+from fastneg.commands.flags import (
+    Delimiter,
+    FeatureKinds,
+    Header,
+    ItemColumn,
+    ItemIdColumn,
+    ItemsTable,
+    OutFile,
+    Quiet,
+    Seed,
+    TimeColumn,
+    UserColumn,
+    UserIdColumn,
+    UsersTable,
+    WeightColumn,
+)
+from fastneg.errors import FastnegError
+
+if TYPE_CHECKING:
+    from fastneg.commands.files import ColumnNames, TableOfIds
+
+BAD_INPUT, INTERRUPTED = 2, 130
+
+app = typer.Typer(
+    name="fastneg",
+    help="Negatives for training retrieval models: drawn, mined, and measured by training.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+recipes_app = typer.Typer(help="The named set-ups that `fastneg train` knows.")
+app.add_typer(recipes_app, name="recipes")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"fastneg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_show_version, help="Print it and leave"),
+    ] = False,
+) -> None:
+    """Negatives for training retrieval models: drawn, mined, and measured by training."""
+
+
+@app.command()
+def train(
+    train: Annotated[Path, typer.Option(metavar="FILE", help=".npz, Parquet, CSV, TSV, text.")],
+    recipe: Annotated[str, typer.Option(metavar="NAME", help="See `fastneg recipes`.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")],
+    valid: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Held out to choose the epoch. (default: from --train)"),
+    ] = None,
+    test: Annotated[Path | None, typer.Option(metavar="FILE", help="Evaluated at the end.")] = None,
+    items: ItemsTable = None,
+    users: UsersTable = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the recipe; repeatable."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides start, order and negatives.")] = None,
+    refit: Annotated[
+        bool, typer.Option("--refit", help="Train again on train + validation, as many epochs.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a run stopped.")] = False,
+    user_column: UserColumn = None,
+    item_column: ItemColumn = None,
+    weight_column: WeightColumn = None,
+    time_column: TimeColumn = None,
+    delimiter: Delimiter = None,
+    header: Header = None,
+    user_id_column: UserIdColumn = None,
+    item_id_column: ItemIdColumn = None,
+    user_kind: FeatureKinds = None,
+    item_kind: FeatureKinds = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train two towers by a recipe; write weights, vectors, id maps and metrics."""
+    from fastneg.commands import train as command
+    from fastneg.commands.tables import show_training
+
+    columns = _columns(user_column, item_column, weight_column, time_column, delimiter, header)
+    files = command.TrainFiles(
+        train,
+        valid,
+        test,
+        items=_table(items, item_id_column or item_column or "item", item_kind),
+        users=_table(users, user_id_column or user_column or "user", user_kind),
+        columns=columns,
+    )
+    result = command.train(
+        files, recipe_name=recipe, assignments=settings or (), seed=seed, refit=refit,
+        resume=resume, out=out, progress=False if quiet else None,
+    )  # fmt: skip
+    if not quiet:
+        show_training(result)
+
+
+@app.command()
+def mine(
+    queries: Annotated[Path, typer.Option(metavar="FILE", help=".npy, Parquet, trained folder.")],
+    items: Annotated[Path, typer.Option(metavar="FILE", help=".npy, Parquet, trained folder.")],
+    out: OutFile,
+    positives: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Pairs that are never mined.")
+    ] = None,
+    window: Annotated[
+        tuple[int, int], typer.Option(metavar="FIRST LAST", help="Ranks, both included.")
+    ] = (101, 500),
+    num_negatives: Annotated[int, typer.Option(help="Draws for each query.")] = 10,
+    metric: Annotated[str, typer.Option(help="ip or cosine.")] = "ip",
+    strategy: Annotated[str, typer.Option(help="uniform, top or softmax.")] = "uniform",
+    temperature: Annotated[float, typer.Option(help="Of softmax.")] = 1.0,
+    min_score: Annotated[float | None, typer.Option(help="Lowest score drawn.")] = None,
+    max_score: Annotated[float | None, typer.Option(help="Highest score drawn.")] = None,
+    absolute_margin: Annotated[
+        float | None, typer.Option(help="Below the lowest positive's score, at least this.")
+    ] = None,
+    relative_margin: Annotated[
+        float | None, typer.Option(help="Likewise, times that score's size.")
+    ] = None,
+    max_per_item: Annotated[
+        int | None, typer.Option(help="How often one item should be drawn in all, on average.")
+    ] = None,
+    search: Annotated[str, typer.Option(help="auto, exact, ivf or faiss:FACTORY.")] = "auto",
+    recall: Annotated[float, typer.Option(help="Asked of approximate search.")] = 0.95,
+    memory: Annotated[float, typer.Option(help="Working memory in GiB.")] = 1.0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    seed: Seed = 0,
+    query_id_column: Annotated[str | None, typer.Option(help="(default: id, if any)")] = None,
+    item_id_column: Annotated[str | None, typer.Option(help="(default: id, if any)")] = None,
+    query_vector_column: Annotated[str | None, typer.Option(help="(default: the list)")] = None,
+    item_vector_column: Annotated[str | None, typer.Option(help="(default: the list)")] = None,
+    query_group_column: Annotated[str | None, typer.Option(help="For --group-rule.")] = None,
+    item_group_column: Annotated[str | None, typer.Option(help="For --group-rule.")] = None,
+    group_rule: Annotated[str, typer.Option(help="same or other group as the query.")] = "same",
+    user_column: UserColumn = None,
+    item_column: ItemColumn = None,
+    weight_column: WeightColumn = None,
+    delimiter: Delimiter = None,
+    header: Header = None,
+    quiet: Quiet = False,
+) -> None:
+    """Mine hard negatives from a window of each query's ranks."""
+    from fastneg.commands import mine as command
+    from fastneg.commands.vectors import VectorColumns
+
+    options: dict[str, Any] = {
+        "window": window, "num_negatives": num_negatives, "metric": metric, "strategy": strategy,
+        "temperature": temperature, "min_score": min_score, "max_score": max_score,
+        "absolute_margin": absolute_margin, "relative_margin": relative_margin,
+        "max_per_item": max_per_item, "group_rule": group_rule, "search": search,
+        "recall": recall, "memory": command.bytes_of(memory), "device": device, "seed": seed,
+        "progress": not quiet,
+    }  # fmt: skip
+    mined, counts = command.mine(
+        queries,
+        items,
+        positives,
+        out=out,
+        query_columns=VectorColumns(query_vector_column, query_id_column, query_group_column),
+        item_columns=VectorColumns(item_vector_column, item_id_column, item_group_column),
+        columns=_columns(user_column, item_column, weight_column, None, delimiter, header),
+        options=options,
+    )
+    if not quiet:
+        typer.echo(mined.report)
+        for name, count in counts.items():
+            typer.echo(f"{name.replace('_', ' ')}: {count:,}")
+
+
+@app.command()
+def evaluate(
+    train: Annotated[Path, typer.Option(metavar="FILE", help="What the model was trained on.")],
+    test: Annotated[Path, typer.Option(metavar="FILE", help="What is to be found.")],
+    model: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="What `fastneg train` wrote.")
+    ] = None,
+    valid: Annotated[Path | None, typer.Option(metavar="FILE", help="Masked as well.")] = None,
+    user_vectors: Annotated[Path | None, typer.Option(metavar="FILE", help="Without DIR.")] = None,
+    item_vectors: Annotated[Path | None, typer.Option(metavar="FILE", help="Without DIR.")] = None,
+    k: Annotated[list[int] | None, typer.Option("-k", "--k", help="(default: 20)")] = None,
+    bands: Annotated[int, typer.Option(help="Bands of item popularity.")] = 4,
+    cold_users: Annotated[
+        bool | None, typer.Option(help="Count users without training rows. (default: the model's)")
+    ] = None,
+    sampled: Annotated[
+        bool, typer.Option("--sampled", help="Also rank among sampled items (it misleads).")
+    ] = False,
+    candidates: Annotated[int, typer.Option(help="Of --sampled, for each test item.")] = 99,
+    seed: Annotated[int, typer.Option(help="Of --sampled.")] = 0,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Written as JSON.")] = None,
+    user_column: UserColumn = None,
+    item_column: ItemColumn = None,
+    weight_column: WeightColumn = None,
+    delimiter: Delimiter = None,
+    header: Header = None,
+    quiet: Quiet = False,
+) -> None:
+    """Rank the whole catalog with a trained model's vectors, or any vectors."""
+    from fastneg.commands import evaluate as command
+    from fastneg.commands.tables import show_evaluation
+
+    result = command.evaluate(
+        model, train=train, test=test, valid=valid, user_vectors=user_vectors,
+        item_vectors=item_vectors, k=k or (20,), bands=bands, cold_users=cold_users, out=out,
+        columns=_columns(user_column, item_column, weight_column, None, delimiter, header),
+        sampling=command.Sampling(candidates, seed=seed) if sampled else None,
+    )  # fmt: skip
+    if not quiet:
+        show_evaluation(result)
+
+
+@app.command()
+def sample(
+    interactions: Annotated[Path, typer.Option(metavar="FILE", help="Training interactions.")],
+    out: OutFile,
+    sampler: Annotated[str, typer.Option(help="uniform or popularity.")] = "uniform",
+    exponent: Annotated[float, typer.Option(help="Of popularity.")] = 0.75,
+    smoothing: Annotated[float, typer.Option(help="Added to each item's users.")] = 0.0,
+    num_negatives: Annotated[int, typer.Option(help="Draws for each row.")] = 10,
+    users: Annotated[
+        str, typer.Option(metavar="all|positives|FILE", help="Rows to draw for.")
+    ] = "all",
+    replacement: Annotated[bool, typer.Option(help="Whether an item may come twice.")] = True,
+    log_q: Annotated[bool, typer.Option(help="Whether to write log-probabilities.")] = True,
+    seed: Seed = 0,
+    epoch: Annotated[int, typer.Option(help="Another epoch, other draws.")] = 0,
+    exhausted: Annotated[
+        str, typer.Option(help="drop or raise: users for whom nothing is left.")
+    ] = "drop",
+    items: ItemsTable = None,
+    user_column: UserColumn = None,
+    item_column: ItemColumn = None,
+    weight_column: WeightColumn = None,
+    item_id_column: ItemIdColumn = None,
+    delimiter: Delimiter = None,
+    header: Header = None,
+    quiet: Quiet = False,
+) -> None:
+    """Draw negatives that are nobody's positives, with their log-probabilities."""
+    from fastneg.commands import sample as command
+
+    drawn = command.sample(
+        interactions,
+        out=out,
+        drawing=command.Drawing(
+            sampler, exponent, smoothing, num_negatives, replacement, log_q, seed, epoch, exhausted
+        ),
+        users=users,
+        columns=_columns(user_column, item_column, weight_column, None, delimiter, header),
+        items=_table(items, item_id_column or item_column or "item"),
+        progress=False if quiet else None,
+    )
+    if drawn.dropped_rows:
+        _say(f"warning: {drawn.dropped_rows:,} rows of {drawn.dropped_users:,} users are left out: "
+             "too few items are left to draw for them")  # fmt: skip
+    if not quiet:
+        typer.echo(f"{drawn.draws:,} draws for {drawn.rows:,} rows written to {out}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Results and models.")] = None,
+    dataset: Annotated[str, typer.Option(help="movielens, tafeng or generated.")] = "movielens",
+    data: Annotated[Path | None, typer.Option(metavar="FILE", help="Your own.")] = None,
+    seeds: Annotated[int, typer.Option(help="Runs of each kind.")] = 3,
+    user_column: UserColumn = None,
+    item_column: ItemColumn = None,
+    weight_column: WeightColumn = None,
+    time_column: TimeColumn = None,
+) -> None:
+    """Compare kinds of negatives on real interactions, in one table."""
+    from fastneg.demo import run_demo
+
+    columns = _columns(user_column, item_column, weight_column, time_column, None, None)
+    run_demo(out=out, dataset=dataset, data=data, seeds=seeds, columns=columns.arguments())
+
+
+@app.command()
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Versions, cores, BLAS kernels, caches, FAISS, GPU: what a bug report needs."""
+    from fastneg.doctor import examine, show
+
+    facts = examine()
+    if json:
+        from json import dumps
+
+        typer.echo(dumps(facts, indent=2))
+        return
+    from rich.console import Console
+
+    show(facts, Console())
+
+
+@recipes_app.callback(invoke_without_command=True)
+def _recipes(context: typer.Context) -> None:
+    """The named set-ups that `fastneg train` knows."""
+    if context.invoked_subcommand is None:
+        from fastneg.commands.tables import show_recipes
+
+        show_recipes()
+
+
+@recipes_app.command("show")
+def _show_recipe(name: str) -> None:
+    """All settings of one recipe as TOML; `fastneg train --set` changes them."""
+    from fastneg.commands.tables import recipe_as_toml
+
+    typer.echo(recipe_as_toml(name), nl=False)
+
+
+def _columns(*names: str | None) -> ColumnNames:
+    from fastneg.commands.files import ColumnNames
+
+    return ColumnNames(*names)
+
+
+def _table(
+    path: Path | None, id_column: str, kinds: Sequence[str] | None = None
+) -> TableOfIds | None:
+    from fastneg.commands.files import TableOfIds
+
+    return None if path is None else TableOfIds(path, id_column, tuple(kinds or ()))
+
+
+def _say(text: str) -> None:
+    """One line on stderr, whatever the text has in it."""
+    typer.echo(" ".join(text.split()), err=True)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code: 2 after bad input, with one line on stderr."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
+        try:
+            code = app(args=arguments, prog_name="fastneg", standalone_mode=False)
+        except (KeyboardInterrupt, typer.Abort):
+            code = INTERRUPTED
+        except (FastnegError, OSError) as error:
+            _say(f"error: {error}")
+            return BAD_INPUT
+        except MemoryError as error:
+            _say(f"error: out of memory {error}".rstrip())
+            return BAD_INPUT
+        except Exception as error:
+            if not hasattr(error, "format_message"):
+                raise  # a bug, and its traceback is what a report needs
+            return _usage(error)
+    if code == INTERRUPTED:
+        _say("interrupted")
+    return code if isinstance(code, int) else 0
+
+
+def _usage(error: Any) -> int:
+    """An error of typer's: flags that are unknown, missing or not of their type."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return 0  # the help has been printed
+    context = getattr(error, "ctx", None)
+    where = "" if context is None else f" (see {context.command_path} --help)"
+    _say(f"error: {error.format_message().rstrip('.')}{where}")
+    return BAD_INPUT
+
+
+def main() -> NoReturn:
+    """The entry point ``fastneg``."""
+    sys.exit(run())

@@ -1,0 +1,59 @@
+"""Flags that several commands share; light, since the command line imports it at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_COLUMNS, _TABLES = "Columns of interactions", "Tables of users and items"
+UserColumn = Annotated[
+    str | None, typer.Option(help="Column of user ids. (default: user)", rich_help_panel=_COLUMNS)
+]
+ItemColumn = Annotated[
+    str | None, typer.Option(help="Column of item ids. (default: item)", rich_help_panel=_COLUMNS)
+]
+WeightColumn = Annotated[
+    str | None,
+    typer.Option(help="Column of weights; above 0 is a positive.", rich_help_panel=_COLUMNS),
+]
+TimeColumn = Annotated[
+    str | None, typer.Option(help="Column of numbers or dates.", rich_help_panel=_COLUMNS)
+]
+Delimiter = Annotated[
+    str | None, typer.Option(help="Of text files, as in ',' or tab.", rich_help_panel=_COLUMNS)
+]
+Header = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B,...", help="Columns of a text file without header.", rich_help_panel=_COLUMNS
+    ),
+]
+FeatureKinds = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="COLUMN=KIND",
+        help="A column is categorical, multi, numeric or ignore; repeatable.",
+        rich_help_panel=_TABLES,
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no tables.")]
+Seed = Annotated[int, typer.Option(help="Decides every draw.")]
+OutFile = Annotated[Path, typer.Option(metavar="FILE.parquet", help="What is written.")]
+ItemsTable = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Table of items, keyed by id.", rich_help_panel=_TABLES),
+]
+ItemIdColumn = Annotated[
+    str | None,
+    typer.Option(help="Key of --items. (default: the item column)", rich_help_panel=_TABLES),
+]
+UsersTable = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Table of users, keyed by id.", rich_help_panel=_TABLES),
+]
+UserIdColumn = Annotated[
+    str | None,
+    typer.Option(help="Key of --users. (default: the user column)", rich_help_panel=_TABLES),
+]

@@ -1,0 +1,161 @@
+"""``fastneg mine``: vectors in, hard negatives out, as Parquet with one row a query."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from fastneg.checks import IntArray, as_number
+from fastneg.columns import plain_column
+from fastneg.commands import files, vectors
+from fastneg.commands.files import ColumnNames, holds_codes, prepare_file, read_first
+from fastneg.commands.vectors import VectorColumns, Vectors, listed, read_vectors, same_width
+from fastneg.errors import FastnegError
+from fastneg.interactions import Interactions
+from fastneg.mining.miner import MinedNegatives, mine_hard_negatives
+from fastneg.training.checkpoints import replacing
+from fastneg.vocabulary import Vocabulary
+
+
+def mine(
+    queries: Path,
+    items: Path,
+    positives: Path | None,
+    *,
+    out: Path,
+    query_columns: VectorColumns = vectors.BY_DEFAULT,
+    item_columns: VectorColumns = vectors.BY_DEFAULT,
+    columns: ColumnNames = files.BY_DEFAULT,
+    options: Mapping[str, Any],
+) -> tuple[MinedNegatives, dict[str, int]]:
+    """Mine for every query and write ``out``.
+
+    ``out`` has a row a query: ``query`` (its id), ``items`` (ids), ``scores``, ``ranks`` (lists,
+    shorter where the window did not have enough), and the report as JSON in its schema.
+
+    Args:
+        queries, items: see ``read_vectors``.
+        positives: interactions by ids, or by row numbers where the vectors have no ids.
+        options: arguments of ``mine_hard_negatives``.
+
+    Returns:
+        What was mined, in row numbers, and counts of the positives that could not be placed.
+
+    Raises:
+        FastnegError: files, ids or options that do not fit; a folder that cannot be written.
+    """
+    prepare_file(out)
+    asked, catalog = (
+        read_vectors(queries, query_columns, side="user"),
+        read_vectors(items, item_columns, side="item"),
+    )
+    same_width(asked, catalog)
+    arguments = dict(options)
+    counts: dict[str, int] = {}
+    if positives is not None:
+        known, users, counts = _positives(positives, columns, asked, catalog)
+        arguments |= {"positives": known, "query_users": users}
+    if asked.groups is not None or catalog.groups is not None:
+        arguments |= _groups(asked, catalog)
+    mined = mine_hard_negatives(asked.matrix, catalog.matrix, **arguments)
+    report = {**mined.report.to_dict(), **counts}
+    _write(out, mined, pa.array(asked.all_ids()), pa.array(catalog.all_ids()), report)
+    return mined, counts
+
+
+def bytes_of(gib: float) -> int:
+    """Whole bytes of GiB.
+
+    Raises:
+        FastnegError: not a finite number above 0.
+    """
+    number = as_number(gib, call="mine", name="memory")
+    if number <= 0:
+        raise FastnegError(f"memory = {gib} GiB is not above 0")
+    return int(number * 2**30)
+
+
+def _positives(
+    path: Path, columns: ColumnNames, queries: Vectors, items: Vectors
+) -> tuple[Interactions, IntArray, dict[str, int]]:
+    """Positives in the catalog's row numbers, each query's user among them, what was left out."""
+    read = read_first(path, columns)
+    if holds_codes(path) and not (queries.counts_rows() and items.counts_rows()):
+        raise FastnegError(
+            f"{path} holds codes (row and column numbers), and the vectors of {queries.path} and "
+            f"{items.path} have ids; give the positives with ids"
+        )
+    of_query, of_item = (
+        Vocabulary.build([], one.all_ids(), call="mine", name="ids", table_name=str(one.path))[0]
+        for one in (queries, items)
+    )
+    rows = read.positive_rows
+    users = of_query.encode(
+        read.decode_users(read.row_users[rows]), call="mine", name=f"{path}: users"
+    )
+    codes = of_item.encode(
+        read.decode_items(read.row_items[rows]), call="mine", name=f"{path}: items"
+    )
+    placed = (users >= 0) & (codes >= 0)
+    if not placed.any():
+        raise FastnegError(
+            f"{path} has no pair of a query of {queries.path} ({queries.sample_of_ids()}) and an "
+            f"item of {items.path} ({items.sample_of_ids()}): its users are "
+            f"{listed(read.user_ids)}, its items {listed(read.item_ids)}; give the ids that the "
+            "vectors have (row numbers, where they have none)"
+        )
+    counts = {
+        "positives_of_unknown_queries": int((users < 0).sum()),
+        "positives_of_unknown_items": int(((users >= 0) & (codes < 0)).sum()),
+    }
+    known = Interactions.from_codes(
+        users[placed], codes[placed], num_users=len(of_query), num_items=len(of_item)
+    )
+    return known, np.arange(len(of_query), dtype=np.int64), counts
+
+
+def _groups(queries: Vectors, items: Vectors) -> dict[str, IntArray | None]:
+    """Group codes that queries and items share; -1 where there is no group."""
+    columns = [
+        None if one is None else plain_column(one).cast(pa.large_string())
+        for one in (queries.groups, items.groups)
+    ]
+    given = [one for one in columns if one is not None]
+    names = pa.chunked_array([c for one in given for c in pa.chunked_array(one).chunks]).unique()
+    names = names.drop_null()
+    codes = [
+        None
+        if one is None
+        else np.asarray(pc.index_in(one, value_set=names).fill_null(-1).to_numpy(), np.int64)
+        for one in columns
+    ]
+    return {"query_groups": codes[0], "item_groups": codes[1]}
+
+
+def _write(
+    out: Path, mined: MinedNegatives, query_ids: Any, item_ids: Any, report: dict[str, Any]
+) -> None:
+    found = mined.items >= 0
+    offsets = np.concatenate([[0], np.cumsum(found.sum(axis=1))])
+    offsets = pa.array(offsets, pa.int64())
+
+    def lists(values: Any) -> Any:
+        return pa.LargeListArray.from_arrays(offsets, values)
+
+    table = pa.table(
+        {
+            "query": query_ids,
+            "items": lists(item_ids.take(pa.array(mined.items[found]))),
+            "scores": lists(pa.array(mined.scores[found], pa.float32())),
+            "ranks": lists(pa.array(mined.ranks[found], pa.int32())),
+        },
+    ).replace_schema_metadata({"fastneg": json.dumps(report)})
+    with replacing(out) as temporary:
+        pq.write_table(table, temporary)

@@ -1,0 +1,127 @@
+"""``fastneg train``: files in, a folder with a trained model and its metrics out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastneg.commands import files as files_of
+from fastneg.commands.files import (
+    ColumnNames,
+    TableOfIds,
+    read_first,
+    read_into,
+    united,
+)
+from fastneg.errors import FastnegError
+from fastneg.interactions import Interactions
+from fastneg.recipes import TrainResult, recipe, train_recipe
+from fastneg.tables import existing_file
+from fastneg.training.outputs import prepare_folder
+from fastneg.training.protocol import select_test
+from fastneg.training.settings import parse_overrides
+
+
+@dataclass(frozen=True)
+class TrainFiles:
+    """What is read: interactions, and tables of items and users with features."""
+
+    train: Path
+    valid: Path | None = None
+    test: Path | None = None
+    items: TableOfIds | None = None
+    users: TableOfIds | None = None
+    columns: ColumnNames = files_of.BY_DEFAULT
+
+    def check(self) -> None:
+        """Raise on a file that is missing or empty, before any is read.
+
+        Raises:
+            FileFormatError: naming the file.
+        """
+        tables = [table.path for table in (self.items, self.users) if table is not None]
+        for path in (self.train, self.valid, self.test, *tables):
+            if path is not None:
+                existing_file(path, call="read")
+
+
+def train(
+    files: TrainFiles,
+    *,
+    recipe_name: str,
+    assignments: Sequence[str] = (),
+    seed: int | None = None,
+    refit: bool = False,
+    resume: bool = False,
+    out: Path,
+    progress: bool | None = None,
+) -> TrainResult:
+    """Train a recipe on files and write ``out``; see ``training.outputs`` for what is written.
+
+    The vocabulary is the item table's and the training file's ids; with ``refit`` the validation
+    file's too, since the final model is trained on it. Other ids of the validation and test files
+    are unknown: items are misses, users are left out, and both are counted in ``metrics.json``.
+
+    Raises:
+        FastnegError: bad settings, files, ids; a folder that cannot be written.
+        CheckpointError: ``resume`` with other data or settings.
+    """
+    chosen = recipe(recipe_name)
+    overrides = parse_overrides(assignments)
+    if seed is not None:
+        overrides["seed"] = seed
+    chosen.settings(overrides)
+    files.check()
+    prepare_folder(out)
+    seen, validation, test = _read(files, refit=refit)
+    user_features = None if files.users is None else files.users.features(seen.user_ids)
+    item_features = None if files.items is None else files.items.features(seen.item_ids)
+    for other, masked in ((validation, None), (test, validation)):
+        if other is not None:
+            _require_something_to_find(seen, masked, other, cold=user_features is not None)
+    return train_recipe(
+        seen,
+        validation,
+        test,
+        recipe=chosen,
+        settings=overrides,
+        user_features=user_features,
+        item_features=item_features,
+        refit=refit,
+        resume=resume,
+        out=out,
+        progress=progress,
+    )
+
+
+def _read(
+    files: TrainFiles, *, refit: bool
+) -> tuple[Interactions, Interactions | None, Interactions | None]:
+    """Train, validation and test in one vocabulary."""
+    seen = read_first(
+        files.train,
+        files.columns,
+        user_ids=None if files.users is None else files.users.ids(),
+        item_ids=None if files.items is None else files.items.ids(),
+    )
+    if seen.num_positives == 0:
+        raise FastnegError(f"{files.train} has no positive (a row with weight above 0)")
+    validation = test = None
+    if files.valid is not None:
+        validation = read_into(files.valid, files.columns, seen, files.train, with_time=True)
+        if refit:
+            seen = united(seen, validation)
+    if files.test is not None:
+        test = read_into(files.test, files.columns, seen, files.train, with_time=False)
+    return seen, validation, test
+
+
+def _require_something_to_find(
+    seen: Interactions, masked: Interactions | None, other: Interactions, *, cold: bool
+) -> None:
+    """Raise before the training what the evaluation after it would raise."""
+    select_test(
+        "train", seen, masked, other, num_users=seen.num_users, num_items=seen.num_items,
+        scores_cold_users=cold,
+    )  # fmt: skip

@@ -1,0 +1,204 @@
+"""Vectors and their ids from files: .npy, Parquet with a column of lists, a trained folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from fastneg.checks import AnyArray, Float32Array, as_matrix
+from fastneg.columns import normalise_ids, to_numpy_column
+from fastneg.errors import FastnegError, FileFormatError
+from fastneg.tables import PARQUET, existing_file, one_line, read_columns, suffix_of
+
+_CALL = "read vectors"
+_SIDES = {"user_vectors.npy": "users.parquet", "item_vectors.npy": "items.parquet"}
+
+
+@dataclass(frozen=True)
+class VectorColumns:
+    """The columns of a Parquet file of vectors; None is the default.
+
+    Attributes:
+        vector: the column of lists; by default the only one there is.
+        id: the key; by default ``id`` where there is one, else row numbers.
+        group: categories for the group rule; by default there are none.
+    """
+
+    vector: str | None = None
+    id: str | None = None
+    group: str | None = None
+
+
+BY_DEFAULT = VectorColumns()
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Vectors and whose they are.
+
+    Attributes:
+        path: the file.
+        matrix: float32 [n, D], finite.
+        ids: [n], int64 or Python strings; None where row numbers are the ids.
+        groups: [n] Arrow column, or None.
+    """
+
+    path: Path
+    matrix: Float32Array
+    ids: AnyArray | None = None
+    groups: Any = None
+
+    def all_ids(self) -> AnyArray:
+        """[n] the ids, row numbers where there are none."""
+        return np.arange(len(self.matrix), dtype=np.int64) if self.ids is None else self.ids
+
+    def counts_rows(self) -> bool:
+        """Whether the ids are the row numbers."""
+        return self.ids is None or np.array_equal(self.ids, np.arange(len(self.ids)))
+
+    def sample_of_ids(self) -> str:
+        """A few ids, for errors."""
+        if self.ids is None:
+            return f"rows 0..{len(self.matrix) - 1}"
+        return listed(self.ids)
+
+
+def listed(ids: Any, most: int = 2) -> str:
+    """The first ids, for errors."""
+    return ", ".join(repr(one) for one in ids[:most].tolist()) + (", ..." * (len(ids) > most))
+
+
+def read_vectors(path: Path, columns: VectorColumns = BY_DEFAULT, *, side: str) -> Vectors:
+    """Vectors of users or items.
+
+    Args:
+        path: an .npy of shape [n, D]; a Parquet file with a column of lists; a folder that
+            ``fastneg train`` wrote. Beside ``user_vectors.npy`` and ``item_vectors.npy`` of such
+            a folder lie their ids, which are read too.
+        columns: of a Parquet file.
+        side: "user" or "item": which vectors of a folder.
+
+    Raises:
+        FileFormatError: no such file, an empty or damaged one.
+        FastnegError: no such column, vectors of several widths, numbers that are not finite.
+    """
+    if path.is_dir():
+        path = path / f"{side}_vectors.npy"
+    existing_file(path, call=_CALL)
+    if suffix_of(path) in PARQUET:
+        return _read_parquet(path, columns)
+    for name, flag in (("id", columns.id), ("vector", columns.vector), ("group", columns.group)):
+        if flag is not None:
+            raise FastnegError(
+                f"{path} has no columns, and {flag!r} is named as its {name} column; name columns "
+                "of Parquet files only"
+            )
+    if path.suffix != ".npy":
+        raise FileFormatError(
+            f"{path} has the suffix {path.suffix!r}; vectors come as .npy, as Parquet with a "
+            "column of lists, or as a folder that `fastneg train` wrote"
+        )
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise FileFormatError(f"{path} is not a readable .npy: {one_line(error)}") from error
+    matrix = as_matrix(array, call=_CALL, name=str(path))
+    if len(matrix) == 0:
+        raise FileFormatError(f"{path} holds no vectors (shape {matrix.shape})")
+    beside = path.parent / _SIDES.get(path.name, ".")
+    ids = read_id_map(beside) if beside.is_file() else None
+    if ids is not None and len(ids) != len(matrix):
+        raise FileFormatError(f"{path} has {len(matrix)} vectors, {beside} {len(ids)} ids")
+    return Vectors(path, matrix, ids)
+
+
+def read_id_map(path: Path) -> AnyArray:
+    """The ids of ``users.parquet`` or ``items.parquet``, in the order of their codes.
+
+    Raises:
+        FileFormatError: not such a file, or one whose codes are not 0..n-1 in order.
+    """
+    table = read_columns(path, ["code", "id"], call=_CALL).data
+    codes = to_numpy_column(table["code"])
+    if not np.array_equal(codes, np.arange(len(codes))):
+        raise FileFormatError(f"{path} is not a map of ids: its codes are not 0..{len(codes) - 1}")
+    return to_numpy_column(table["id"])
+
+
+def _read_parquet(path: Path, columns: VectorColumns) -> Vectors:
+    try:
+        schema = pq.read_schema(path)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise FileFormatError(f"{path} cannot be read: {one_line(error)}") from error
+    vector = columns.vector or _only_list_column(path, schema)
+    key = columns.id or ("id" if "id" in schema.names else None)
+    wanted = [vector, *(name for name in (key, columns.group) if name is not None)]
+    data = read_columns(path, wanted, call=_CALL).data
+    matrix = _matrix_of(path, vector, data[vector])
+    ids = None
+    if key is not None:
+        ids = _ids_of(path, key, data[key])
+    return Vectors(path, matrix, ids, None if columns.group is None else data[columns.group])
+
+
+def _is_list(kind: Any) -> bool:
+    return bool(
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
+
+
+def _only_list_column(path: Path, schema: Any) -> str:
+    lists = [field.name for field in schema if _is_list(field.type)]
+    if len(lists) != 1:
+        found = ", ".join(f"{field.name} ({field.type})" for field in schema)
+        raise FastnegError(
+            f"{path} has {len(lists)} columns of lists; name the one with the vectors (its columns "
+            f"are {found})"
+        )
+    return str(lists[0])
+
+
+def _matrix_of(path: Path, name: str, column: Any) -> Float32Array:
+    """float32 [n, D] of a column of lists that all have one length."""
+    label = f"{path}: {name}"
+    if not _is_list(column.type):
+        raise FastnegError(f"{label} is of type {column.type}; give a column of lists of numbers")
+    if column.null_count:
+        row = int(np.flatnonzero(to_numpy_column(column.is_null()))[0])
+        raise FastnegError(f"{label}[{row}] is null ({column.null_count} of {len(column)} are)")
+    lengths = to_numpy_column(pc.list_value_length(column))
+    if (lengths != lengths[0]).any():
+        row = int(np.flatnonzero(lengths != lengths[0])[0])
+        raise FastnegError(
+            f"{label}[{row}] has width {int(lengths[row])}, {label}[0] {int(lengths[0])}; all "
+            "vectors need one width"
+        )
+    values = pc.list_flatten(column)
+    kind = values.type
+    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+        raise FastnegError(f"{label} holds {kind}; give a column of lists of numbers")
+    if values.null_count:
+        raise FastnegError(f"{label} has {values.null_count} nulls inside its vectors")
+    flat = to_numpy_column(values)
+    return as_matrix(flat.reshape(len(column), int(lengths[0])), call=_CALL, name=label)
+
+
+def _ids_of(path: Path, name: str, column: Any) -> AnyArray:
+    ids = normalise_ids(column, call=_CALL, name=f"{path}: {name}")
+    return ids if isinstance(ids, np.ndarray) else np.asarray(ids.to_numpy(zero_copy_only=False))
+
+
+def same_width(first: Vectors, second: Vectors) -> None:
+    """Raise unless both have vectors of one width."""
+    widths = first.matrix.shape[1], second.matrix.shape[1]
+    if widths[0] != widths[1]:
+        raise FastnegError(
+            f"{first.path} has vectors of width {widths[0]}, {second.path} of width {widths[1]}; "
+            "both come from one model"
+        )
