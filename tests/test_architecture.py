@@ -17,7 +17,7 @@ PACKAGE = Path(fastneg.__file__).parent
 LEVELS = [
     ["__main__"],
     ["cli"],
-    ["demo", "doctor"],
+    ["demo", "doctor", "commands"],
     ["recipes"],
     ["training"],
     ["mining"],
