@@ -16,7 +16,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
@@ -88,7 +88,7 @@ class _Locator(_CacheLocator):  # type: ignore[misc, unused-ignore]
 
 
 class _CacheImpl(CompileResultCacheImpl):  # type: ignore[misc, unused-ignore]
-    _locator_classes: ClassVar[list[type[_CacheLocator]]] = [_Locator]
+    _locator_classes = [_Locator]  # noqa: RUF012  (Numba's own attribute)
 
 
 class _KernelCache(FunctionCache):  # type: ignore[misc, unused-ignore]
