@@ -35,7 +35,7 @@ _S32 = np.uint64(32)
 def exact_score(queries: Floats, row: int, items: Floats, item: int) -> np.float32:
     """The inner product, summed in float64 in a fixed order, rounded once; never -0.0."""
     score = np.float32(inner_product(queries[row], items[item]))
-    return score + np.float32(0.0)  # type: ignore[no-any-return, unused-ignore]
+    return score + np.float32(0.0)
 
 
 @helper
@@ -61,7 +61,8 @@ def kth_largest(values: Floats, count: int, k: int) -> np.float32:
             low = i
         else:
             break
-    return values[target]
+    edge: np.float32 = values[target]
+    return edge
 
 
 @helper

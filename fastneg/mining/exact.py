@@ -15,12 +15,13 @@ Equivalent slow code for one query::
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from fastneg.checks import Float32Array, FloatArray, fail
+from fastneg.checks import Float32Array, FloatArray, fail, frozen
 from fastneg.kernels.selection import admit_tile, write_window
 from fastneg.mining.search import (
     SMALLEST_CHUNK,
@@ -29,7 +30,7 @@ from fastneg.mining.search import (
     empty_window,
     norms,
 )
-from fastneg.threads import run_chunks
+from fastneg.threads import get_num_threads, run_chunks
 
 _TILE_ITEMS = 4_096
 _SMALLEST_TILE = 256
@@ -58,17 +59,18 @@ def plan_blocks(
 ) -> Blocks:
     """Block sizes for ``memory`` bytes: tiles shrink last, since products like them wide.
 
-    Counted: the products, the buffers with their sort keys, the window, the tile's copy.
+    Counted: the products, the buffers, each thread's sort keys, the window, the tile's copy.
 
     Raises:
         FastnegError: not even one query fits; the message says how much would.
     """
     capacity = min(_ROOM * depth + 256, num_items + 1)
     capacity = max(capacity, depth + 1)
+    scratch = get_num_threads() * capacity * 12
     entry = capacity * 8 + depth * 8 + width * 4 + 64
 
     def total(rows: int, items: int) -> int:
-        return rows * (entry + items * 4) + items * width * 4 + 16 * (capacity * 12)
+        return rows * (entry + items * 4) + items * width * 4 + scratch
 
     items = min(_TILE_ITEMS, num_items)
     smallest = min(_SMALLEST_TILE, num_items)
@@ -125,12 +127,14 @@ class ExactSearch:
     name = "exact"
 
     def __init__(self, items: Float32Array, blocks: Blocks, device: torch.device) -> None:
-        self.items = items
+        self.items = frozen(items)
         self.blocks = blocks
         self.block_rows = blocks.rows
         self._device = device
         self._longest = float(norms(items).max())
-        self._on_device = None if device.type == "cpu" else torch.tensor(items, device=device)
+        with warnings.catch_warnings():  # torch warns of read-only arrays; nothing is written to it
+            warnings.simplefilter("ignore")
+            self._vectors = torch.from_numpy(items).to(device)  # on the CPU, the same memory
         rows, width = blocks.rows, blocks.items
         self._products = np.empty(rows * width, np.float32)
         self._buffer_items = np.empty((rows, blocks.capacity), np.int32)
@@ -141,6 +145,7 @@ class ExactSearch:
     ) -> RankWindow:
         """See ``Search.find``; one call at a time (the buffers are its own)."""
         rows, depth = len(queries), window[1]
+        queries = frozen(queries)
         slack = product_slack(queries, self._longest)
         cursors = positives.starts.copy()
         bounds = np.full(rows, -np.inf, np.float32)
@@ -177,11 +182,9 @@ class ExactSearch:
         shape = (len(query_block), stop - first)
         products = self._products[: shape[0] * shape[1]].reshape(shape)
         into = torch.from_numpy(products)
-        if self._on_device is not None:
-            into.copy_(query_block @ self._on_device[first:stop].T)
-            return products
-        tile = self.items[first:stop]
-        if not tile.flags.writeable:  # torch warns about arrays that it could write to and must not
-            tile = tile.copy()
-        torch.mm(query_block, torch.from_numpy(tile).T, out=into)
+        tile = self._vectors[first:stop]
+        if self._device.type == "cpu":
+            torch.mm(query_block, tile.T, out=into)
+        else:
+            into.copy_(query_block @ tile.T)
         return products

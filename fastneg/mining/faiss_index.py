@@ -21,7 +21,7 @@ import torch  # noqa: F401  (its OpenMP before FAISS's: the other order has hung
 
 import faiss  # isort: skip
 
-from fastneg.checks import Float32Array, IntArray, fail
+from fastneg.checks import Float32Array, IntArray, fail, frozen
 from fastneg.kernels.selection import rank_found
 from fastneg.mining.search import SMALLEST_CHUNK, PositiveLists, RankWindow, Search, empty_window
 from fastneg.threads import get_num_threads, run_chunks
@@ -80,7 +80,7 @@ class FaissSearch:
         *, call: str,
     ) -> None:
         self.name = f"faiss:{factory}"
-        self.items = items
+        self.items = frozen(items)
         self._call = call
         per_query = 12 * min(len(items), depth + _room(most_positives)) + 8 * depth
         self.block_rows = int(max(1, min(4_096, memory // per_query)))
@@ -137,7 +137,7 @@ class FaissSearch:
         window: tuple[int, int], out: RankWindow,
     ) -> None:
         depth = min(len(self.items), window[1] + extra)
-        part, lists = np.ascontiguousarray(queries[rows]), positives.take(rows)
+        part, lists = frozen(queries[rows]), positives.take(rows)
         with _own_threads():
             _, found = self.index.search(part, depth)
         ranked = empty_window(len(rows), window)

@@ -117,7 +117,7 @@ def mine_hard_negatives(
             nprobe or efSearch calibrated where it has one.
         recall: the share of true window members that stand in the window found, asked of
             approximate search and measured on a sample of up to 512 queries; a warning where no
-            effort reaches it.
+            effort reaches it. An index that finds too few items leaves the row's end at -1.
         memory: bytes of working memory beyond inputs, results, normalised copies and a FAISS index.
         device: where exact search makes its products: "auto" (the GPU where there is one), "cpu",
             "cuda". Ranks and scores do not depend on it.

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import Float32Array, IntArray, as_codes, as_csr, fail
+from fastneg.checks import Float32Array, IntArray, as_codes, as_csr, fail, frozen
 from fastneg.errors import FastnegTypeError
 
 Codes = npt.NDArray[np.int32]
@@ -77,7 +77,7 @@ class Search(Protocol):
 def no_positives(num_queries: int) -> PositiveLists:
     """Lists for queries without any positive."""
     zeros = np.zeros(num_queries, np.int64)
-    return PositiveLists(zeros, zeros.copy(), np.empty(0, np.int64))
+    return PositiveLists(zeros, zeros.copy(), frozen(np.empty(0, np.int64)))
 
 
 def empty_window(rows: int, window: tuple[int, int]) -> RankWindow:
@@ -137,7 +137,7 @@ def _from_interactions(
         if interactions.num_users != num_queries:
             fail(call, f"there are {num_queries} queries and {interactions.num_users} users; give "
                        "query_users, the user code of each query (-1 for none)")
-        return PositiveLists(indptr[:-1].copy(), indptr[1:].copy(), items)
+        return PositiveLists(indptr[:-1].copy(), indptr[1:].copy(), frozen(items))
     users = as_codes(
         query_users, interactions.num_users, call=call, name="query_users", unknown=True
     )
@@ -145,7 +145,7 @@ def _from_interactions(
         fail(call, f"query_users has {users.size} codes and there are {num_queries} queries")
     known = users >= 0
     starts = np.where(known, indptr[users], 0)
-    return PositiveLists(starts, np.where(known, indptr[users + 1], 0), items)
+    return PositiveLists(starts, np.where(known, indptr[users + 1], 0), frozen(items))
 
 
 def _sorted_lists(indptr: IntArray, items: IntArray) -> PositiveLists:
@@ -153,13 +153,13 @@ def _sorted_lists(indptr: IntArray, items: IntArray) -> PositiveLists:
     rows = np.repeat(np.arange(indptr.size - 1), np.diff(indptr))
     same = rows[1:] == rows[:-1]
     if not (same & (items[1:] <= items[:-1])).any():
-        return PositiveLists(indptr[:-1].copy(), indptr[1:].copy(), items)
+        return PositiveLists(indptr[:-1].copy(), indptr[1:].copy(), frozen(items))
     order = np.lexsort((items, rows))
     rows, items = rows[order], items[order]
     keep = np.ones(items.size, np.bool_)
     keep[1:] = (rows[1:] != rows[:-1]) | (items[1:] != items[:-1])
     starts = np.concatenate(([0], np.cumsum(np.bincount(rows[keep], minlength=indptr.size - 1))))
-    return PositiveLists(starts[:-1].copy(), starts[1:].copy(), items[keep])
+    return PositiveLists(starts[:-1].copy(), starts[1:].copy(), frozen(items[keep]))
 
 
 def norms(vectors: Float32Array) -> npt.NDArray[np.float64]:

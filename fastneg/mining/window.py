@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import Float32Array, FloatArray, IntArray
+from fastneg.checks import Float32Array, FloatArray, IntArray, frozen
 from fastneg.kernels import window as kernels
 from fastneg.kernels.selection import lowest_positive
 from fastneg.mining.search import SMALLEST_CHUNK, PositiveLists, RankWindow
@@ -80,6 +80,7 @@ def margin_ceilings(
     keeps its direction where s_p is negative, which m * s_p would not.
     """
     lowest = np.full(len(queries), np.inf)
+    queries, items = frozen(queries), frozen(items)
     if not rules.has_margin:
         return lowest
 
@@ -107,11 +108,11 @@ def mark(
     rows = len(window.items)
     reasons = np.empty(window.items.shape, np.uint8)
     rule, none = kernels.NO_RULE, np.empty(0, np.int64)
-    query_groups, item_groups = np.zeros(rows, np.int64), none
+    query_groups, item_groups = np.zeros(rows, np.int64), frozen(none)
     if rules.query_groups is not None and rules.item_groups is not None:
         rule = kernels.SAME_GROUP if rules.group_rule == "same" else kernels.OTHER_GROUP
         query_groups = rules.query_groups[first_row : first_row + rows]
-        item_groups = rules.item_groups
+        item_groups = frozen(rules.item_groups)
     low = -np.inf if rules.min_score is None else rules.min_score
     high = np.inf if rules.max_score is None else rules.max_score
 

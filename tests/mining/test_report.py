@@ -1,0 +1,47 @@
+"""The report, the bar, an interrupt."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from fastneg.mining.exact import ExactSearch
+from fastneg.mining.miner import mine_hard_negatives
+from tests.mining.helpers import integers
+
+
+def test_the_report_prints_and_is_json():
+    rng = np.random.default_rng(0)
+    mined = mine_hard_negatives(
+        integers(rng, 6, 3), integers(rng, 90, 3), window=(1, 30), max_per_item=3, progress=False
+    )
+    values = json.loads(json.dumps(mined.report.to_dict()))
+    assert values["num_queries"] == 6
+    assert values["window"] == [1, 30]
+    assert values["search"] == "exact"
+    assert values["seconds"] > 0
+    text = str(mined.report)
+    assert "ranks 1 to 30" in text
+    assert "cap asked: 3" in text
+
+
+def test_a_bar_on_a_terminal_and_silence_elsewhere(capfd, monkeypatch):
+    rng = np.random.default_rng(0)
+    queries, items = integers(rng, 6, 3), integers(rng, 90, 3)
+    mine_hard_negatives(queries, items, window=(1, 30))
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    mine_hard_negatives(queries, items, window=(1, 30))
+    assert "mining" in capfd.readouterr().err
+
+
+def test_an_interrupt_passes_through(monkeypatch):
+    def interrupted(self, *_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ExactSearch, "find", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        mine_hard_negatives(np.ones((2, 2)), np.ones((9, 2)), window=(1, 5), num_negatives=1)
