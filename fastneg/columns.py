@@ -82,9 +82,8 @@ def plain_column(column: Any) -> Any:
         return column.cast(pa.large_string())
     if not pa.types.is_dictionary(column.type):
         return column
-    chunks = []
-    for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
-        chunks.append(plain_column(chunk.dictionary).take(chunk.indices))
+    parts = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    chunks = [plain_column(part.dictionary).take(part.indices) for part in parts]
     return pa.chunked_array(chunks, None if chunks else column.type.value_type)
 
 

@@ -34,20 +34,28 @@ class _Sorted(NamedTuple):
     rows: IntArray
 
 
-def _sort_pairs(majors: IntArray, minors: IntArray, sizes: tuple[int, int]) -> _Sorted:
-    """Rows by (major, minor, place): two stable counting sorts, the minor key first."""
+def _sort_pairs(
+    majors: IntArray, minors: IntArray, sizes: tuple[int, int], *, with_rows: bool
+) -> _Sorted:
+    """Rows by (major, minor, place): two stable counting sorts, the minor key first.
+
+    The numbers of the rows are carried along only ``with_rows``; else ``rows`` is empty.
+    """
     num_majors, num_minors = sizes
-    heads = np.empty(num_minors + 1, np.int64)
-    kernels.count_starts(minors, heads)
-    by_minor, rows = np.empty_like(majors), np.empty_like(majors)
-    kernels.scatter_rows(minors, majors, np.arange(majors.size), heads, by_minor, rows)
+    starts = np.empty(num_minors + 1, np.int64)
+    kernels.count_starts(minors, starts)
+    sorted_minors = np.repeat(np.arange(num_minors), np.diff(starts))
     indptr = np.empty(num_majors + 1, np.int64)
     kernels.count_starts(majors, indptr)
-    sorted_rows, sorted_minors = np.empty_like(majors), np.empty_like(majors)
-    kernels.scatter_rows(
-        by_minor, minors[rows], rows, indptr.copy(), sorted_minors, sorted_rows
-    )
-    return _Sorted(indptr, sorted_minors, sorted_rows)
+    by_minor, by_major = np.empty_like(majors), np.empty_like(majors)
+    if not with_rows:
+        kernels.scatter_values(minors, majors, starts, by_minor)
+        kernels.scatter_values(by_minor, sorted_minors, indptr.copy(), by_major)
+        return _Sorted(indptr, by_major, np.empty(0, np.int64))
+    rows, sorted_rows = np.empty_like(majors), np.empty_like(majors)
+    kernels.scatter_rows(minors, majors, np.arange(majors.size), starts, by_minor, rows)
+    kernels.scatter_rows(by_minor, sorted_minors, rows, indptr.copy(), by_major, sorted_rows)
+    return _Sorted(indptr, by_major, sorted_rows)
 
 
 def build_positives(
@@ -69,15 +77,13 @@ def build_positives(
         kernels.count_starts(users, indptr)
         own = np.ones(users.size, np.float32) if weights is None else weights
         return Positives(indptr, items, own, times)
-    order = _sort_pairs(users, items, (num_users, num_items))
-    group = np.empty(users.size, np.int64)
-    count = kernels.mark_groups(order.indptr, order.minors, group, indptr)
-    distinct = np.empty(count, np.int64)
-    kernels.first_of_groups(group, order.minors, distinct)
-    sums = np.empty(count, np.float32)
-    if weights is None:
-        kernels.count_groups(group, sums)
-    else:
+    with_rows = weights is not None or times is not None
+    order = _sort_pairs(users, items, (num_users, num_items), with_rows=with_rows)
+    pairs, counts = np.empty(users.size, np.int64), np.empty(users.size, np.float32)
+    group = np.empty(users.size if with_rows else 0, np.int64)
+    count = kernels.merge_equal(order.indptr, order.minors, pairs, counts, indptr, group)
+    distinct, sums = pairs[:count].copy(), counts[:count].copy()
+    if weights is not None:
         wide = np.empty(count, np.float64)
         kernels.sum_groups(group, order.rows, weights, wide)
         with np.errstate(over="ignore"):

@@ -82,6 +82,8 @@ def _from_compressed(
 
 def _read_npz(path: Path, call: str) -> SparseRows:
     try:
+        if not zipfile.is_zipfile(path):
+            raise zipfile.BadZipFile("it is not a zip file, or a truncated one")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         kind = arrays["format"].item()

@@ -51,28 +51,26 @@ def scatter_values(keys: Int64, values: Int64, heads: Int64, out_values: Int64) 
 
 
 @kernel
-def mark_groups(indptr: Int64, minors: Int64, group: Int64, distinct: Int64) -> int:
-    """Number the distinct pairs of sorted rows.
+def merge_equal(indptr: Int64, minors: Int64, distinct: Int64, counts: Float32,
+                distinct_indptr: Int64, group: Int64) -> int:
+    """Merge equal neighbours of sorted rows into distinct pairs; returns their number.
 
-    ``group`` [R]: the distinct pair of every sorted row; ``distinct`` [n + 1]: the indptr of the
-    distinct pairs. Returns their number.
+    ``distinct`` [R]: the minor code of each pair; ``counts`` [R]: its number of rows;
+    ``distinct_indptr`` [n + 1]; ``group`` [R]: the pair of every sorted row, or empty.
     """
-    count = 0
-    distinct[0] = 0
+    count = first = 0
+    distinct_indptr[0] = 0
     for major in range(indptr.size - 1):
         for i in range(indptr[major], indptr[major + 1]):
             if i == indptr[major] or minors[i] != minors[i - 1]:
+                distinct[count] = minors[i]
+                first = i
                 count += 1
-            group[i] = count - 1
-        distinct[major + 1] = count
+            counts[count - 1] = np.float32(i + 1 - first)
+            if group.size:
+                group[i] = count - 1
+        distinct_indptr[major + 1] = count
     return count
-
-
-@kernel
-def first_of_groups(group: Int64, minors: Int64, out: Int64) -> None:
-    """``out[g]``: the minor code of distinct pair g."""
-    for i in range(group.size):
-        out[group[i]] = minors[i]
 
 
 @kernel
@@ -81,14 +79,6 @@ def sum_groups(group: Int64, rows: Int64, weights: Float32, out: npt.NDArray[np.
     out[:] = 0.0
     for i in range(group.size):
         out[group[i]] += np.float64(weights[rows[i]])
-
-
-@kernel
-def count_groups(group: Int64, out: Float32) -> None:
-    """``out[g]``: the number of rows of a pair."""
-    out[:] = np.float32(0.0)
-    for i in range(group.size):
-        out[group[i]] += np.float32(1.0)
 
 
 @kernel

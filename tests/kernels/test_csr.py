@@ -28,9 +28,12 @@ def test_sorting_and_numbering_distinct_pairs(rows: list[tuple[int, int]]) -> No
 
     distinct = sorted(set(rows))
     by_pair = sorted(range(len(rows)), key=lambda row: rows[row])
-    group, distinct_indptr = np.empty(len(rows), np.int64), np.empty(6, np.int64)
-    count = csr.mark_groups(indptr, minors[by_pair], group, distinct_indptr)
-    assert count == len(distinct)
+    for size in (0, len(rows)):
+        group, distinct_indptr = np.empty(size, np.int64), np.empty(6, np.int64)
+        merged, counts = np.empty_like(minors), np.empty(len(rows), np.float32)
+        count = csr.merge_equal(indptr, minors[by_pair], merged, counts, distinct_indptr, group)
+        assert merged[:count].tolist() == [minor for _, minor in distinct]
+        assert counts[:count].tolist() == [rows.count(pair) for pair in distinct]
     assert group.tolist() == [distinct.index(rows[row]) for row in by_pair]
     assert distinct_indptr.tolist() == [sum(m < code for m, _ in distinct) for code in range(6)]
     assert csr.is_sorted_distinct(majors, minors) == (rows == distinct)
