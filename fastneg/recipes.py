@@ -204,7 +204,8 @@ def train_recipe(
         (folder / "metrics.jsonl").unlink(missing_ok=True)
     first = train_rounds(train, values, validation=validation, **common)
     result, seconds = first, first.seconds
-    seen, masked = train, validation
+    seen = train
+    masked: Interactions | None = validation
     if refit:
         kept = [one.fit.epoch for one in first.rounds[: first.best.number]]
         seen, masked = _together(train, validation), None

@@ -217,7 +217,7 @@ def test_own_recipes_and_given_validation(split):
 
 
 def test_bad_inputs(split, tmp_path):
-    train, test = split
+    train, _ = split
     other = Interactions.from_codes([0, 1], [0, 1])
     with pytest.raises(FastnegError, match="test has 2 users and 2 items, train has 200 and 150"):
         train_recipe(train, None, other, recipe="bpr")
@@ -225,7 +225,7 @@ def test_bad_inputs(split, tmp_path):
         train_recipe(other, recipe="bpr")
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(FastnegError, match="output folder .*file cannot be written"):
+    with pytest.raises(FastnegError, match=r"output folder .*file cannot be written"):
         train_recipe(train, recipe="bpr", out=blocked)
     with pytest.raises(FileFormatError, match="there is no such checkpoint"):
         load_model(tmp_path)

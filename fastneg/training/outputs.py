@@ -148,7 +148,7 @@ def load_model(folder: str | Path) -> TwoTower:
 def _write_features(path: Path, table: FeatureTable) -> None:
     arrays, facts = table.state()
     with replacing(path) as temporary, temporary.open("wb") as handle:
-        stored = {f"array/{name}": array for name, array in arrays.items()}
+        stored: dict[str, Any] = {f"array/{name}": array for name, array in arrays.items()}
         np.savez(handle, facts=np.array(json.dumps(facts)), **stored)
 
 

@@ -59,9 +59,14 @@ def test_damaged_and_foreign_files(tmp_path):
 def test_an_error_while_writing_keeps_the_old_file(tmp_path):
     path = tmp_path / "x.json"
     write_json(path, {"old": 1})
-    with pytest.raises(RuntimeError, match="in the middle"), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError("in the middle")
+
+    def stop_in_the_middle() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        stop_in_the_middle()
     assert path.read_text() == '{\n  "old": 1\n}\n'
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
 

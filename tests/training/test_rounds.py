@@ -151,7 +151,7 @@ def test_a_new_run_forgets_the_old_one(data, tmp_path):
     first = SETTINGS.replace(rounds=1, epochs=1)
     train_rounds(train, first, validation=validation, folder=tmp_path)
     other = first.replace(learning_rate=0.01)
-    with pytest.raises(CheckpointError, match="learning_rate = 0.02, not 0.01"):
+    with pytest.raises(CheckpointError, match=r"learning_rate = 0\.02, not 0\.01"):
         train_rounds(train, other, validation=validation, folder=tmp_path, resume=True)
     train_rounds(train, other, validation=validation, folder=tmp_path)
     train_rounds(train, other, validation=validation, folder=tmp_path, resume=True)
