@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -141,8 +142,12 @@ def _log_unmasked(
     """Log of n_u, with 1 for 0: such a row has no sum to correct."""
     if mask_BC is None:
         return like.new_full((), math.log(num_columns))
-    # as bytes: a sum of bools makes a matrix of int64 first
-    counts_B = num_columns - mask_BC.contiguous().view(torch.uint8).sum(1, dtype=torch.int32)
+    if mask_BC.device.type == "cpu":  # torch's sum makes a matrix of integers first
+        bits = np.packbits(mask_BC.numpy(), axis=1)
+        masked_B = torch.from_numpy(np.bitwise_count(bits).sum(1, dtype=np.int64))
+    else:
+        masked_B = mask_BC.sum(1)
+    counts_B = num_columns - masked_B
     if own_column:  # the diagonal is not among the columns counted, masked or not
         counts_B = counts_B + mask_BC.diagonal()
     return counts_B.clamp(min=1).to(like).log()
