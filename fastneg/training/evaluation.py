@@ -182,7 +182,10 @@ def as_vectors(call: str, name: str, vectors: Any) -> Tensor:
 def as_list_lengths(call: str, k: int | Sequence[int]) -> tuple[int, ...]:
     """One or several k as distinct ints, ascending."""
     given: Any = [k] if np.ndim(k) == 0 else k
-    ks = tuple(sorted({checks.as_integer(one, call=call, name="k", minimum=1) for one in given}))
+    lengths = (
+        checks.as_integer(one, call=call, name="k", minimum=1, maximum=1 << 24) for one in given
+    )
+    ks = tuple(sorted(set(lengths)))
     if not ks:
         checks.fail(call, "k is empty; give at least one list length")
     return ks

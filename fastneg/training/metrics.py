@@ -80,7 +80,7 @@ def popularity_bands(call: str, counts: IntArray, bands: int | Sequence[int] | N
         if edges.size and (edges[0] < 1 or (np.diff(edges) <= 0).any()):
             checks.fail(call, f"bands = {edges.tolist()} do not ascend from 1 or more")
         return np.concatenate([[min(lowest, 0)], edges])
-    number = checks.as_integer(bands, call=call, name="bands", minimum=1)
+    number = checks.as_integer(bands, call=call, name="bands", minimum=1, maximum=1 << 16)
     ordered = np.sort(counts)
     share = np.cumsum(ordered)
     quantiles = share[-1] * np.arange(1, number) / number

@@ -25,7 +25,7 @@ EXHAUSTED = ("drop", "raise")
 _CALL = "Settings"
 # name -> (least, most); a missing bound is None
 _INTEGERS: dict[str, tuple[int | None, int | None]] = {
-    "dim": (1, None),
+    "dim": (1, 1 << 20),
     "hidden_layers": (0, 16),
     "num_negatives": (1, None),
     "num_uniform": (0, None),
@@ -36,7 +36,7 @@ _INTEGERS: dict[str, tuple[int | None, int | None]] = {
     "epochs": (1, None),
     "patience": (0, None),
     "eval_every": (1, None),
-    "k": (1, None),
+    "k": (1, 1 << 24),
     "checkpoint_every": (0, None),
     "num_workers": (0, None),
     "seed": (None, None),
