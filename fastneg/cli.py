@@ -185,9 +185,11 @@ def mine(
         columns=_columns(user_column, item_column, weight_column, None, delimiter, header),
         options=options,
     )
+    if mined.report.empty_rows == mined.report.num_queries:
+        _say("warning: no query got a negative; is the window beyond the catalog?")
     if not quiet:
         typer.echo(mined.report)
-        for name, count in counts.items():
+        for name, count in counts.items() if any(counts.values()) else ():
             typer.echo(f"{name.replace('_', ' ')}: {count:,}")
 
 
@@ -350,7 +352,8 @@ def _table(
 
 def _say(text: str) -> None:
     """One line on stderr, whatever the text has in it."""
-    typer.echo(" ".join(text.split()), err=True)
+    line = " ".join(text.split())
+    typer.echo("".join(one if one.isprintable() else "?" for one in line), err=True)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -364,10 +367,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         except (FastnegError, OSError) as error:
             _say(f"error: {error}")
             return BAD_INPUT
-        except MemoryError as error:
-            _say(f"error: out of memory {error}".rstrip())
-            return BAD_INPUT
         except Exception as error:
+            if isinstance(error, MemoryError) or "allocate memory" in str(error).lower():
+                _say(f"error: not enough memory: {error}")
+                return BAD_INPUT
             if not hasattr(error, "format_message"):
                 raise  # a bug, and its traceback is what a report needs
             return _usage(error)

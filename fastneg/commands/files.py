@@ -45,7 +45,13 @@ class ColumnNames:
     header: str | None = None
 
     def arguments(self, *, with_time: bool = True) -> dict[str, Any]:
-        """The keywords of ``Interactions.read`` that are given."""
+        """The keywords of ``Interactions.read`` that are given.
+
+        Raises:
+            FastnegError: a delimiter of more than one character.
+        """
+        if self.delimiter is not None and len(_unescaped(self.delimiter) or "") != 1:
+            raise FastnegError(f"delimiter = {self.delimiter!r}; give one character, or tab")
         named = {
             "user_column": self.user,
             "item_column": self.item,

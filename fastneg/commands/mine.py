@@ -57,10 +57,13 @@ def mine(
         read_vectors(items, item_columns, side="item"),
     )
     same_width(asked, catalog)
+    of_item, _ = Vocabulary.build(
+        [], catalog.all_ids(), call="mine", name="ids", table_name=f"{catalog.path}: ids"
+    )
     arguments = dict(options)
     counts: dict[str, int] = {}
     if positives is not None:
-        known, users, counts = _positives(positives, columns, asked, catalog)
+        known, users, counts = _positives(positives, columns, asked, catalog, of_item)
         arguments |= {"positives": known, "query_users": users}
     if asked.groups is not None or catalog.groups is not None:
         arguments |= _groups(asked, catalog)
@@ -83,7 +86,7 @@ def bytes_of(gib: float) -> int:
 
 
 def _positives(
-    path: Path, columns: ColumnNames, queries: Vectors, items: Vectors
+    path: Path, columns: ColumnNames, queries: Vectors, items: Vectors, of_item: Vocabulary
 ) -> tuple[Interactions, IntArray, dict[str, int]]:
     """Positives in the catalog's row numbers, each query's user among them, what was left out."""
     read = read_first(path, columns)
@@ -92,10 +95,7 @@ def _positives(
             f"{path} holds codes (row and column numbers), and the vectors of {queries.path} and "
             f"{items.path} have ids; give the positives with ids"
         )
-    of_query, of_item = (
-        Vocabulary.build([], one.all_ids(), call="mine", name="ids", table_name=str(one.path))[0]
-        for one in (queries, items)
-    )
+    of_query, query_users = Vocabulary.build(queries.all_ids(), call="mine", name="ids")
     rows = read.positive_rows
     users = of_query.encode(
         read.decode_users(read.row_users[rows]), call="mine", name=f"{path}: users"
@@ -118,7 +118,7 @@ def _positives(
     known = Interactions.from_codes(
         users[placed], codes[placed], num_users=len(of_query), num_items=len(of_item)
     )
-    return known, np.arange(len(of_query), dtype=np.int64), counts
+    return known, query_users, counts
 
 
 def _groups(queries: Vectors, items: Vectors) -> dict[str, IntArray | None]:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from fastneg.checks import IntArray, as_choice, as_integer
 from fastneg.commands import files
 from fastneg.commands.files import ColumnNames, TableOfIds, prepare_file, read_first, read_listed
-from fastneg.errors import ExhaustedUserError
+from fastneg.errors import ExhaustedUserError, UnknownIdError
 from fastneg.interactions import Interactions
 from fastneg.samplers.base import Sampler
 from fastneg.samplers.popularity import PopularitySampler
@@ -129,7 +129,14 @@ def _rows(
         rows = known.positive_rows
         return known.row_users[rows], known.row_items[rows]
     ids = read_listed(Path(users), columns.user or "user")
-    return known.encode_users(ids), None
+    codes = known.encode_users(ids, unknown=-1)
+    unknown = np.flatnonzero(codes < 0)
+    if unknown.size:
+        raise UnknownIdError(
+            f"{users}: {ids[unknown[0]]!r} is no user of the interactions ({unknown.size} of "
+            f"{codes.size} are not); leave such rows out, or give all"
+        )
+    return codes, None
 
 
 def _draw(

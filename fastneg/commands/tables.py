@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from fastneg.recipes import TrainResult
     from fastneg.training.metrics import Band
 
+_BAND_METRICS = ("recall", "ndcg", "coverage")
+
 
 def _overall(name: str) -> bool:
     return "_band" not in name
@@ -67,7 +69,9 @@ def show_evaluation(result: Evaluated, console: Console | None = None) -> None:
     full = result.full
     console.print(_metric_table("full ranking", {"value": full.metrics}))
     if full.bands:
-        console.print(_band_table(full.metrics, full.bands))
+        for name in full.metrics:
+            if name.startswith("recall@"):
+                console.print(_band_table(full.metrics, full.bands, name.partition("@")[2]))
     _show_counts("counted", full.counts, console)
     if result.sampled is not None:
         console.print(_metric_table("among sampled items", {"value": result.sampled.metrics}))
@@ -78,24 +82,19 @@ def show_evaluation(result: Evaluated, console: Console | None = None) -> None:
         )
 
 
-def _band_table(metrics: Mapping[str, float], bands: tuple[Band, ...]) -> Table:
-    table = Table(title="by item popularity", title_justify="left")
-    for heading in ("users per item", "items", "test pairs"):
+def _band_table(metrics: Mapping[str, float], bands: tuple[Band, ...], k: str) -> Table:
+    """One row a band: the number of its items' training users, then its metrics at one k."""
+    table = Table(title=f"by item popularity, k = {k}", title_justify="left")
+    for heading in ("users per item", "items", "test pairs", *_BAND_METRICS):
         table.add_column(heading, justify="right")
-    kinds = dict.fromkeys(
-        (name.partition("_band")[0], name.partition("@")[2])
-        for name in metrics
-        if not _overall(name)
-    )
-    for kind, k in kinds:
-        table.add_column(f"{kind}@{k}" if k else kind, justify="right")
     for number, band in enumerate(bands, start=1):
-        cells = []
-        for kind, k in kinds:
-            value = metrics.get(f"{kind}_band{number}" + (f"@{k}" if k else ""))
-            cells.append("" if value is None else f"{value:.4f}")
-        edges = f"{band.minimum:,} to {band.maximum:,}"
-        table.add_row(edges, f"{band.num_items:,}", f"{band.test_pairs:,}", *cells)
+        values = [metrics.get(f"{kind}_band{number}@{k}") for kind in _BAND_METRICS]
+        table.add_row(
+            f"{band.minimum:,} to {band.maximum:,}",
+            f"{band.num_items:,}",
+            f"{band.test_pairs:,}",
+            *("" if value is None else f"{value:.4f}" for value in values),
+        )
     return table
 
 

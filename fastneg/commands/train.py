@@ -77,9 +77,12 @@ def train(
     seen, validation, test = _read(files, refit=refit)
     user_features = None if files.users is None else files.users.features(seen.user_ids)
     item_features = None if files.items is None else files.items.features(seen.item_ids)
-    for other, masked in ((validation, None), (test, validation)):
-        if other is not None:
-            _require_something_to_find(seen, masked, other, cold=user_features is not None)
+    for path, other, masked in ((files.valid, validation, None), (files.test, test, validation)):
+        if other is not None:  # what the evaluation after the training would raise
+            select_test(
+                str(path), seen, masked, other, num_users=seen.num_users,
+                num_items=seen.num_items, scores_cold_users=user_features is not None,
+            )  # fmt: skip
     return train_recipe(
         seen,
         validation,
@@ -115,13 +118,3 @@ def _read(
     if files.test is not None:
         test = read_into(files.test, files.columns, seen, files.train, with_time=False)
     return seen, validation, test
-
-
-def _require_something_to_find(
-    seen: Interactions, masked: Interactions | None, other: Interactions, *, cold: bool
-) -> None:
-    """Raise before the training what the evaluation after it would raise."""
-    select_test(
-        "train", seen, masked, other, num_users=seen.num_users, num_items=seen.num_items,
-        scores_cold_users=cold,
-    )  # fmt: skip
