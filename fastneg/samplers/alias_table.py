@@ -67,8 +67,15 @@ class AliasTable:
         self.error = _realised_error(asked, self.masses)
         self._starts: tuple[npt.NDArray[np.uint64], int] | None = None
         self._counter = RowCounter()
+        self._freeze()
+
+    def _freeze(self) -> None:
         for array in (self.masses, self.cells, self.log_q):
             array.setflags(write=False)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._freeze()  # pickle forgets it, and kernels are compiled for read-only tables
 
     @property
     def total(self) -> int:
