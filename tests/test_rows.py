@@ -52,14 +52,22 @@ def test_masks_of_long_lists_at_any_number_of_threads(num_threads: int) -> None:
     dense = np.zeros((71, 5_000), bool)
     dense[users, items] = True
     rows, columns = generator.integers(-1, 70, 301), generator.integers(0, 5_000, 1_003)
+    by_rows = np.zeros((rows.size, columns.size), np.uint8)
+    by_columns = np.zeros_like(by_rows)
     try:
         threads.set_num_threads(num_threads)
         mask = made.positive_mask(rows, columns)
-        few = made.positive_mask(rows, columns[:2])  # short lists of items: these are walked
+        few = made.positive_mask(rows[:2], columns)
+        by_user = (made.positive_indptr, made.positive_items)
+        mark_positives(by_user, rows, columns, by_rows)
+        mark_positives((made.item_indptr, made.item_users), columns, rows, by_columns, columns=True)
     finally:
         threads.set_num_threads(None)
-    assert np.array_equal(mask.numpy(), dense[rows][:, columns])
-    assert np.array_equal(few.numpy(), dense[rows][:, columns[:2]])
+    expected = dense[rows][:, columns]
+    assert np.array_equal(mask.numpy(), expected)
+    assert np.array_equal(few.numpy(), expected[:2])
+    assert np.array_equal(by_rows, expected)
+    assert np.array_equal(by_columns, expected)
 
 
 def test_codes_out_of_range_are_refused_before_any_kernel() -> None:

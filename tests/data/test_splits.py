@@ -72,7 +72,7 @@ def test_every_split_is_a_partition(
         assert sum(side.num_rows for side in split if side is not None) == whole.num_rows
 
 
-@given(rows, st.booleans(), st.sampled_from(["0.1", "0.2", "0.35", "0.5"]))
+@given(rows, st.booleans(), st.sampled_from(["0.05", "0.1", "0.2", "0.35", "0.5"]))
 def test_last_fraction_equals_the_naive_twin(
     given_rows: list[tuple[int, int, float, int]], weighted: bool, fraction: str
 ) -> None:
@@ -102,6 +102,9 @@ def test_numbers_held_out_are_rounded_half_up() -> None:
         made = Interactions.from_codes(np.zeros(count, int), np.arange(count))
         assert hold_out_validation(made)[1].num_positives == tenth
         assert split_last_fraction(made).test.num_positives == fifth  # type: ignore[union-attr]
+    for count in range(1, 10):  # a twentieth rounds to nothing: five pairs and more give one
+        made = Interactions.from_codes(np.zeros(count, int), np.arange(count))
+        assert hold_out_validation(made, fraction=0.05)[1].num_positives == (count >= 5)
     made = Interactions.from_codes(np.zeros(10, int), np.arange(10))
     assert split_last_fraction(made, fraction=0.99).train.num_positives == 1
 

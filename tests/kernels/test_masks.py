@@ -28,6 +28,22 @@ def test_a_full_table_with_clashing_codes() -> None:
             assert np.array_equal(mask.reshape(4, -1), expected)
 
 
+def test_a_crowded_table_finds_every_code() -> None:
+    generator = np.random.default_rng(2)
+    for size in (60, 63):  # of 64 places
+        codes = generator.permutation(10_000)[:size]
+        entries, following = np.full(128, -1, np.int64), np.empty(size, np.int64)
+        bits, shift = np.zeros(1024, np.uint64), np.uint64(48)
+        masks.fill_table(codes, bits, shift, entries, following)
+        mask = np.zeros(size, np.uint8)
+        members = np.arange(10_000)
+        for part in (members[::2], members[1::2]):
+            masks.walk_lists(np.array([0, part.size]), part, np.array([0]), 0, 1, bits, shift,
+                             entries, following, mask, size, 1)
+            assert np.array_equal(mask > 0, np.isin(codes, part))
+            mask[:] = 0
+
+
 def test_strides_transpose_the_mask() -> None:
     entries, following = np.full(32, -1, np.int64), np.empty(2, np.int64)
     bits, shift = np.zeros(4, np.uint64), np.uint64(56)
