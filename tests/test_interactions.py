@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import doctest
 import pickle
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastneg import interactions
 from fastneg.errors import FastnegError, FastnegTypeError, FileFormatError, UnknownIdError
 from fastneg.interactions import Interactions
 from tests.naive import interactions as naive
@@ -414,3 +416,8 @@ def test_a_real_set(shared_data: Path) -> None:
     users, items = generator.integers(0, 29_858, 300), generator.integers(0, 40_981, 700)
     expected = np.asarray(matrix[users][:, items].todense()) > 0
     assert np.array_equal(made.positive_mask(users, items).numpy(), expected)
+
+
+def test_the_example_in_the_docstring_runs() -> None:
+    result = doctest.testmod(interactions)
+    assert (result.failed, result.attempted > 0) == (0, True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import doctest
 import json
 from datetime import date
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastneg.data import features
 from fastneg.data.features import FeatureTable, read_ids
 from fastneg.errors import FastnegError, FastnegTypeError, FileFormatError
 
@@ -182,3 +184,8 @@ def test_read_ids(tmp_path: Path) -> None:
         read_ids({"id": [3, 3]})
     with pytest.raises(FastnegTypeError, match="of type double"):
         read_ids({"id": [3.5]})
+
+
+def test_the_example_in_the_docstring_runs() -> None:
+    result = doctest.testmod(features)
+    assert (result.failed, result.attempted > 0) == (0, True)
