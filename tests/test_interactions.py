@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastneg import interactions
-from fastneg.errors import FastnegError, FastnegTypeError, FileFormatError, UnknownIdError
+from fastneg.errors import FastnegError, FastnegTypeError, UnknownIdError
 from fastneg.interactions import Interactions
 from tests.naive import interactions as naive
 
@@ -289,61 +289,6 @@ def test_encode_known_and_unknown() -> None:
     assert codes.encode_items([1, 2], unknown=-1).tolist() == [1, -1]
 
 
-@pytest.mark.parametrize("kind", ["codes", "integers", "texts"])
-def test_save_and_open(tmp_path: Path, kind: str) -> None:
-    users = {"codes": [0, 1, 0], "integers": [9, 4, 9], "texts": ["ä", "b", "ä"]}[kind]
-    made = Interactions.from_pairs(users, [5, 5, 6], weights=[1, 0, 2], times=[1.5, 2, 3])
-    made.save(tmp_path / "deep" / "folder")
-    opened = Interactions.open(tmp_path / "deep" / "folder")
-    assert opened.fingerprint() == made.fingerprint()
-    del opened.__dict__["_fingerprint"]
-    assert opened.fingerprint() == made.fingerprint()
-    assert opened.user_ids.tolist() == made.user_ids.tolist()
-    for name in ("row_weights", "row_times", "positive_items", "positive_weights",
-                 "positive_times", "item_users"):
-        assert getattr(opened, name).tolist() == getattr(made, name).tolist()
-    base = opened.row_users
-    while base.base is not None and not isinstance(base, np.memmap):
-        base = base.base
-    assert isinstance(base, np.memmap)
-    opened.append(users, [5, 7, 8], times=[4, 5, 6]).save(tmp_path / "deep" / "folder")
-    assert Interactions.open(tmp_path / "deep" / "folder").num_rows == 6
-    assert opened.num_rows == 3  # the old files live on under their maps
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["folder"]
-
-
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    made = Interactions.from_codes([0], [0])
-    (tmp_path / "file").write_text("x")
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "precious").write_text("x")
-    with pytest.raises(FileFormatError, match="file is a file; give a folder"):
-        made.save(tmp_path / "file")
-    with pytest.raises(FileFormatError, match="cannot be written: Not a directory"):
-        made.save(tmp_path / "file" / "below")
-    with pytest.raises(FileFormatError, match="holds other files"):
-        made.save(tmp_path / "other")
-    assert (tmp_path / "other" / "precious").exists()
-
-
-@pytest.mark.parametrize(("name", "position", "value", "fault"), [
-    ("row_items", 0, 99, "codes beyond 0..2"),
-    ("row_users", 0, -1, "codes beyond 0..2"),
-    ("positive_items", 0, 77, "do not ascend within a user, or are out of range"),
-    ("positive_items", 0, -5, "do not ascend within a user, or are out of range"),
-    ("positive_indptr", 1, 1000, "does not ascend"),
-])
-def test_damaged_folders_reach_no_kernel(
-    tmp_path: Path, name: str, position: int, value: int, fault: str
-) -> None:
-    Interactions.from_codes([0, 1, 2, 0], [0, 1, 2, 1]).save(tmp_path / "s")
-    array = np.load(tmp_path / "s" / f"{name}.npy")
-    array[position] = value
-    np.save(tmp_path / "s" / f"{name}.npy", array)
-    with pytest.raises(FileFormatError, match=f"{name} is damaged: .*{fault}"):
-        Interactions.open(tmp_path / "s")
-
-
 def test_bad_columns_are_refused_with_their_position() -> None:
     def refused(match: str, **columns: object) -> None:
         with pytest.raises(FastnegError, match=match):
@@ -382,30 +327,6 @@ def test_bad_columns_are_refused_with_their_position() -> None:
     made = Interactions.from_codes([0], [0])
     with pytest.raises(FastnegError, match="positives_of: user = 1 is too large"):
         made.positives_of(1)
-
-
-def test_bad_files(tmp_path: Path) -> None:
-    (tmp_path / "empty.csv").touch()
-    (tmp_path / "headed.csv").write_text("user,item\n")
-    (tmp_path / "gap.csv").write_text("user,item\n1,2\n,3\n")
-    frame().to_parquet(tmp_path / "x.parquet")
-    whole = (tmp_path / "x.parquet").read_bytes()
-    (tmp_path / "cut.parquet").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "users.txt").write_text("1\n2\n")
-    for name, match in (
-        ("empty.csv", "empty.csv is empty"),
-        ("headed.csv", "headed.csv has no rows"),
-        ("gap.csv", r"gap.csv: user\[1\] is empty \(1 of 2 are\)"),
-        ("missing.csv", "missing.csv cannot be read: no such file"),
-        ("cut.parquet", "cut.parquet cannot be read: "),
-        ("x.parquet", "x.parquet has no column 'user'; its columns are who, what, stars, when"),
-        ("users.txt", "users.txt names users and no items"),
-    ):
-        with pytest.raises(FastnegError, match=match) as caught:
-            Interactions.read(tmp_path / name)
-        assert "\n" not in str(caught.value)
-    with pytest.raises(FileFormatError, match="is not a saved folder"):
-        Interactions.open(tmp_path)
 
 
 def test_a_real_set(shared_data: Path) -> None:
