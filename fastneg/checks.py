@@ -27,6 +27,12 @@ def describe(name: str, array: AnyArray) -> str:
     return f"{name} ({array.dtype}, shape {array.shape})"
 
 
+def shown(value: Any) -> str:
+    """A value as an error shows it: its repr on one line, cut where it is long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def fail(call: str, message: str) -> NoReturn:
     raise FastnegError(f"{call}: {message}")
 
@@ -42,7 +48,7 @@ def to_numpy(values: Any, *, call: str, name: str) -> AnyArray:
         array = np.asarray(values)
     except (ValueError, TypeError, RuntimeError) as error:
         raise FastnegTypeError(
-            f"{call}: {name} is not a rectangular array of numbers ({error})"
+            f"{call}: {name} is not a rectangular array of numbers ({shown(str(error))})"
         ) from error
     if array.dtype == object:
         raise FastnegTypeError(
@@ -96,11 +102,11 @@ def as_integer(
 ) -> int:
     """One plain int, within bounds; bools and floats are refused."""
     if isinstance(value, (bool, np.bool_)):
-        raise FastnegTypeError(f"{call}: {name} = {value!r} is a bool; give an integer")
+        raise FastnegTypeError(f"{call}: {name} = {shown(value)} is a bool; give an integer")
     try:
         number = operator.index(value)
     except TypeError as error:
-        raise FastnegTypeError(f"{call}: {name} = {value!r} is not an integer") from error
+        raise FastnegTypeError(f"{call}: {name} = {shown(value)} is not an integer") from error
     if minimum is not None and number < minimum:
         fail(call, f"{name} = {number} is too small; give {minimum} or more")
     if maximum is not None and number > maximum:
@@ -113,11 +119,11 @@ def as_number(
 ) -> float:
     """One finite float, within bounds (inclusive)."""
     if isinstance(value, (bool, np.bool_, str, bytes)) or not hasattr(value, "__float__"):
-        raise FastnegTypeError(f"{call}: {name} = {value!r} is not a number")
+        raise FastnegTypeError(f"{call}: {name} = {shown(value)} is not a number")
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise FastnegTypeError(f"{call}: {name} is not one number ({error})") from error
+        raise FastnegTypeError(f"{call}: {name} is not one number ({shown(str(error))})") from error
     if not math.isfinite(number):
         fail(call, f"{name} = {number} is not finite")
     if minimum is not None and number < minimum:
@@ -130,7 +136,7 @@ def as_number(
 def as_choice(value: Any, choices: tuple[str, ...], *, call: str, name: str) -> str:
     """One of a few words; the error lists them."""
     if not isinstance(value, str) or value not in choices:
-        fail(call, f"{name} = {value!r} is not one of {', '.join(map(repr, choices))}")
+        fail(call, f"{name} = {shown(value)} is not one of {', '.join(map(repr, choices))}")
     return str(value)
 
 

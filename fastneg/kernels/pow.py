@@ -160,4 +160,7 @@ def table_log_q(log_q: Any, items: Any, log_allowed: Any, out: Any) -> None:
     for b in range(items.shape[0]):
         rest = log_allowed[b]
         for d in range(items.shape[1]):
-            out[b, d] = log_q[items[b, d]] - rest
+            value = log_q[items[b, d]] - rest
+            if value > 0.0:  # the last item left: ln 1, but for the rounding of the two
+                value = 0.0
+            out[b, d] = value

@@ -82,6 +82,8 @@ class ListedSampler(Sampler):
             fail(call, f"fallback is a {type(fallback).__name__}, not a sampler")
         if fallback is not None and not fallback.replacement:
             fail(call, "the fallback draws without replacement; say replacement=False here instead")
+        if num_items is not None:
+            num_items = as_integer(num_items, call=call, name="num_items", minimum=1)
         sizes = {
             "num_items": num_items,
             "interactions": interactions.num_items if interactions is not None else None,
@@ -95,7 +97,7 @@ class ListedSampler(Sampler):
         if len(set(known.values())) > 1:
             fail(call, f"the catalog's size differs: {known}")
         super().__init__(
-            as_integer(next(iter(known.values())), call=call, name="num_items", minimum=1),
+            next(iter(known.values())),
             interactions=interactions,
             seed=seed,
             name=name,

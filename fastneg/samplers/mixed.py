@@ -178,7 +178,7 @@ class MixedSampler(Sampler):
             part._log_q(part_plan, items, part_log_q, check=True)
             add_part(plan.shares, k, part_log_q, total)
         with np.errstate(divide="ignore"):
-            out[...] = np.log(total)
+            out[...] = np.log(np.minimum(total, 1.0))  # shares add up to 1 but for rounding
 
     def _num_reachable(self, plan: Plan, at_most: int) -> IntArray:
         """The parts' supports may overlap, so rows with few items are counted one by one."""

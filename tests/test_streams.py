@@ -1,0 +1,121 @@
+"""Keys from seeds, names and epochs; words for NumPy; rows handed out once."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastneg import streams
+from tests.naive import samplers as naive
+from tests.naive.statistics import LEVEL, assert_follows, chi_square, kolmogorov
+
+GOLDEN = 0x9E3779B97F4A7C15
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_mix64(x: int) -> None:
+    assert streams.mix64(x) == naive.mix64(x)
+    assert streams.mix64(x + 2**64) == naive.mix64(x)
+
+
+@given(st.integers(-(2**70), 2**70), st.integers(0, 2**64 - 1), st.integers(0, 2**40))
+def test_keys_are_the_formula_modulo_2_64(seed: int, stream: int, epoch: int) -> None:
+    key = naive.mix64((seed + GOLDEN) % 2**64)
+    key = naive.mix64(key ^ stream)
+    assert streams.key_of(seed, stream, epoch) == naive.mix64((key + epoch * GOLDEN) % 2**64)
+    assert streams.key_of(seed + 2**64, stream, epoch) == streams.key_of(seed, stream, epoch)
+
+
+def test_keys_differ() -> None:
+    keys = {
+        streams.key_of(seed, streams.stream_of(name), epoch)
+        for seed in range(-10, 10)
+        for name in ("a", "b", "", "uniform", "popularity")
+        for epoch in range(20)
+    }
+    assert len(keys) == 20 * 5 * 20
+
+
+def test_streams_are_a_hash_of_the_path_with_lengths() -> None:
+    digest = hashlib.blake2b(digest_size=8)
+    for name in ("mixed", "0", "ü"):
+        digest.update(len(name.encode()).to_bytes(8, "little") + name.encode())
+    assert streams.stream_of("mixed", "0", "ü") == int.from_bytes(digest.digest(), "little")
+    paths = [("ab",), ("a", "b"), ("", "ab"), ("ab", ""), ("b", "a"), ()]
+    assert len({streams.stream_of(*path) for path in paths}) == len(paths)
+
+
+@pytest.mark.parametrize("key", [0, 1, 2**64 - 1, 2**63, 123456789])
+def test_words_are_splitmix(key: int) -> None:
+    words = streams.uniform_words(key, 50)
+    assert words.dtype == np.uint64
+    assert words.tolist() == [naive.mix64((key + (i + 1) * GOLDEN) % 2**64) for i in range(50)]
+    np.testing.assert_array_equal(streams.uniform_words(key, 20, start=30), words[30:])
+    assert streams.uniform_words(key, 0).shape == (0,)
+
+
+def test_unit_interval_is_open_and_uniform() -> None:
+    ends = streams.unit_interval(np.array([0, 2**64 - 1], dtype=np.uint64))
+    assert ends.tolist() == [2.0**-54, 1 - 2.0**-54]
+    values = streams.unit_interval(streams.uniform_words(5, 50_000))
+    assert kolmogorov(values, lambda x: x) > LEVEL
+    assert kolmogorov(values**1.05, lambda x: x) < LEVEL
+
+
+def test_permutations() -> None:
+    for size in (0, 1, 2, 1000):
+        order = streams.permutation(9, size)
+        assert order.dtype == np.int64
+        assert sorted(order.tolist()) == list(range(size))
+    assert streams.permutation(9, 12).tolist() != streams.permutation(10, 12).tolist()
+    assert streams.permutation(9, 12).tolist() == PERMUTATION
+    codes = [
+        int(order[0]) * 24 + int(order[1]) * 6 + int(order[2])
+        for order in (streams.permutation(key, 4) for key in range(15_000))
+    ]
+    _, ids = np.unique(codes, return_inverse=True)
+    assert_follows(ids, np.full(24, 1 / 24))
+
+
+PERMUTATION = [5, 11, 8, 4, 2, 10, 6, 0, 1, 3, 9, 7]
+
+
+def test_every_row_is_handed_out_once() -> None:
+    counter = streams.RowCounter(5)
+    firsts: list[tuple[int, int]] = []
+
+    def take(size: int) -> None:
+        firsts.extend((counter.reserve(size), size) for _ in range(500))
+
+    workers = [threading.Thread(target=take, args=(size,)) for size in (1, 2, 7)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    taken = [first + i for first, size in firsts for i in range(size)]
+    assert sorted(taken) == list(range(5, 5 + 500 * 10))
+    assert counter.next_row == 5 + 500 * 10
+    assert pickle.loads(pickle.dumps(counter)).next_row == counter.next_row  # noqa: S301
+
+
+def test_workers_count_from_their_own_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {}
+    for worker in (None, 0, 1, 15):
+        monkeypatch.setattr(streams, "in_loader_worker", lambda worker=worker: worker)
+        counter = streams.RowCounter(3)
+        rows[worker] = [counter.reserve(10), counter.reserve(1)]
+        assert counter.next_row == 14  # the state is the worker's own count
+    assert rows[None] == [3, 13]
+    assert rows[0] == [(1 << 40) + 3, (1 << 40) + 13]
+    assert rows[15] == [(16 << 40) + 3, (16 << 40) + 13]
+
+
+def test_the_check_sees_a_bad_mixer() -> None:
+    weak = (np.arange(50_000, dtype=np.uint64) * np.uint64(GOLDEN)) >> np.uint64(56)
+    assert chi_square(weak[1:] ^ weak[:-1], np.full(256, 1 / 256)) < LEVEL
