@@ -113,6 +113,7 @@ class Objective:
 
     Attributes:
         batches: the ``NegativeBatches`` that serve this loss.
+        source_counts: int64 [sources], per-row negatives by source since it was last zeroed.
     """
 
     def __init__(
@@ -172,10 +173,10 @@ class Objective:
         self._item_log_q_N, self._user_mass_U = self._log_q_tables(easy)
         self._no_penalty = torch.zeros((), device=self.device)
         self._source_names = () if row_sampler is None else row_sampler.source_names
-        self._source_counts = torch.zeros(len(self._source_names), dtype=torch.int64)
-        self._loss: Callable[[TwoTower, Batch], Tensor] = {
-            "in_batch": self._in_batch,
-            "mixed": self._mixed,
+        self.source_counts = torch.zeros(len(self._source_names), dtype=torch.int64)
+        self._loss: Callable[[TwoTower, Batch, Tensor | None], Tensor] = {
+            "in_batch": self._batch_columns,
+            "mixed": self._batch_columns,
             "sampled_softmax": self._sampled_softmax,
             "bpr": self._pairwise,
             "bce": self._pairwise,
@@ -199,19 +200,25 @@ class Objective:
     # One batch -----------------------------------------------------------------------------
 
     def loss(self, model: TwoTower, batch: Batch) -> Tensor:
-        """The loss of a batch on the model's device, a scalar with gradient."""
+        """The loss of a batch (on the CPU, as served), a scalar with gradient."""
         if batch.negatives is not None and len(self._source_names) > 1:
-            tags = batch.negatives.source.flatten().to("cpu", torch.int64)
-            self._source_counts += torch.bincount(tags, minlength=len(self._source_names))
-        return self._loss(model, batch)
+            tags = batch.negatives.source.flatten().long()
+            self.source_counts += torch.bincount(tags, minlength=len(self._source_names))
+        mask_BC = None
+        if not self.settings.per_row_negatives:
+            # before the batch moves: known positives are looked up on the CPU
+            columns = [] if self.settings.loss == "sampled_softmax" else [batch.items]
+            columns += [] if batch.shared is None else [batch.shared.items]
+            mask_BC = self.train.positive_mask(batch.users, torch.cat(columns)).to(self.device)
+        return self._loss(model, batch.to(self.device), mask_BC)
 
     def statistics(self) -> dict[str, Any]:
-        """Per-row negatives by source since the last call; empty where there is one source."""
+        """``source_counts`` by name; empty where there is one source."""
         if len(self._source_names) < 2:
             return {}
-        counts = self._source_counts.tolist()
-        self._source_counts.zero_()
-        return {"negatives": dict(zip(self._source_names, counts, strict=True))}
+        return {
+            "negatives": dict(zip(self._source_names, self.source_counts.tolist(), strict=True))
+        }
 
     def _embed(
         self, model: TwoTower, users: Tensor, items: Tensor
@@ -229,18 +236,16 @@ class Objective:
             items_XD = functional.normalize(items_XD, dim=-1)
         return users_BD, items_XD, penalty
 
-    def _columns(
-        self, batch: Batch, users_BD: Tensor, scores_BC: Tensor, items_C: Tensor,
-        hard_BHD: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Scores and mask of the shared columns, and of the row's hard ones after them."""
-        mask_BC = self.train.positive_mask(batch.users.cpu(), items_C.cpu()).to(self.device)
-        if hard_BHD is None:
+    @staticmethod
+    def _with_hard(
+        users_BD: Tensor, scores_BC: Tensor, mask_BC: Tensor | None, hard_BHD: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Scores and mask with the row's hard columns after the shared ones; they are negatives."""
+        if hard_BHD is None or mask_BC is None:
             return scores_BC, mask_BC
         hard_BH = torch.einsum("bd,bhd->bh", users_BD, hard_BHD)
-        scores_BC = torch.cat([scores_BC, hard_BH], 1)
-        mask_BC = torch.cat([mask_BC, torch.zeros_like(hard_BH, dtype=torch.bool)], 1)
-        return scores_BC, mask_BC
+        none_BH = torch.zeros(hard_BH.shape, dtype=torch.bool, device=mask_BC.device)
+        return torch.cat([scores_BC, hard_BH], 1), torch.cat([mask_BC, none_BH], 1)
 
     def _hard_log_q(self, num_easy: int) -> Tensor:
         """Log Q [H] under which H columns weigh 1 / easy_to_hard of ``num_easy`` corrected ones."""
@@ -248,17 +253,12 @@ class Objective:
         log_q = math.log(self.settings.easy_to_hard * self.num_hard / easy_mass)
         return torch.full((self.num_hard,), min(log_q, 0.0), device=self.device)
 
-    def _in_batch(self, model: TwoTower, batch: Batch) -> Tensor:
-        return self._batch_columns(model, batch, batch.items)
-
-    def _mixed(self, model: TwoTower, batch: Batch) -> Tensor:
-        assert batch.shared is not None
-        return self._batch_columns(model, batch, torch.cat([batch.items, batch.shared.items]))
-
-    def _batch_columns(self, model: TwoTower, batch: Batch, items_C: Tensor) -> Tensor:
-        """In-batch columns, then uniform ones, then the row's hard ones."""
-        settings, num_shared = self.settings, len(items_C)
-        num_rows = len(batch.users)
+    def _batch_columns(self, model: TwoTower, batch: Batch, mask_BC: Tensor | None) -> Tensor:
+        """In-batch columns, then uniform ones if any, then the row's hard ones if any."""
+        settings, items_C = self.settings, batch.items
+        if batch.shared is not None:
+            items_C = torch.cat([items_C, batch.shared.items])
+        num_rows, num_shared = len(batch.users), len(items_C)
         every = items_C
         if batch.negatives is not None:
             every = torch.cat([items_C, batch.negatives.items.flatten()])
@@ -267,7 +267,7 @@ class Objective:
         if batch.negatives is not None:
             hard_BHD = items_XD[num_shared:].view(num_rows, -1, users_BD.shape[-1])
         scores_BC = users_BD @ items_XD[:num_shared].T
-        scores_BC, mask_BC = self._columns(batch, users_BD, scores_BC, items_C, hard_BHD)
+        scores_BC, mask_BC = self._with_hard(users_BD, scores_BC, mask_BC, hard_BHD)
         log_q_C: Tensor | None = None
         mass_B: Tensor | None = None
         if self._item_log_q_N is not None:
@@ -294,7 +294,7 @@ class Objective:
             loss = mixed_negative_loss(scores_BC, log_q_C=log_q_C, mask_BC=mask_BC, **common)
         return loss + penalty
 
-    def _sampled_softmax(self, model: TwoTower, batch: Batch) -> Tensor:
+    def _sampled_softmax(self, model: TwoTower, batch: Batch, mask_BC: Tensor | None) -> Tensor:
         settings = self.settings
         log_q_N = self._item_log_q_N
         positive_log_q_B = None
@@ -323,7 +323,7 @@ class Objective:
         if batch.negatives is not None:
             hard_BHD = items_XD[columns:].view(rows, -1, users_BD.shape[-1])
         scores_BC = users_BD @ items_XD[rows:columns].T
-        scores_BC, mask_BC = self._columns(batch, users_BD, scores_BC, shared.items, hard_BHD)
+        scores_BC, mask_BC = self._with_hard(users_BD, scores_BC, mask_BC, hard_BHD)
         log_q_C, mass_B = shared.log_q, None
         if hard_BHD is not None and log_q_C is not None:
             log_q_C = torch.cat([log_q_C, self._hard_log_q(len(shared.items))])
@@ -350,7 +350,7 @@ class Objective:
         negative_BK = torch.einsum("bd,bkd->bk", users_BD, negatives_BKD)
         return (users_BD * items_XD[:rows]).sum(-1), negative_BK, penalty
 
-    def _pairwise(self, model: TwoTower, batch: Batch) -> Tensor:
+    def _pairwise(self, model: TwoTower, batch: Batch, mask_BC: Tensor | None) -> Tensor:
         positive_B, negative_BK, penalty = self._per_row_scores(model, batch)
         loss = bpr_loss if self.settings.loss == "bpr" else bce_loss
         return penalty + loss(

@@ -2,7 +2,7 @@
 
 A run that is killed at any step and resumed gives the weights of the undisturbed run, bit for bit
 on the CPU: a checkpoint holds the weights, the optimizer's state, the best weights so far, torch's
-random state (dropout), the place in the epoch and the sum of its losses.
+random state (dropout), the place in the epoch and the sums over its batches.
 """
 
 from __future__ import annotations
@@ -16,26 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fastneg.checks import fail
-from fastneg.errors import CheckpointError, FastnegError
+from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
 from fastneg.streams import key_of, stream_of
 from fastneg.training.batches import Batch
-from fastneg.training.checkpoints import (
-    Checkpoint,
-    flatten_optimizer,
-    load_checkpoint,
-    restore_optimizer,
-    save_checkpoint,
-    write_text,
-)
-from fastneg.training.evaluation import Evaluation, evaluate
+from fastneg.training.checkpoints import write_text
+from fastneg.training.evaluation import evaluate
+from fastneg.training.metrics import Evaluation
 from fastneg.training.negatives import HardNegatives, Objective
 from fastneg.training.progress import Bar, Interruption
 from fastneg.training.settings import Settings
+from fastneg.training.state import TrainingState
 from fastneg.training.towers import TwoTower
 
 _CALL = "Trainer"
@@ -82,7 +76,7 @@ def pick_device(name: str) -> torch.device:
 
 
 class Trainer:
-    """Trains a model on interactions by its settings.
+    """Trains a model on interactions by its settings, once.
 
     Args:
         model: a ``TwoTower``; it is trained in place and left with the weights that were kept.
@@ -91,7 +85,7 @@ class Trainer:
         validation: held-out positives with the codes of ``train``. With it, NDCG@k on it decides
             which epoch is kept and when to stop; without it, all epochs run and the last is kept.
         hard: mined hard negatives, or None.
-        stage: a name for the log and for the checkpoint's identity.
+        stage: a name for the log, the checkpoint's identity and the streams of random words.
         checkpoint: a file to save the state to, or None.
         log: a file of JSON lines, one per epoch, or None.
         progress: True or False; None shows the bar where stderr is a terminal.
@@ -115,13 +109,12 @@ class Trainer:
         progress: bool | None = False,
         on_step: Callable[[int], object] | None = None,
     ) -> None:
-        if validation is not None:
-            mine, other = (train.num_users, train.num_items), (
-                validation.num_users, validation.num_items,
-            )
-            if other[0] < mine[0] or other[1] < mine[1]:  # further codes are unknown ids
-                fail(_CALL, f"validation has {other[0]} users and {other[1]} items, train has "
-                            f"{mine[0]} and {mine[1]}; both need the same codes")
+        if validation is not None and (
+            validation.num_users < train.num_users or validation.num_items < train.num_items
+        ):  # further codes are unknown ids
+            fail(_CALL, f"validation has {validation.num_users} users and {validation.num_items} "
+                        f"items, train has {train.num_users} and {train.num_items}; both need the "
+                        "same codes")
         self.device = pick_device(settings.device)
         self.model = model.to(self.device)
         self.train, self.validation, self.settings = train, validation, settings
@@ -136,6 +129,8 @@ class Trainer:
             weight_decay=settings.weight_decay,
             fused=self.device.type in ("cpu", "cuda"),
         )
+        loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.state = TrainingState({"loss": loss_sum, "sources": self.objective.source_counts})
         self._identity: dict[str, Any] = {
             "stage": stage,
             "settings": {k: v for k, v in settings.to_dict().items() if k not in _FREE},
@@ -143,18 +138,6 @@ class Trainer:
             "validation": None if validation is None else validation.fingerprint(),
             "hard": None if hard is None else hard.fingerprint(),
         }
-        self._reset()
-
-    def _reset(self) -> None:
-        self.epoch = self.step = self._next_batch = self._since_best = 0
-        self.best_epoch = 0
-        self._best: dict[str, Tensor] | None = None
-        self._best_evaluation: dict[str, Any] = {"metrics": {}, "counts": {}}
-        self._history: list[dict[str, Any]] = []
-        self._seconds, self._finished = 0.0, False
-        self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
-
-    # The loop ------------------------------------------------------------------------------
 
     def fit(self, *, epochs: int | None = None, resume: bool = False) -> FitResult:
         """Train until the last epoch, or until validation NDCG stops improving.
@@ -164,75 +147,79 @@ class Trainer:
             resume: go on from the checkpoint where there is one; a finished stage returns at once.
 
         Raises:
-            FastnegError: the loss is no longer finite.
+            FastnegError: the loss is no longer finite; ``fit`` was called before.
             CheckpointError: the checkpoint is of another run.
             KeyboardInterrupt: after Ctrl-C; the checkpoint is saved before.
         """
+        if self.state.step:
+            fail(f"{_CALL}.fit", "was called before; make another Trainer to train on")
         total = self.settings.epochs if epochs is None else int(epochs)
         self._identity["epochs"] = total
         cuda = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda):
             torch.manual_seed(key_of(self.settings.seed, stream_of(self.stage, "dropout")) >> 1)
             if resume and self.checkpoint is not None and self.checkpoint.is_file():
-                self._load(self.checkpoint)
+                self.state.load(self.checkpoint, *self._parts())
             self._start_log()
-            if not self._finished:
+            if not self.state.finished:
                 steps = total * len(self.batches)
                 with Bar(self.stage, steps, enabled=self.progress) as bar, Interruption() as stop:
-                    bar.advance(self.step)
+                    bar.advance(self.state.step)
                     self._run(total, bar, stop)
+        self.model.eval()
+        state = self.state
         return FitResult(
-            epoch=self.best_epoch,
-            epochs_run=self.epoch,
-            steps=self.step,
-            seconds=self._seconds,
-            history=list(self._history),
-            **self._best_evaluation,
+            epoch=state.best_epoch,
+            epochs_run=state.epoch,
+            steps=state.step,
+            seconds=state.seconds,
+            history=list(state.history),
+            **state.best_evaluation,
         )
 
     def _run(self, total: int, bar: Bar, stop: Interruption) -> None:
-        started = time.perf_counter() - self._seconds
-        while self.epoch < total and not self._out_of_patience():
+        state = self.state
+        started = time.perf_counter() - state.seconds
+        while state.epoch < total and not self._out_of_patience():
             epoch_started = time.perf_counter()
             self._train_epoch(bar, stop, started)
-            self.epoch += 1
-            self._next_batch = 0
-            self._end_epoch(total, time.perf_counter() - epoch_started)
+            self._end_epoch(total, epoch_started)
             bar.note(self._note())
-            self._seconds = time.perf_counter() - started
-            if self.epoch < total and not self._out_of_patience():
-                self._save()
-        if self._best is not None:
-            self.model.load_state_dict(self._best)
-        self.model.eval()
-        self._finished = True
-        self._seconds = time.perf_counter() - started
+            state.seconds = time.perf_counter() - started
+            self._save()
+            if stop.asked:
+                raise KeyboardInterrupt
+        if state.best is not None:
+            self.model.load_state_dict(state.best)
+            state.best = None
+        state.finished = True
+        state.seconds = time.perf_counter() - started
         self._save()
 
     def _train_epoch(self, bar: Bar, stop: Interruption, started: float) -> None:
-        every = self.settings.checkpoint_every
+        state, every = self.state, self.settings.checkpoint_every
         self.model.train()
         for batch in self._loader():
-            loss = self.objective.loss(self.model, batch.to(self.device))
+            loss = self.objective.loss(self.model, batch)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
-            self._loss_sum += loss.detach()
-            self.step += 1
-            self._next_batch += 1
+            state.sums["loss"] += loss.detach()
+            state.step += 1
+            state.next_batch += 1
             bar.advance()
             if self.on_step is not None:
-                self.on_step(self.step)
-            if stop.asked or (every and self.step % every == 0):
-                self._seconds = time.perf_counter() - started
+                self.on_step(state.step)
+            if stop.asked or (every and state.step % every == 0):
+                state.seconds = time.perf_counter() - started
                 self._save()
                 if stop.asked:
                     raise KeyboardInterrupt
 
     def _loader(self) -> Iterator[Batch]:
-        self.batches.set_epoch(self.epoch)
-        if self._next_batch:
-            self.batches.load_state_dict(self.batches.state_dict(self._next_batch))
+        self.batches.set_epoch(self.state.epoch)
+        if self.state.next_batch:
+            self.batches.load_state_dict(self.batches.state_dict(self.state.next_batch))
         if self.settings.num_workers == 0:
             return iter(self.batches)
         loader: Iterable[Batch] = DataLoader(
@@ -243,25 +230,28 @@ class Trainer:
         )
         return iter(loader)
 
-    def _end_epoch(self, total: int, seconds: float) -> None:
-        loss = float(self._loss_sum) / len(self.batches)
-        self._loss_sum.zero_()
+    def _end_epoch(self, total: int, started: float) -> None:
+        state = self.state
+        state.epoch, state.next_batch = state.epoch + 1, 0
+        loss = float(state.sums["loss"]) / len(self.batches)
         if not math.isfinite(loss):
             raise FastnegError(
-                f"the loss is {loss} in epoch {self.epoch} of stage {self.stage!r}; a smaller "
+                f"the loss is {loss} in epoch {state.epoch} of stage {self.stage!r}; a smaller "
                 f"learning_rate (now {self.settings.learning_rate}) or a larger temperature "
                 f"(now {self.settings.temperature}) helps"
             )
         line: dict[str, Any] = {
-            "stage": self.stage, "epoch": self.epoch, "step": self.step, "loss": loss,
-            "seconds": round(seconds, 3), **self.objective.statistics(),
+            "stage": self.stage, "epoch": state.epoch, "step": state.step, "loss": loss,
+            **self.objective.statistics(),
         }
-        last = self.epoch == total
+        for running in state.sums.values():
+            running.zero_()
         if self.validation is None:
-            self.best_epoch = self.epoch
-        elif last or self.epoch % self.settings.eval_every == 0:
+            state.best_epoch = state.epoch
+        elif state.epoch == total or state.epoch % self.settings.eval_every == 0:
             line["validation"] = self._evaluate()
-        self._history.append(line)
+        line["seconds"] = round(time.perf_counter() - started, 3)
+        state.history.append(line)
         if self.log is not None:
             with self.log.open("a", encoding="utf-8") as handle:
                 handle.write(json.dumps(line) + "\n")
@@ -269,16 +259,12 @@ class Trainer:
     def _evaluate(self) -> dict[str, float]:
         result = self.evaluation()
         key = f"ndcg@{self.settings.k}"
-        best = self._best_evaluation["metrics"].get(key, -1.0)
-        if result.metrics[key] > best:
-            self.best_epoch, self._since_best = self.epoch, 0
-            self._best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-            self._best_evaluation = {
-                "metrics": dict(result.metrics), "counts": dict(result.counts),
-            }
+        metrics, counts = dict(result.metrics), dict(result.counts)
+        if metrics[key] > self.state.best_evaluation["metrics"].get(key, -1.0):
+            self.state.keep(self.model, {"metrics": metrics, "counts": counts})
         else:
-            self._since_best += 1
-        return dict(result.metrics)
+            self.state.since_best += 1
+        return metrics
 
     def evaluation(self) -> Evaluation:
         """The model as it is now, on the validation positives."""
@@ -294,17 +280,14 @@ class Trainer:
         )
 
     def _out_of_patience(self) -> bool:
-        return 0 < self.settings.patience <= self._since_best
+        return 0 < self.settings.patience <= self.state.since_best
 
     def _note(self) -> str:
-        line = self._history[-1]
-        key = f"ndcg@{self.settings.k}"
-        shown = f"loss {line['loss']:.4f}"
+        line, key = self.state.history[-1], f"ndcg@{self.settings.k}"
+        shown = f"epoch {self.state.epoch}: loss {line['loss']:.4f}"
         if "validation" in line:
             shown += f", {key} {line['validation'][key]:.4f}"
-        return f"epoch {self.epoch}: {shown}"
-
-    # Saved state ---------------------------------------------------------------------------
+        return shown
 
     def _start_log(self) -> None:
         """Keep the lines of other stages; write this one's anew from its history."""
@@ -319,77 +302,12 @@ class Trainer:
                     continue
                 if isinstance(line, dict) and line.get("stage") != self.stage:
                     lines.append(text)
-        lines += [json.dumps(line) for line in self._history]
+        lines += [json.dumps(line) for line in self.state.history]
         write_text(self.log, "".join(line + "\n" for line in lines))
 
+    def _parts(self) -> tuple[Any, ...]:
+        return self._identity, self.model, self.optimizer, self.batches, self.device
+
     def _save(self) -> None:
-        if self.checkpoint is None:
-            return
-        tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
-        facts: dict[str, Any] = {
-            "identity": self._identity,
-            "epoch": self.epoch,
-            "step": self.step,
-            "since_best": self._since_best,
-            "best_epoch": self.best_epoch,
-            "best_evaluation": self._best_evaluation,
-            "history": self._history,
-            "seconds": self._seconds,
-            "finished": self._finished,
-            "batches": self.batches.state_dict(self._next_batch),
-        }
-        if not self._finished:  # a finished stage only needs the weights that were kept
-            optimizer, facts["optimizer"] = flatten_optimizer(self.optimizer)
-            tensors |= {f"optimizer/{k}": v for k, v in optimizer.items()}
-            tensors |= {f"best/{k}": v for k, v in (self._best or {}).items()}
-            tensors["rng/cpu"] = torch.get_rng_state()
-            if self.device.type == "cuda":
-                tensors["rng/cuda"] = torch.cuda.get_rng_state(self.device)
-            tensors["progress/loss_sum"] = self._loss_sum
-        save_checkpoint(self.checkpoint, Checkpoint(tensors, facts))
-
-    def _load(self, path: Path) -> None:
-        saved = load_checkpoint(path)
-        facts = saved.facts
-        _same_run(path, facts["identity"], self._identity)
-        try:
-            self.model.load_state_dict(saved.group("model"))
-        except RuntimeError as error:
-            raise CheckpointError(f"{path}: the weights are another model's ({error})") from error
-        self.epoch, self.step = facts["epoch"], facts["step"]
-        self._since_best, self.best_epoch = facts["since_best"], facts["best_epoch"]
-        self._best_evaluation, self._history = facts["best_evaluation"], facts["history"]
-        self._seconds, self._finished = facts["seconds"], facts["finished"]
-        if self._finished:
-            self.model.eval()
-            return
-        restore_optimizer(self.optimizer, saved.group("optimizer"), facts["optimizer"])
-        best = saved.group("best")
-        self._best = {k: v.to(self.device) for k, v in best.items()} if best else None
-        random = saved.group("rng")
-        torch.set_rng_state(random["cpu"])
-        if "cuda" in random and self.device.type == "cuda":
-            torch.cuda.set_rng_state(random["cuda"], self.device)
-        self._loss_sum = saved.tensors["progress/loss_sum"].to(self.device)
-        self.batches.load_state_dict(facts["batches"])
-        self._next_batch = facts["batches"]["next_batch"]
-
-
-def _same_run(path: Path, saved: dict[str, Any], mine: dict[str, Any]) -> None:
-    """Raise CheckpointError naming the first difference between two runs' identities."""
-    names = {"data": "training data", "validation": "validation data", "hard": "mined negatives"}
-    for name, value in mine.items():
-        theirs: Any = saved.get(name)
-        if theirs == value:
-            continue
-        if name == "settings":
-            for key, setting in value.items():
-                if theirs.get(key) != setting:
-                    raise CheckpointError(
-                        f"{path}: was made with {key} = {theirs.get(key)!r}, not {setting!r}; "
-                        "resume with the same settings or start again without --resume"
-                    )
-        raise CheckpointError(
-            f"{path}: was made with other {names.get(name, name)}; resume with the same or start "
-            "again without --resume"
-        )
+        if self.checkpoint is not None:
+            self.state.save(self.checkpoint, *self._parts())
