@@ -71,7 +71,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     assert "train.parquet cannot be read" in done.stderr
 
 
-def test_ctrl_c_is_one_line_and_the_run_is_resumed(tmp_path: Path) -> None:
+def test_ctrl_c_is_one_line_and_leaves_a_checkpoint(tmp_path: Path) -> None:
     rows = [f"u{u},i{i}\n" for u in range(60) for i in range(40) if (u * i) % 3 == 1]
     (tmp_path / "train.csv").write_text("user,item\n" + "".join(rows))
     arguments = ["train", "--train", "train.csv", "--recipe", "bpr", "--set", "batch_size=4",

@@ -106,6 +106,15 @@ def test_a_user_who_knows_every_item(
     assert drawn() == {"user": [], "item": [], "log_q": [], "source": []}
 
 
+def test_a_row_left_out_moves_no_other(fastneg: Runner, files: Path) -> None:
+    rows = [("one", "a", 0)] + [("all", item, 0) for item in "abcd"] + [("two", "b", 0)]
+    write_csv(files / "train.csv", rows)
+    assert fastneg(*SAMPLE, "--sampler", "popularity").code == 0
+    train = Interactions.read("train.csv")
+    wanted = PopularitySampler(train).sample([0, 2], 5, rows=[0, 2]).items.numpy().ravel()
+    assert drawn()["item"] == train.decode_items(wanted).tolist()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
