@@ -201,8 +201,6 @@ class Settings:
                         f"{self.window}")
         if self.loss == "in_batch" and self.batch_size < 2:
             fail(_CALL, "batch_size = 1 leaves loss = 'in_batch' no negatives; give 2 or more")
-        if not (self.use_user_ids and self.use_item_ids) and self.dim < 1:
-            fail(_CALL, "dim must be 1 or more")
 
     @property
     def per_row_negatives(self) -> bool:

@@ -182,7 +182,13 @@ class Trainer:
         started = time.perf_counter() - state.seconds
         while state.epoch < total and not self._out_of_patience():
             epoch_started = time.perf_counter()
-            self._train_epoch(bar, stop, started)
+            try:
+                self._train_epoch(bar, stop, started)
+            except RuntimeError:
+                if not stop.asked:
+                    raise
+                self._save()  # Ctrl-C reached the loader's workers too, and one of them ended
+                raise KeyboardInterrupt from None
             self._end_epoch(total, epoch_started)
             bar.note(self._note())
             state.seconds = time.perf_counter() - started

@@ -338,6 +338,19 @@ def test_ctrl_c_saves_a_whole_step_and_restores_the_handler(data, tmp_path):
     assert_same_weights(weights(model), weights(resumed))
 
 
+def test_ctrl_c_that_ends_loader_workers_first(data, tmp_path):
+    def press(step: int) -> None:
+        if step == 7:
+            signal.raise_signal(signal.SIGINT)
+            raise RuntimeError("DataLoader worker (pid 1) exited unexpectedly")
+
+    path = tmp_path / "state.safetensors"
+    _, trainer = trained(data, BASE, checkpoint=path, on_step=press)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    assert load_checkpoint(path).facts["step"] == 7
+
+
 def test_ctrl_c_during_the_last_evaluation_is_not_lost(data, tmp_path, monkeypatch):
     path = tmp_path / "state.safetensors"
     _, trainer = trained(data, BASE.replace(epochs=1), checkpoint=path)
