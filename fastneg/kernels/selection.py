@@ -28,6 +28,7 @@ _GROUP = 64  # products compared at once before any of them is looked at
 _SIGN = np.uint32(0x80000000)
 _ALL = np.uint32(0xFFFFFFFF)
 _LOW = np.uint64(0xFFFFFFFF)
+_BYTE = np.uint32(0xFF)
 _S32 = np.uint64(32)
 
 
@@ -39,37 +40,45 @@ def exact_score(queries: Floats, row: int, items: Floats, item: int) -> np.float
 
 
 @helper
+def ordered_bits(bits: np.uint32) -> np.uint32:
+    """The bits of a float32 as a word that orders as the floats do; -0.0 lies below 0.0."""
+    return ~bits if bits & _SIGN else bits | _SIGN
+
+
+@helper
 def kth_largest(values: Floats, count: int, k: int) -> np.float32:
-    """The k-th largest (from 1) of ``values[:count]``, which is reordered (Hoare's quickselect)."""
-    low, high, target = 0, count - 1, k - 1
-    while low < high:
-        a, b, c = values[low], values[(low + high) // 2], values[high]
-        pivot = max(min(a, b), min(max(a, b), c))
-        i, j = low, high
-        while i <= j:
-            while values[i] > pivot:
-                i += 1
-            while values[j] < pivot:
-                j -= 1
-            if i <= j:
-                values[i], values[j] = values[j], values[i]
-                i += 1
-                j -= 1
-        if target <= j:
-            high = j
-        elif target >= i:
-            low = i
-        else:
-            break
-    edge: np.float32 = values[target]
+    """The k-th largest (from 1) of ``values[:count]``, which is used up.
+
+    Radix selection, a byte at a time from the top: count the bytes, find the one that the k-th
+    falls on, keep what shares it. No branch depends on a score, so none is mispredicted.
+    """
+    words = values.view(np.uint32)
+    for c in range(count):
+        words[c] = ordered_bits(words[c])
+    bins = np.empty(256, np.int32)
+    for shift in (np.uint32(24), np.uint32(16), np.uint32(8), np.uint32(0)):
+        bins[:] = 0
+        for c in range(count):
+            bins[(words[c] >> shift) & _BYTE] += 1
+        digit = 255
+        while k > bins[digit]:
+            k -= bins[digit]
+            digit -= 1
+        kept = 0
+        for c in range(count):
+            word = words[c]
+            words[kept] = word
+            kept += ((word >> shift) & _BYTE) == np.uint32(digit)
+        count = kept
+    words[0] = words[0] ^ _SIGN if words[0] & _SIGN else ~words[0]
+    edge: np.float32 = values[0]
     return edge
 
 
 @helper
 def sort_key(bits: np.uint32, item: int) -> np.uint64:
     """A word that orders by score, then by lower id; ``bits`` are the score's as float32."""
-    ordered = ~bits if bits & _SIGN else bits | _SIGN
-    return (np.uint64(ordered) << _S32) | np.uint64(_ALL - np.uint32(item))
+    return (np.uint64(ordered_bits(bits)) << _S32) | np.uint64(_ALL - np.uint32(item))
 
 
 @helper
@@ -101,9 +110,9 @@ def _keep_products(
     bound = np.float32(np.float64(edge) - 2.0 * slack)
     kept = 0
     for c in range(count):
-        if scores[c] >= bound:
-            items[kept], scores[kept] = items[c], scores[c]
-            kept += 1
+        score = scores[c]
+        items[kept], scores[kept] = items[c], score
+        kept += score >= bound  # no branch: whether it stays is a fair coin
     return kept, bound
 
 
