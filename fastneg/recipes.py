@@ -165,7 +165,7 @@ def train_recipe(
             model's, the validation metrics the first one's.
         resume: go on in ``out`` where an interrupted run stopped.
         out: a folder to write (see ``training.outputs``), or None.
-        progress: None shows a bar where stderr is a terminal.
+        progress: whether to show bars where stderr is a terminal (None: yes).
         on_step: called after every optimizer step with the stage's number of steps.
 
     Raises:

@@ -20,7 +20,7 @@ class Bar:
     Args:
         title: what is under way.
         total: steps in all.
-        enabled: None shows it where stderr is a terminal.
+        enabled: False never shows it; True and None do where stderr is a terminal.
     """
 
     _INTERVAL = 0.1  # seconds between redraws: a step can be much shorter
@@ -28,9 +28,7 @@ class Bar:
     def __init__(self, title: str, total: int, *, enabled: bool | None = None) -> None:
         self._progress: Any = None
         self._waiting, self._next = 0, 0.0
-        if enabled is None:
-            enabled = sys.stderr.isatty()
-        if not enabled:
+        if enabled is False or not sys.stderr.isatty():
             return
         from rich.console import Console
         from rich.progress import (

@@ -88,7 +88,7 @@ class Trainer:
         stage: a name for the log, the checkpoint's identity and the streams of random words.
         checkpoint: a file to save the state to, or None.
         log: a file of JSON lines, one per epoch, or None.
-        progress: True or False; None shows the bar where stderr is a terminal.
+        progress: whether to show a bar where stderr is a terminal (None: yes).
         on_step: called with the number of steps done, after each and before its checkpoint.
 
     Raises:

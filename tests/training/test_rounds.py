@@ -11,7 +11,6 @@ import torch
 from fastneg.data.splits import hold_out_validation
 from fastneg.data.synthetic import generate_dataset
 from fastneg.errors import CheckpointError, FastnegError
-from fastneg.training.negatives import HardNegatives, Objective
 from fastneg.training.rounds import build_model, mine_for_training, train_rounds
 from fastneg.training.settings import Settings
 
@@ -78,39 +77,6 @@ def test_users_without_training_rows_get_no_list(data):
     assert (hard.lists[:60] >= 0).all()
 
 
-def test_hard_columns_are_the_lists_and_weigh_their_ratio(data):
-    """The loss with hard columns, written out for one batch."""
-    train, _ = data
-    settings = SETTINGS.replace(num_hard=2)
-    model = build_model(train, settings)
-    hard, _ = mine_for_training(model, train, settings)
-    objective = Objective(train, settings, hard=hard, stage="round-2")
-    batch = next(iter(objective.batches))
-    assert batch.negatives.items.shape == (64, 2)
-    for user, items in zip(batch.users, batch.negatives.items, strict=True):
-        assert set(items.tolist()) <= set(hard.lists[int(user)].tolist())
-    rows, num_easy = len(batch.users), 64 + 16 - 1
-    items = torch.cat([batch.items, batch.shared.items])
-    users_BD = model.embed_users(batch.users).double()
-    frequency = objective.batches.item_log_frequency().exp().double()
-    expected_count = 63 * frequency + 16 / 80  # B - 1 in-batch columns and B' uniform ones
-    losses = []
-    for row in range(rows):
-        scores = (model.embed_items(items).double() @ users_BD[row]) / 0.2
-        known = train.positive_mask(batch.users[row : row + 1], items)[0]
-        known[row] = True
-        easy = (scores.exp() / expected_count[items])[~known].sum()
-        hard_scores = model.embed_items(batch.negatives.items[row]).double() @ users_BD[row] / 0.2
-        # the easy columns stand for 80 items; both hard ones together for a tenth of that
-        difficult = hard_scores.exp().sum() * 80 / 10 / 2
-        n = num_easy + 2  # one sum over all columns, so both shares are n_kind / n of an estimate
-        total = easy * num_easy / n + difficult * num_easy / n
-        losses.append(torch.log(scores[row].exp() + total) - scores[row])
-    torch.testing.assert_close(
-        objective.loss(model, batch).double(), torch.stack(losses).mean(), rtol=1e-5, atol=1e-6
-    )
-
-
 def test_cold_start_of_later_rounds(data):
     train, validation = data
     warm = train_rounds(train, SETTINGS.replace(rounds=2), validation=validation)
@@ -172,13 +138,3 @@ def test_bad_inputs(data, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FastnegError, match="cannot write to"):
         train_rounds(train, SETTINGS, validation=validation, folder=tmp_path / "file")
-
-
-def test_lists_are_saved_and_read(tmp_path):
-    hard = HardNegatives(np.array([[1, 2], [-1, -1]]))
-    hard.save(tmp_path / "mined.safetensors", {"users": 1})
-    read, facts = HardNegatives.load(tmp_path / "mined.safetensors")
-    np.testing.assert_array_equal(read.lists, hard.lists)
-    assert facts == {"users": 1}
-    assert read.fingerprint() == hard.fingerprint()
-    assert read.fingerprint() != HardNegatives(np.array([[1, 2], [-1, 3]])).fingerprint()
