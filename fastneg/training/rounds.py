@@ -170,7 +170,9 @@ def train_rounds(
             if saved is not None and resume and saved.is_file():
                 hard, mined = HardNegatives.load(saved)
             else:
-                hard, mined = mine_for_training(model, train, settings, progress=progress is not False)
+                hard, mined = mine_for_training(
+                    model, train, settings, progress=progress is not False
+                )
                 if saved is not None:
                     hard.save(saved, mined)
             if not settings.warm_start:
