@@ -22,7 +22,7 @@ from fastneg.errors import CheckpointError, ExhaustedUserError
 from fastneg.interactions import Interactions
 from fastneg.samplers.distinct import draw_distinct
 from fastneg.samplers.request import Request, as_rows, check_out, input_arrays, make_request
-from fastneg.samplers.results import Negatives, as_tensors
+from fastneg.samplers.results import Negatives, as_tensors, check_device
 from fastneg.samplers.tiles import EVERYWHERE
 from fastneg.streams import RowCounter, key_of, stream_of
 
@@ -161,6 +161,7 @@ class Sampler(ABC):
         width = as_integer(
             num_negatives, call=call, name="num_negatives", minimum=1, maximum=2**31 - 1
         )
+        check_device(device, pin_memory, call=call)
         request = make_request(
             users,
             num_users=self._num_users(),
@@ -211,6 +212,7 @@ class Sampler(ABC):
         width = as_integer(
             num_negatives, call=call, name="num_negatives", minimum=1, maximum=2**31 - 1
         )
+        check_device(device, pin_memory, call=call)
         request = Request(
             np.full(1, -1, dtype=np.int64), np.zeros(1, dtype=np.int64), lane="shared"
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fastneg.checks import fail, shown
+
 if TYPE_CHECKING:
     import torch
 
@@ -20,6 +22,20 @@ class Negatives(NamedTuple):
     items: torch.Tensor
     log_q: torch.Tensor | None
     source: torch.Tensor
+
+
+def check_device(device: Any, pin_memory: bool, *, call: str) -> None:
+    """Refuse a device that is not there, and pinned memory where nothing could use it."""
+    import torch
+
+    if pin_memory and not torch.accelerator.is_available():
+        fail(call, "pin_memory=True, but there is no accelerator to pin memory for")
+    if device is None:
+        return
+    try:
+        torch.empty(0, device=torch.device(device))
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+        fail(call, f"device = {shown(device)} cannot be used ({shown(str(error))})")
 
 
 def as_tensors(arrays: list[Any], device: Any, pin_memory: bool) -> Negatives:

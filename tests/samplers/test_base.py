@@ -371,6 +371,19 @@ def test_bad_arguments_of_sample(name: str) -> None:
     assert sampler.state_dict()["next_row"] == 0
 
 
+def test_bad_devices() -> None:
+    sampler = UNIFORM.make()
+    for device in ("nonsense", 3.5, "cuda:77", object()):
+        with pytest.raises(FastnegError, match=r"sample: device = .* cannot be used"):
+            sampler.sample([1], 2, device=device)
+        with pytest.raises(FastnegError, match=r"sample_shared: device = .* cannot be used"):
+            sampler.sample_shared(2, device=device)
+    if not torch.accelerator.is_available():
+        with pytest.raises(FastnegError, match=r"sample: pin_memory=True, but there is no accel"):
+            sampler.sample([1], 2, pin_memory=True)
+    assert sampler.state_dict()["next_row"] == 0
+
+
 def test_bad_arguments_elsewhere() -> None:
     sampler = UNIFORM.make()
     for call, message in [
