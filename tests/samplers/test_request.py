@@ -114,6 +114,70 @@ def test_what_rows_exclude(pairs: list[tuple[int, int]], data: st.DataObject) ->
         assert exclusion.take(chosen).sizes().tolist() == taken.sizes().tolist()
 
 
+def _out(**changed: object) -> tuple[object, ...]:
+    parts: dict[str, object] = {
+        "items": np.zeros((4, 3), np.int64),
+        "log_q": np.zeros((4, 3), np.float32),
+        "source": np.zeros((4, 3), np.int8),
+    }
+    parts.update(changed)
+    return tuple(parts.values())
+
+
+def _readonly() -> np.ndarray:
+    array = np.zeros((4, 3), np.int64)
+    array.flags.writeable = False
+    return array
+
+
+BLOCK = np.zeros(96 + 48, np.int8)
+
+BAD_OUTS = {
+    "dtype": (_out(items=np.zeros((4, 3), np.int32)), r"out.*items.*int32.*int64"),
+    "float64": (_out(log_q=np.zeros((4, 3))), r"out.*log_q.*float64.*float32"),
+    "shape": (_out(items=np.zeros((3, 4), np.int64)), r"out.*items.*\(3, 4\).*\(4, 3\)"),
+    "strided": (_out(items=np.zeros((4, 6), np.int64)[:, ::2]), r"out.*items.*contiguous"),
+    "fortran": (_out(items=np.zeros((3, 4), np.int64).T), r"out.*items.*contiguous"),
+    "readonly": (_out(items=_readonly()), r"out.*items.*writ"),
+    "overlap": (
+        _out(items=BLOCK[:96].view(np.int64).reshape(4, 3), source=BLOCK[90:102].reshape(4, 3)),
+        r"out.*overlap",
+    ),
+    "broadcast": (_out(items=np.broadcast_to(np.zeros(3, np.int64), (4, 3))), r"out"),
+    "missing log_q": (_out(log_q=None), r"out.*log_q"),
+    "missing items": (_out(items=None), r"out.*items"),
+    "two parts": (_out()[:2], r"out"),
+    "not arrays": (["a", "b", "c"], r"out"),
+    "one array": (np.zeros((4, 3), np.int64), r"out"),
+    "nothing like it": (3, r"out"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_OUTS)
+def test_bad_out_is_refused(name: str) -> None:
+    out, message = BAD_OUTS[name]
+    sampler = UniformSampler(9)
+    with pytest.raises(FastnegError, match=message):
+        sampler.sample([-1, -1, -1, -1], 3, out=out)
+    assert sampler.state_dict()["next_row"] == 0
+
+
+@pytest.mark.parametrize("argument", ["users", "positives", "rows", "exclude", "times"])
+def test_out_over_an_input_is_refused(argument: str) -> None:
+    block = np.zeros((4, 3), np.int64)
+    inputs = {"users": np.full(4, -1), "positives": None, "rows": None, "exclude": None}
+    inputs[argument] = block[:, :2].copy() if argument == "exclude" else block.reshape(-1)[:4]
+    if argument == "exclude":
+        inputs[argument] = block[:, :2]
+    out = _out(items=block)
+    with pytest.raises(FastnegError, match="overlap"):
+        UniformSampler(9).sample(num_negatives=3, out=out, **inputs)
+    if argument == "users":  # a tensor over the same memory
+        inputs["users"] = torch.from_numpy(block).view(-1)[:4]
+        with pytest.raises(FastnegError, match="overlap"):
+            UniformSampler(9).sample(num_negatives=3, out=out, **inputs)
+
+
 def test_out_may_be_a_memory_map_but_not_a_misaligned_one(tmp_path: Any) -> None:
     mapped = np.memmap(tmp_path / "items", dtype=np.int64, mode="w+", shape=(2, 3))
     log_q, source = np.zeros((2, 3), np.float32), np.zeros((2, 3), np.int8)
