@@ -44,14 +44,14 @@ class Recipe:
         return Settings().replace(**{**self.changes, **(overrides or {})})
 
 
-_COSINE: dict[str, Any] = {"similarity": "cosine", "learning_rate": 2e-3}
+_COSINE: dict[str, Any] = {"similarity": "cosine", "learning_rate": 5e-3, "temperature": 0.2}
 
 _RECIPES = (
     Recipe(
         "bpr",
         "matrix factorisation, one uniform negative per positive, pairwise logistic loss",
         "Rendle et al. 2009, BPR: Bayesian personalized ranking from implicit feedback",
-        {"loss": "bpr", "num_negatives": 1, "learning_rate": 1e-3, "l2": 1e-4},
+        {"loss": "bpr", "num_negatives": 1, "learning_rate": 5e-3, "l2": 1e-2},
     ),
     Recipe(
         "ncf-loop",
@@ -63,34 +63,33 @@ _RECIPES = (
         "in-batch",
         "the other positives of the batch as negatives, uncorrected: popular items suffer",
         "Hidasi et al. 2016, Session-based recommendations with recurrent neural networks",
-        {**_COSINE, "loss": "in_batch", "correction": "none", "temperature": 0.1},
+        {**_COSINE, "loss": "in_batch", "correction": "none"},
     ),
     Recipe(
         "in-batch-logq",
         "in-batch negatives corrected by how often the loader serves each item",
         "Yi et al. 2019, Sampling-bias-corrected neural modeling for large corpus item "
         "recommendations",
-        {**_COSINE, "loss": "in_batch", "temperature": 0.1},
+        {**_COSINE, "loss": "in_batch"},
     ),
     Recipe(
         "mixed-negative-sampling",
         "in-batch negatives and as many uniform ones from the whole catalog, corrected",
         "Yang et al. 2020, Mixed negative sampling for learning two-tower neural networks in "
         "recommendations",
-        {**_COSINE, "loss": "mixed", "num_uniform": 2048, "temperature": 0.1},
+        {**_COSINE, "loss": "mixed", "num_uniform": 2048},
     ),
     Recipe(
         "sampled-softmax",
         "2,048 uniform negatives shared by the batch, corrected",
         "Jean et al. 2015, On using very large target vocabulary for neural machine translation",
-        {**_COSINE, "loss": "sampled_softmax", "shared": True, "num_negatives": 2048,
-         "temperature": 0.1},
+        {**_COSINE, "loss": "sampled_softmax", "shared": True, "num_negatives": 2048},
     ),
     Recipe(
         "facebook-ebr",
         "mixed negatives, then a second round with hard ones mined at ranks 101-500, 100 easy to 1",
         "Huang et al. 2020, Embedding-based retrieval in Facebook search",
-        {**_COSINE, "loss": "mixed", "num_uniform": 2048, "temperature": 0.1, "rounds": 2,
+        {**_COSINE, "loss": "mixed", "num_uniform": 2048, "rounds": 2,
          "window": (101, 500), "easy_to_hard": 100.0},
     ),
 )

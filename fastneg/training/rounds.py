@@ -49,7 +49,8 @@ class RoundsResult:
     Attributes:
         model: with the weights of ``best``.
         rounds: in order.
-        best: the round that was kept: the best validation NDCG, or the last without validation.
+        best: the round that was kept: by validation NDCG, or the last (``keep_round = "last"``, or
+            no validation).
     """
 
     model: TwoTower
@@ -191,7 +192,8 @@ def train_rounds(
         )
         rounds.append(Round(number, trainer.fit(epochs=num_epochs, resume=resume), mined))
         score = rounds[-1].fit.metrics.get(key, 0.0)
-        if best is None or validation is None or score > best[0].fit.metrics[key]:
+        newest = validation is None or settings.keep_round == "last"
+        if best is None or newest or score > best[0].fit.metrics[key]:
             weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
             best = rounds[-1], weights
     if best is None:

@@ -55,6 +55,7 @@ _CHOICES = {
     "sampler": SAMPLERS,
     "similarity": SIMILARITIES,
     "exhausted": EXHAUSTED,
+    "keep_round": ("best", "last"),
 }
 _BOOLS = ("use_user_ids", "use_item_ids", "rewards", "shared", "warm_start")
 
@@ -94,6 +95,7 @@ class Settings:
         easy_to_hard: easy negatives for one hard one (Huang et al. 2020: about 100). See
             ``training.negatives`` for its exact meaning with each loss.
         warm_start: a later round starts from the weights of the round before it.
+        keep_round: ``"best"`` keeps the round with the best validation NDCG, ``"last"`` the last.
 
     Optimisation (Adam):
         learning_rate, batch_size, epochs: the usual.
@@ -142,6 +144,7 @@ class Settings:
     num_hard: int = 1
     easy_to_hard: float = 100.0
     warm_start: bool = True
+    keep_round: str = "best"
 
     learning_rate: float = 1e-3
     batch_size: int = 2048
