@@ -20,12 +20,12 @@ from fastneg.mining.miner import mine_hard_negatives as mine_hard_negatives
 from fastneg.recipes import recipe as recipe
 from fastneg.recipes import train_recipe as train_recipe
 from fastneg.samplers.alias_table import AliasTable as AliasTable
-from fastneg.samplers.results import Negatives as Negatives
 from fastneg.samplers.base import Sampler as Sampler
 from fastneg.samplers.instances import train_instances as train_instances
 from fastneg.samplers.listed import ListedSampler as ListedSampler
 from fastneg.samplers.mixed import MixedSampler as MixedSampler
 from fastneg.samplers.popularity import PopularitySampler as PopularitySampler
+from fastneg.samplers.results import Negatives as Negatives
 from fastneg.samplers.uniform import UniformSampler as UniformSampler
 from fastneg.threads import get_num_threads as get_num_threads
 from fastneg.threads import set_num_threads as set_num_threads

@@ -120,17 +120,24 @@ def normalise_ids(values: Any, *, call: str, name: str) -> Ids:
     try:
         if pa.types.is_integer(kind):
             return np.ascontiguousarray(to_numpy_column(column.cast(pa.int64())), np.int64)
-        texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view,
-                 pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view,
-                 pa.types.is_fixed_size_binary)
+        texts = (
+            pa.types.is_string,
+            pa.types.is_large_string,
+            pa.types.is_string_view,
+            pa.types.is_binary,
+            pa.types.is_large_binary,
+            pa.types.is_binary_view,
+            pa.types.is_fixed_size_binary,
+        )
         if any(test(kind) for test in texts):
             if pa.types.is_fixed_size_binary(kind):
                 column = column.cast(pa.binary())
             column = column.cast(pa.large_string())
             return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     except pa.ArrowInvalid as error:
-        raise FastnegError(f"{call}: {name} ({kind}): {error}; give integers of 64 bits or "
-                           "UTF-8 strings") from error
+        raise FastnegError(
+            f"{call}: {name} ({kind}): {error}; give integers of 64 bits or UTF-8 strings"
+        ) from error
     hint = ""
     if pa.types.is_floating(kind):
         hint = "; missing integers often turn a column into floats"
@@ -257,8 +264,11 @@ def dense_codes(
     if size is None:
         codes = checks.as_integers(values, call=call, name=name)
         if codes.size == 0:
-            checks.fail(call, f"{name} is empty and {size_name} is not given; give at least one "
-                              f"row, or {size_name}")
+            checks.fail(
+                call,
+                f"{name} is empty and {size_name} is not given; give at least one "
+                f"row, or {size_name}",
+            )
         size = max(1, int(codes.max()) + 1)
     size = checks.as_integer(size, call=call, name=size_name, minimum=1)
     # a copy, since the caller may write into theirs

@@ -61,9 +61,7 @@ class Interactions(Rows, Encoded):
         row_times: AnyArray | None = None,
     ) -> None:
         """For the ``from_*`` constructors, which check; use those."""
-        super().__init__(
-            len(users), len(items), row_users, row_items, row_weights, row_times
-        )
+        super().__init__(len(users), len(items), row_users, row_items, row_weights, row_times)
         self._users, self._items = users, items
 
     def __repr__(self) -> str:
@@ -103,7 +101,8 @@ class Interactions(Rows, Encoded):
         """
         return cls._from_columns(
             {"users": users, "items": items, "weights": weights, "times": times},
-            (user_ids, item_ids), _NAMES,
+            (user_ids, item_ids),
+            _NAMES,
             call="Interactions.from_pairs",
         )
 
@@ -119,19 +118,28 @@ class Interactions(Rows, Encoded):
     ) -> Interactions:
         """Columns under the keys of ``from_pairs``; ``names`` are what errors call them."""
         users, row_users = Vocabulary.build(
-            columns["users"], tables[0], call=call, name=names[0], table_name="user_ids",
+            columns["users"],
+            tables[0],
+            call=call,
+            name=names[0],
+            table_name="user_ids",
             from_text=from_text,
         )
         items, row_items = Vocabulary.build(
-            columns["items"], tables[1], call=call, name=names[1], table_name="item_ids",
+            columns["items"],
+            tables[1],
+            call=call,
+            name=names[1],
+            table_name="item_ids",
             from_text=from_text,
         )
         row_weights, row_times = row_extras(
             row_users, row_items, columns["weights"], columns["times"], names, call
         )
         if len(users) == 0 or len(items) == 0:
-            checks.fail(call, "users and items are empty; give at least one pair, or user_ids and "
-                              "item_ids")
+            checks.fail(
+                call, "users and items are empty; give at least one pair, or user_ids and item_ids"
+            )
         return cls(users, items, row_users, row_items, row_weights, row_times)
 
     @classmethod
@@ -155,8 +163,12 @@ class Interactions(Rows, Encoded):
         row_items, size_of_items = dense_codes(items, num_items, call, "items", "num_items")
         row_weights, row_times = row_extras(row_users, row_items, weights, times, _NAMES, call)
         return cls(
-            Vocabulary(size_of_users), Vocabulary(size_of_items), row_users, row_items,
-            row_weights, row_times,
+            Vocabulary(size_of_users),
+            Vocabulary(size_of_items),
+            row_users,
+            row_items,
+            row_weights,
+            row_times,
         )
 
     @classmethod
@@ -211,8 +223,12 @@ class Interactions(Rows, Encoded):
         call = "Interactions.from_table"
         keys = (user_column, item_column, weight_column, time_column)
         table = read_columns(
-            source, [name for name in keys if name is not None], call=call,
-            text=(user_column, item_column), delimiter=delimiter, column_names=column_names,
+            source,
+            [name for name in keys if name is not None],
+            call=call,
+            text=(user_column, item_column),
+            delimiter=delimiter,
+            column_names=column_names,
         )
         if table.from_text:
             for name in (user_column, item_column):
@@ -252,8 +268,11 @@ class Interactions(Rows, Encoded):
         if file.is_dir():
             return cls.open(file) if is_saved_folder(file) else cls.from_table(file, **columns)
         if columns:
-            checks.fail(call, f"{file} has no named columns ({', '.join(columns)} given); name "
-                              "columns only for Parquet, Arrow, CSV and TSV files")
+            checks.fail(
+                call,
+                f"{file} has no named columns ({', '.join(columns)} given); name "
+                "columns only for Parquet, Arrow, CSV and TSV files",
+            )
         return cls.from_csr(file) if suffix == ".npz" else cls.from_adjacency(file)
 
     # ---------------------------------------------------------------- folders
@@ -273,10 +292,20 @@ class Interactions(Rows, Encoded):
                 arrays[name] = vocabulary.stored
             elif vocabulary.kind == "text":
                 texts[name] = vocabulary.stored
-        facts = {"num_users": self.num_users, "num_items": self.num_items,
-                 "fingerprint": self.fingerprint()}
-        write_folder(folder, call="Interactions.save", kind=_KIND, version=_VERSION,
-                     arrays=arrays, texts=texts, facts=facts)
+        facts = {
+            "num_users": self.num_users,
+            "num_items": self.num_items,
+            "fingerprint": self.fingerprint(),
+        }
+        write_folder(
+            folder,
+            call="Interactions.save",
+            kind=_KIND,
+            version=_VERSION,
+            arrays=arrays,
+            texts=texts,
+            facts=facts,
+        )
 
     @classmethod
     def open(cls, folder: str | Path) -> Interactions:
@@ -342,20 +371,15 @@ class Interactions(Rows, Encoded):
             state = "have no times" if self.row_times is None else "have times"
             checks.fail(call, f"the old rows {state}; give times for all rows or for none")
         if self.row_weights is not None or row_weights is not None:
+            parts = ((self.row_weights, self.num_rows), (row_weights, row_users.size))
             row_weights = np.concatenate(
-                [
-                    np.ones(self.num_rows, np.float32)
-                    if self.row_weights is None
-                    else self.row_weights,
-                    np.ones(row_users.size, np.float32) if row_weights is None else row_weights,
-                ]
+                [np.ones(size, np.float32) if part is None else part for part, size in parts]
             )
         if row_times is not None and self.row_times is not None:
             row_times = np.concatenate([self.row_times, row_times])
-        return Interactions(
-            user_vocabulary, item_vocabulary, np.concatenate([self.row_users, row_users]),
-            np.concatenate([self.row_items, row_items]), row_weights, row_times,
-        )
+        users = np.concatenate([self.row_users, row_users])
+        items = np.concatenate([self.row_items, row_items])
+        return Interactions(user_vocabulary, item_vocabulary, users, items, row_weights, row_times)
 
     def select(self, rows: Any) -> Interactions:
         """The rows named by a mask (bool [R]) or by numbers, with the same users, items, codes."""
@@ -363,13 +387,13 @@ class Interactions(Rows, Encoded):
         chosen = checks.to_numpy(rows, call=call, name="rows")
         if chosen.dtype == np.bool_:
             if chosen.shape != (self.num_rows,):
-                checks.fail(call, f"{checks.describe('rows', chosen)} is no mask of "
-                                  f"{self.num_rows} rows")
+                checks.fail(
+                    call, f"{checks.describe('rows', chosen)} is no mask of {self.num_rows} rows"
+                )
             chosen = np.flatnonzero(chosen)
         else:
             chosen = checks.as_codes(chosen, self.num_rows, call=call, name="rows")
-        return Interactions(
-            self._users, self._items, self.row_users[chosen], self.row_items[chosen],
-            None if self.row_weights is None else self.row_weights[chosen],
-            None if self.row_times is None else self.row_times[chosen],
-        )
+        weights = None if self.row_weights is None else self.row_weights[chosen]
+        times = None if self.row_times is None else self.row_times[chosen]
+        users, items = self.row_users[chosen], self.row_items[chosen]
+        return Interactions(self._users, self._items, users, items, weights, times)

@@ -143,8 +143,20 @@ def mark_positives(
     total = masks.list_lengths(indptr, walked)
 
     def walk(start: int, stop: int) -> None:
-        masks.walk_lists(indptr, members, walked, start, stop, bits, shift, entries, following,
-                         flat, strides[0], strides[1])
+        masks.walk_lists(
+            indptr,
+            members,
+            walked,
+            start,
+            stop,
+            bits,
+            shift,
+            entries,
+            following,
+            flat,
+            strides[0],
+            strides[1],
+        )
 
     rows_per_thread = max(1, int(_WALK * walked.size / max(1, total)))
     threads.run_chunks(walk, walked.size, smallest=rows_per_thread)

@@ -89,8 +89,14 @@ _RECIPES = (
         "facebook-ebr",
         "mixed negatives, then a second round with hard ones mined at ranks 101-500, 100 easy to 1",
         "Huang et al. 2020, Embedding-based retrieval in Facebook search",
-        {**_COSINE, "loss": "mixed", "num_uniform": 2048, "rounds": 2,
-         "window": (101, 500), "easy_to_hard": 100.0},
+        {
+            **_COSINE,
+            "loss": "mixed",
+            "num_uniform": 2048,
+            "rounds": 2,
+            "window": (101, 500),
+            "easy_to_hard": 100.0,
+        },
     ),
 )
 
@@ -225,7 +231,9 @@ def train_recipe(
         )
     if folder is not None:
         write_model(
-            folder, result.model, seen,
+            folder,
+            result.model,
+            seen,
             config={"recipe": chosen.name, "refit": refit, "settings": values.to_dict()},
             user_features=user_features,
             item_features=item_features,

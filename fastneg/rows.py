@@ -59,9 +59,7 @@ class Rows:
         self.num_users, self.num_items = num_users, num_items
         self.row_users: IntArray = frozen(row_users)
         self.row_items: IntArray = frozen(row_items)
-        self.row_weights: Float32Array | None = (
-            None if row_weights is None else frozen(row_weights)
-        )
+        self.row_weights: Float32Array | None = None if row_weights is None else frozen(row_weights)
         self.row_times: AnyArray | None = None if row_times is None else frozen(row_times)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -106,12 +104,17 @@ class Rows:
         if indptr is None or items is None or weights is None:
             return "positives", "they are missing"
         if (
-            indptr.dtype != np.int64 or indptr.shape != (self.num_users + 1,)
-            or indptr[0] != 0 or indptr[-1] != items.size or bool((np.diff(indptr) < 0).any())
+            indptr.dtype != np.int64
+            or indptr.shape != (self.num_users + 1,)
+            or indptr[0] != 0
+            or indptr[-1] != items.size
+            or bool((np.diff(indptr) < 0).any())
         ):
             return "positive_indptr", "it does not ascend from 0 to the number of positives"
-        if items.dtype != np.int64 or items.ndim != 1 or not lists_are_ascending(
-            indptr, items, 0, self.num_items
+        if (
+            items.dtype != np.int64
+            or items.ndim != 1
+            or not lists_are_ascending(indptr, items, 0, self.num_items)
         ):
             return "positive_items", "they do not ascend within a user, or are out of range"
         if weights.dtype != np.float32 or weights.shape != items.shape:
@@ -201,9 +204,7 @@ class Rows:
     @cached_property
     def item_event_counts(self) -> IntArray:
         """int64 [N]: positive rows of the item, repeats included."""
-        return frozen(
-            np.bincount(self.row_items[self.positive_rows], minlength=self.num_items)
-        )
+        return frozen(np.bincount(self.row_items[self.positive_rows], minlength=self.num_items))
 
     @cached_property
     def user_positive_counts(self) -> IntArray:
@@ -213,7 +214,10 @@ class Rows:
     def positives_of(self, user: int) -> IntArray:
         """int64 view: the distinct positives of one user (a code), ascending."""
         code = checks.as_integer(
-            user, call="Interactions.positives_of", name="user", minimum=0,
+            user,
+            call="Interactions.positives_of",
+            name="user",
+            minimum=0,
             maximum=self.num_users - 1,
         )
         return self.positive_items[self.positive_indptr[code] : self.positive_indptr[code + 1]]

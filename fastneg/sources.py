@@ -52,8 +52,9 @@ def read_sparse(source: Any, *, call: str) -> SparseRows:
 def _size(shape: Any, call: str, name: str) -> tuple[int, int]:
     sizes = [int(size) for size in shape]
     if len(sizes) != 2 or min(sizes) < 1:
-        checks.fail(call, f"{name} has shape {tuple(sizes)}; users x items, at least 1 x 1, "
-                          "expected")
+        checks.fail(
+            call, f"{name} has shape {tuple(sizes)}; users x items, at least 1 x 1, expected"
+        )
     return sizes[0], sizes[1]
 
 
@@ -71,8 +72,11 @@ def _from_compressed(
     majors, minors = (num_items, num_users) if by_item else (num_users, num_items)
     starts, codes = checks.as_csr(indptr, indices, minors, call=call, name=name)
     if starts.size != majors + 1:
-        checks.fail(call, f"{name}.indptr has {starts.size} entries; {majors + 1} expected for "
-                          f"shape {(num_users, num_items)}")
+        checks.fail(
+            call,
+            f"{name}.indptr has {starts.size} entries; {majors + 1} expected for "
+            f"shape {(num_users, num_items)}",
+        )
     owners = np.repeat(np.arange(majors), np.diff(starts))
     users, items = (codes, owners) if by_item else (owners, codes)
     return SparseRows(

@@ -159,8 +159,9 @@ class SavedFolder:
         except (ValueError, EOFError, TypeError, KeyError) as error:
             raise self.damaged(path.name, str(error).splitlines()[0]) from error
         if array.dtype.str != listed.get("dtype") or list(array.shape) != listed["shape"]:
-            raise self.damaged(path.name, f"{array.dtype}, shape {array.shape}, is not what the "
-                                          "manifest says")
+            raise self.damaged(
+                path.name, f"{array.dtype}, shape {array.shape}, is not what the manifest says"
+            )
         return np.asarray(array)
 
     def text(self, name: str) -> Any | None:

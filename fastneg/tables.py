@@ -111,9 +111,7 @@ def read_columns(
     return _read_stream(source, names, call)
 
 
-def _wanted(
-    names: Sequence[str] | None, there: Sequence[str], label: str, call: str
-) -> list[str]:
+def _wanted(names: Sequence[str] | None, there: Sequence[str], label: str, call: str) -> list[str]:
     if names is None:
         return list(there)
     for name in names:
@@ -181,8 +179,9 @@ def _read_file(
             table = whole.select(_wanted(names, whole.column_names, label, call))
         else:
             delimiter = delimiter or ("," if suffix in COMMA else "\t")
-            table = read_text(path, names, call, text, delimiter, column_names,
-                              atomic=suffix in _ATOMIC)
+            table = read_text(
+                path, names, call, text, delimiter, column_names, atomic=suffix in _ATOMIC
+            )
     except FastnegError:
         raise
     except (OSError, pa.ArrowException, ValueError) as error:
@@ -215,6 +214,7 @@ def read_text(
     atomic: bool = False,
 ) -> Any:
     """A ``pa.Table`` of a delimited text, a file or the bytes of one."""
+
     def stream() -> Any:
         return pa.BufferReader(source) if isinstance(source, bytes) else str(source)
 

@@ -202,8 +202,9 @@ class Vocabulary:
         own: Ids = np.arange(self._size) if self._ids is None else self._ids
         own, ids = _same_kind(own, ids, call, "known_ids", name, False)
         if isinstance(own, np.ndarray) != (self.kind != "text"):
-            raise FastnegTypeError(f"{call}: {name} are strings, the known ids are integers; give "
-                                   "ids of one type")
+            raise FastnegTypeError(
+                f"{call}: {name} are strings, the known ids are integers; give ids of one type"
+            )
         fresh = ids[unknown] if isinstance(ids, np.ndarray) else ids.filter(pa.array(unknown))
         new_codes, distinct = _number(fresh)
         codes[unknown] = new_codes + self._size
@@ -290,15 +291,11 @@ class Encoded:
 
     def encode_users(self, ids: Any, unknown: str | int = "raise") -> IntArray:
         """int64 [n]: codes of user ids; unknown ones raise ``UnknownIdError`` or become -1."""
-        return self._users.encode_known(
-            ids, unknown, call="Interactions.encode_users", name="ids"
-        )
+        return self._users.encode_known(ids, unknown, call="Interactions.encode_users", name="ids")
 
     def encode_items(self, ids: Any, unknown: str | int = "raise") -> IntArray:
         """int64 [n]: codes of item ids; unknown ones raise ``UnknownIdError`` or become -1."""
-        return self._items.encode_known(
-            ids, unknown, call="Interactions.encode_items", name="ids"
-        )
+        return self._items.encode_known(ids, unknown, call="Interactions.encode_items", name="ids")
 
     def decode_users(self, codes: Any) -> AnyArray:
         """The user ids of codes, in the codes' shape."""

@@ -56,7 +56,9 @@ def imported_modules(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             base = node.module or ""
-            found |= {f"{base}.{alias.name}" for alias in node.names} if base == "fastneg" else {base}
+            found |= (
+                {f"{base}.{alias.name}" for alias in node.names} if base == "fastneg" else {base}
+            )
     return found
 
 
@@ -69,8 +71,11 @@ def arrows_up(package: Path) -> list[str]:
             parts = module.split(".")
             if parts[0] != "fastneg" or len(parts) == 1:
                 continue
-            target = parts[1] if (package / parts[1]).exists() or (
-                package / f"{parts[1]}.py").exists() else "__init__"
+            target = (
+                parts[1]
+                if (package / parts[1]).exists() or (package / f"{parts[1]}.py").exists()
+                else "__init__"
+            )
             if target != room and level_of(target) >= level_of(room):
                 wrong.append(f"{path.relative_to(package)} imports {module}")
     return wrong

@@ -24,7 +24,10 @@ ITEMS = [10, 20, 20, 30]
 WEIGHTS = [1.0, 0.0, 2.0, -1.0]
 SECONDS = [5, 6, 7, 8]
 COLUMNS = {
-    "user_column": "who", "item_column": "what", "weight_column": "stars", "time_column": "when",
+    "user_column": "who",
+    "item_column": "what",
+    "weight_column": "stars",
+    "time_column": "when",
 }
 
 
@@ -49,10 +52,19 @@ def assert_example(made: Interactions, scale: int = 10**9) -> None:
 
 def test_from_pairs_of_every_kind_of_column() -> None:
     weights, times = np.array(WEIGHTS), np.array(SECONDS)
-    for users in (USERS, tuple(USERS), np.array(USERS), np.array(USERS, object), pd.Series(USERS),
-                  pl.Series(USERS), pa.array(USERS), pa.chunked_array([USERS[:2], USERS[2:]]),
-                  pd.Series(USERS, dtype="category"), pl.Series(USERS, dtype=pl.Categorical),
-                  [user.encode() for user in USERS]):
+    for users in (
+        USERS,
+        tuple(USERS),
+        np.array(USERS),
+        np.array(USERS, object),
+        pd.Series(USERS),
+        pl.Series(USERS),
+        pa.array(USERS),
+        pa.chunked_array([USERS[:2], USERS[2:]]),
+        pd.Series(USERS, dtype="category"),
+        pl.Series(USERS, dtype=pl.Categorical),
+        [user.encode() for user in USERS],
+    ):
         for items in (ITEMS, np.array(ITEMS, np.uint16), torch.tensor(ITEMS), pl.Series(ITEMS)):
             made = Interactions.from_pairs(users, items, weights=weights, times=times)
             assert_example(made, scale=1)
@@ -153,10 +165,23 @@ def test_arrays_are_read_only_and_not_the_callers() -> None:
         assert one.row_times is not None
         assert one.row_times.tolist() == [1, 2]
         assert one.decode_items(one.row_items).tolist() == [1, 0]
-        for name in ("row_users", "row_items", "row_times", "row_weights", "positive_items",
-                     "positive_rows", "positive_indptr", "positive_weights", "positive_times",
-                     "item_indptr", "item_users", "item_user_counts", "item_event_counts",
-                     "user_ids", "user_positive_counts"):
+        for name in (
+            "row_users",
+            "row_items",
+            "row_times",
+            "row_weights",
+            "positive_items",
+            "positive_rows",
+            "positive_indptr",
+            "positive_weights",
+            "positive_times",
+            "item_indptr",
+            "item_users",
+            "item_user_counts",
+            "item_event_counts",
+            "user_ids",
+            "user_positive_counts",
+        ):
             with pytest.raises(ValueError, match="read-only"):
                 getattr(one, name)[0] = 1
 
@@ -164,9 +189,15 @@ def test_arrays_are_read_only_and_not_the_callers() -> None:
 def test_times_of_every_kind() -> None:
     stamps = np.array(["1970-01-01T00:00:01", "1970-01-02"], "datetime64[s]")
     nanoseconds = [10**9, 86_400 * 10**9]
-    for times in (stamps, stamps.astype("datetime64[ns]"), pa.array(stamps),
-                  pl.Series(stamps.astype("datetime64[us]")), pd.Series(stamps),
-                  stamps.astype(object).tolist(), pd.Series(stamps).dt.tz_localize("UTC")):
+    for times in (
+        stamps,
+        stamps.astype("datetime64[ns]"),
+        pa.array(stamps),
+        pl.Series(stamps.astype("datetime64[us]")),
+        pd.Series(stamps),
+        stamps.astype(object).tolist(),
+        pd.Series(stamps).dt.tz_localize("UTC"),
+    ):
         made = Interactions.from_pairs([1, 2], [1, 2], times=times)
         assert made.row_times is not None
         assert made.row_times.tolist() == nanoseconds
@@ -177,10 +208,13 @@ def test_times_of_every_kind() -> None:
 
 rows_of_codes = st.lists(
     st.tuples(
-        st.integers(0, 5), st.integers(0, 7), st.sampled_from([-1.0, 0.0, 0.5, 1.0, 2.0]),
+        st.integers(0, 5),
+        st.integers(0, 7),
+        st.sampled_from([-1.0, 0.0, 0.5, 1.0, 2.0]),
         st.integers(-3, 3),
     ),
-    min_size=1, max_size=60,
+    min_size=1,
+    max_size=60,
 )
 
 
@@ -190,8 +224,12 @@ def test_positives_equal_the_naive_twin(
 ) -> None:
     users, items, weights, times = (list(column) for column in zip(*rows, strict=True))
     made = Interactions.from_codes(
-        users, items, num_users=6, num_items=8,
-        weights=weights if weighted else None, times=times if timed else None,
+        users,
+        items,
+        num_users=6,
+        num_items=8,
+        weights=weights if weighted else None,
+        times=times if timed else None,
     )
     known = naive.positives(users, items, weights if weighted else None, times if timed else None)
     for user in range(6):
@@ -234,8 +272,10 @@ def test_ids_survive_the_way_to_codes_and_back(users: list[object], items: list[
     assert made.encode_items(made.item_ids).tolist() == list(range(len(own)))
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=20),
-       st.lists(st.tuples(st.integers(0, 15), st.integers(0, 15)), max_size=20))
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=20),
+    st.lists(st.tuples(st.integers(0, 15), st.integers(0, 15)), max_size=20),
+)
 def test_append_never_changes_a_code(
     old: list[tuple[int, int]], new: list[tuple[int, int]]
 ) -> None:

@@ -22,8 +22,14 @@ def test_save_and_open(tmp_path: Path, kind: str) -> None:
     del opened.__dict__["_fingerprint"]
     assert opened.fingerprint() == made.fingerprint()
     assert opened.user_ids.tolist() == made.user_ids.tolist()
-    for name in ("row_weights", "row_times", "positive_items", "positive_weights",
-                 "positive_times", "item_users"):
+    for name in (
+        "row_weights",
+        "row_times",
+        "positive_items",
+        "positive_weights",
+        "positive_times",
+        "item_users",
+    ):
         assert getattr(opened, name).tolist() == getattr(made, name).tolist()
     base = opened.row_users
     while base.base is not None and not isinstance(base, np.memmap):
@@ -49,13 +55,16 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     assert (tmp_path / "other" / "precious").exists()
 
 
-@pytest.mark.parametrize(("name", "position", "value", "fault"), [
-    ("row_items", 0, 99, "codes beyond 0..2"),
-    ("row_users", 0, -1, "codes beyond 0..2"),
-    ("positive_items", 0, 77, "do not ascend within a user, or are out of range"),
-    ("positive_items", 0, -5, "do not ascend within a user, or are out of range"),
-    ("positive_indptr", 1, 1000, "does not ascend"),
-])
+@pytest.mark.parametrize(
+    ("name", "position", "value", "fault"),
+    [
+        ("row_items", 0, 99, "codes beyond 0..2"),
+        ("row_users", 0, -1, "codes beyond 0..2"),
+        ("positive_items", 0, 77, "do not ascend within a user, or are out of range"),
+        ("positive_items", 0, -5, "do not ascend within a user, or are out of range"),
+        ("positive_indptr", 1, 1000, "does not ascend"),
+    ],
+)
 def test_damaged_folders_reach_no_kernel(
     tmp_path: Path, name: str, position: int, value: int, fault: str
 ) -> None:

@@ -34,8 +34,9 @@ def test_weights_add_in_float64() -> None:
     exact = np.float32(2.0**24 + 2**20 * float(np.float32(1e-3)))
     assert made.weights.tolist() == [exact]
     with pytest.raises(FastnegError, match=r"weights of a pair's rows add up to 6.*e\+38"):
-        build_positives(rows[:2], rows[:2], np.full(2, 3e38, np.float32), None,
-                        num_users=1, num_items=1)
+        build_positives(
+            rows[:2], rows[:2], np.full(2, 3e38, np.float32), None, num_users=1, num_items=1
+        )
 
 
 def test_nothing_at_all() -> None:

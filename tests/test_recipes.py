@@ -20,8 +20,15 @@ from fastneg.training.outputs import load_config, load_model
 from fastneg.training.settings import Settings
 
 # a few seconds each: small batches, so that a small data set gives enough steps
-SMALL = {"dim": 8, "batch_size": 128, "learning_rate": 0.03, "epochs": 12, "patience": 3,
-         "device": "cpu", "k": 10}
+SMALL = {
+    "dim": 8,
+    "batch_size": 128,
+    "learning_rate": 0.03,
+    "epochs": 12,
+    "patience": 3,
+    "device": "cpu",
+    "k": 10,
+}
 QUICK = {**SMALL, "epochs": 1}
 
 
@@ -56,8 +63,13 @@ def test_each_recipe_beats_the_most_popular(split, name):
 
 def test_names_and_errors():
     assert list(recipes()) == [
-        "bpr", "ncf-loop", "in-batch", "in-batch-logq", "mixed-negative-sampling",
-        "sampled-softmax", "facebook-ebr",
+        "bpr",
+        "ncf-loop",
+        "in-batch",
+        "in-batch-logq",
+        "mixed-negative-sampling",
+        "sampled-softmax",
+        "facebook-ebr",
     ]
     for name, one in recipes().items():
         assert one.name == name
@@ -76,14 +88,28 @@ def test_what_is_written(dataset, split, tmp_path):
     train, test = split
     out = tmp_path / "run"
     result = train_recipe(
-        train, None, test, recipe="mixed-negative-sampling",
+        train,
+        None,
+        test,
+        recipe="mixed-negative-sampling",
         settings=small("mixed-negative-sampling", epochs=3, hidden_layers=1),
-        user_features=dataset.user_features, item_features=dataset.item_features, seed=4, out=out,
+        user_features=dataset.user_features,
+        item_features=dataset.item_features,
+        seed=4,
+        out=out,
     )
     assert {path.name for path in out.iterdir()} == {
-        "model.safetensors", "config.toml", "item_vectors.npy", "user_vectors.npy",
-        "users.parquet", "items.parquet", "user_features.npz", "item_features.npz",
-        "metrics.json", "metrics.jsonl", "checkpoints",
+        "model.safetensors",
+        "config.toml",
+        "item_vectors.npy",
+        "user_vectors.npy",
+        "users.parquet",
+        "items.parquet",
+        "user_features.npz",
+        "item_features.npz",
+        "metrics.json",
+        "metrics.jsonl",
+        "checkpoints",
     }
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics == json.loads(json.dumps(result.metrics))
@@ -131,8 +157,12 @@ def test_test_metrics_are_those_of_the_written_vectors(split, tmp_path):
     result = train_recipe(train, None, test, recipe="bpr", settings=QUICK, out=tmp_path, seed=5)
     kept, validation = hold_out_validation(train, seed=5)
     again = evaluate(
-        np.load(tmp_path / "user_vectors.npy"), np.load(tmp_path / "item_vectors.npy"),
-        train=kept, validation=validation, test=test, k=(10,),
+        np.load(tmp_path / "user_vectors.npy"),
+        np.load(tmp_path / "item_vectors.npy"),
+        train=kept,
+        validation=validation,
+        test=test,
+        k=(10,),
     )
     assert result.metrics["test"] == again.metrics
 
@@ -169,9 +199,7 @@ def test_refit_trains_on_everything_for_the_chosen_epochs(split, tmp_path):
 def test_refit_of_rounds_stops_at_the_best_round(split):
     train, test = split
     settings = small("facebook-ebr", epochs=2, patience=0)
-    result = train_recipe(
-        train, None, test, recipe="facebook-ebr", settings=settings, refit=True
-    )
+    result = train_recipe(train, None, test, recipe="facebook-ebr", settings=settings, refit=True)
     assert len(result.metrics["rounds"]) == 2
     assert result.metrics["round"] in (1, 2)
 
@@ -194,8 +222,16 @@ def test_interrupted_and_resumed_is_the_same(split, tmp_path, name, when):
             raise Stopped
 
     with pytest.raises(Stopped):
-        train_recipe(train, None, test, recipe=name, settings=settings, refit=True, out=tmp_path,
-                     on_step=stop)
+        train_recipe(
+            train,
+            None,
+            test,
+            recipe=name,
+            settings=settings,
+            refit=True,
+            out=tmp_path,
+            on_step=stop,
+        )
     resumed = train_recipe(
         train, None, test, recipe=name, settings=settings, refit=True, out=tmp_path, resume=True
     )

@@ -39,8 +39,13 @@ def test_damaged_npz(tmp_path: Path) -> None:
         with pytest.raises(FastnegError, match=match):
             read_sparse(path, call="call")
 
-    whole = {"format": b"csr", "shape": [2, 3], "data": [1.0, 1], "indices": [0, 2],
-             "indptr": [0, 1, 2]}
+    whole = {
+        "format": b"csr",
+        "shape": [2, 3],
+        "data": [1.0, 1],
+        "indices": [0, 2],
+        "indptr": [0, 1, 2],
+    }
     assert read_sparse_of(path, whole) == 2
     refused(r"m\.npz has no array 'format'", x=[1])
     partly = {name: array for name, array in whole.items() if name != "indptr"}

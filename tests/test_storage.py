@@ -16,8 +16,15 @@ TEXTS = {"ids": pa.array(["a", "bä", ""], pa.large_string())}
 
 
 def write(folder: Path, kind: str = "things", version: int = 1) -> None:
-    write_folder(folder, call="save", kind=kind, version=version, arrays=ARRAYS, texts=TEXTS,
-                 facts={"num": 3})
+    write_folder(
+        folder,
+        call="save",
+        kind=kind,
+        version=version,
+        arrays=ARRAYS,
+        texts=TEXTS,
+        facts={"num": 3},
+    )
 
 
 def saved(folder: Path) -> SavedFolder:

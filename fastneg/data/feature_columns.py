@@ -47,8 +47,11 @@ def _is_list(kind: Any) -> bool:
 
 def _is_numeric(kind: Any) -> bool:
     return bool(
-        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-        or pa.types.is_timestamp(kind) or pa.types.is_date(kind)
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_decimal(kind)
+        or pa.types.is_timestamp(kind)
+        or pa.types.is_date(kind)
     )
 
 
@@ -65,7 +68,12 @@ class ColumnBuilder:
     """
 
     def __init__(
-        self, size: int, rows: IntArray, entries: IntArray, keys: Vocabulary, separator: str,
+        self,
+        size: int,
+        rows: IntArray,
+        entries: IntArray,
+        keys: Vocabulary,
+        separator: str,
         call: str,
     ) -> None:
         self.size, self.rows, self.entries, self.keys = size, rows, entries, keys
@@ -126,8 +134,11 @@ class ColumnBuilder:
             mean = float(values.mean()) if values.size else 0.0
             deviation = float(values.std()) if values.size else 1.0
         if not (np.isfinite(mean) and np.isfinite(deviation)):
-            checks.fail(self.call, f"column {name!r} has values up to {np.abs(values).max()}, too "
-                                   "large to standardise")
+            checks.fail(
+                self.call,
+                f"column {name!r} has values up to {np.abs(values).max()}, too "
+                "large to standardise",
+            )
         if deviation <= 1e-12 * abs(mean):
             deviation = 1.0  # the same for all: 0 everywhere
         out = np.zeros(self.size, np.float32)

@@ -65,8 +65,11 @@ class FeatureTable:
         self.scales = dict(scales or {})
 
     def __repr__(self) -> str:
-        kinds = {**dict.fromkeys(self.categorical, "categorical"),
-                 **dict.fromkeys(self.multi, "multi"), **dict.fromkeys(self.numeric, "numeric")}
+        kinds = {
+            **dict.fromkeys(self.categorical, "categorical"),
+            **dict.fromkeys(self.multi, "multi"),
+            **dict.fromkeys(self.numeric, "numeric"),
+        }
         return f"FeatureTable({self.num_rows:,} rows, {kinds})"
 
     @classmethod
@@ -108,8 +111,11 @@ class FeatureTable:
         table = read_columns(source, None, call=call, text=(id_column,), delimiter=delimiter)
         for name in (id_column, *overrides):
             if name not in table.data:
-                checks.fail(call, f"{table.label} has no column {name!r}; its columns are "
-                                  f"{', '.join(table.data)}")
+                checks.fail(
+                    call,
+                    f"{table.label} has no column {name!r}; its columns are "
+                    f"{', '.join(table.data)}",
+                )
         vocabulary, _ = Vocabulary.build(ids, call=call, name="ids")
         rows, entries, keys = _align(table, id_column, vocabulary, call)
         builder = ColumnBuilder(len(vocabulary), rows, entries, keys, separator, call)
@@ -117,8 +123,12 @@ class FeatureTable:
             if name != id_column:
                 builder.add(name, values, overrides.get(name))
         return cls(
-            len(vocabulary), categorical=builder.categorical, multi=builder.multi,
-            numeric=builder.numeric, scales=builder.scales, num_described=rows.size,
+            len(vocabulary),
+            categorical=builder.categorical,
+            multi=builder.multi,
+            numeric=builder.numeric,
+            scales=builder.scales,
+            num_described=rows.size,
         )
 
     def state(self) -> tuple[dict[str, AnyArray], dict[str, Any]]:
@@ -141,9 +151,7 @@ class FeatureTable:
         return arrays, facts
 
     @classmethod
-    def from_state(
-        cls, arrays: Mapping[str, AnyArray], facts: Mapping[str, Any]
-    ) -> FeatureTable:
+    def from_state(cls, arrays: Mapping[str, AnyArray], facts: Mapping[str, Any]) -> FeatureTable:
         """What ``state`` gave.
 
         Raises:
@@ -161,8 +169,11 @@ class FeatureTable:
                 categorical[name] = CategoricalColumn(codes, count, tuple(labels))
             for name, (count, labels) in facts["multi"].items():
                 indptr, codes = checks.as_csr(
-                    arrays[f"multi/{name}/indptr"], arrays[f"multi/{name}/codes"], count,
-                    call=call, name=name,
+                    arrays[f"multi/{name}/indptr"],
+                    arrays[f"multi/{name}/codes"],
+                    count,
+                    call=call,
+                    name=name,
                 )
                 _fits(name, indptr.size - 1, size)
                 multi[name] = MultiColumn(indptr, codes, count, tuple(labels))
@@ -175,8 +186,14 @@ class FeatureTable:
             described = int(facts.get("num_described", size))
         except (KeyError, ValueError, TypeError) as error:
             raise FileFormatError(f"{call}: the state is damaged: {error}") from error
-        return cls(size, categorical=categorical, multi=multi, numeric=numeric, scales=scales,
-                   num_described=described)
+        return cls(
+            size,
+            categorical=categorical,
+            multi=multi,
+            numeric=numeric,
+            scales=scales,
+            num_described=described,
+        )
 
 
 def read_ids(source: Any, *, id_column: str = "id", delimiter: str | None = None) -> AnyArray:

@@ -83,7 +83,10 @@ def load_movielens_100k(
         "genres": films.column("class"),
     }
     item_features = FeatureTable.from_table(
-        columns, ids=interactions.item_ids, id_column="item_id", separator=" ",
+        columns,
+        ids=interactions.item_ids,
+        id_column="item_id",
+        separator=" ",
         columns={"release_year": "numeric", "genres": "multi"},
     )
     titles = films.column("movie_title").to_numpy()

@@ -56,12 +56,17 @@ def split_by_time(
     test = _fraction(test_fraction, call, "test_fraction")
     validation = _fraction(validation_fraction, call, "validation_fraction", allow_zero=True)
     if test + validation >= 1:
-        checks.fail(call, f"test_fraction {test_fraction} and validation_fraction "
-                          f"{validation_fraction} leave nothing to train on")
+        checks.fail(
+            call,
+            f"test_fraction {test_fraction} and validation_fraction "
+            f"{validation_fraction} leave nothing to train on",
+        )
     times = interactions.row_times
     if times is None:
-        raise FastnegError(f"{call}: the interactions have no times; give times, or split by "
-                           "split_random or split_last_fraction")
+        raise FastnegError(
+            f"{call}: the interactions have no times; give times, or split by "
+            "split_random or split_last_fraction"
+        )
     places = _places(interactions)
     first = np.zeros(interactions.num_positives, times.dtype)
     positive_places = _positive_places(interactions, places)
@@ -72,8 +77,11 @@ def split_by_time(
     if validation:
         cuts.insert(0, _cut(ascending, test + validation, call, "validation_fraction"))
         if cuts[0] == test_cut:
-            checks.fail(call, f"the times are too coarse for a validation side of "
-                              f"{validation_fraction}: no cut lies before the test side's")
+            checks.fail(
+                call,
+                f"the times are too coarse for a validation side of "
+                f"{validation_fraction}: no cut lies before the test side's",
+            )
     if ascending.size and ascending[0] >= cuts[0]:
         checks.fail(call, "no pair lies before the first cut; give smaller fractions")
     numbers = np.array([_VALIDATION, _TEST] if validation else [_TEST], np.int8)
@@ -184,9 +192,12 @@ def _cut(ascending: AnyArray, share: Fraction, call: str, name: str) -> float | 
     if start < ascending.size - most:  # the tie reaches over the border: start after it
         start = int(np.searchsorted(ascending, at, side="right"))
     if start == ascending.size:
-        checks.fail(call, f"{name}: the last {ascending.size - np.searchsorted(ascending, at)} "
-                          "pairs are of one time and more than the side holds; give a larger "
-                          "fraction")
+        checks.fail(
+            call,
+            f"{name}: the last {ascending.size - np.searchsorted(ascending, at)} "
+            "pairs are of one time and more than the side holds; give a larger "
+            "fraction",
+        )
     return ascending[start]  # type: ignore[no-any-return]
 
 

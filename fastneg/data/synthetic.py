@@ -52,9 +52,7 @@ def generate_dataset(
     num_items = checks.as_integer(num_items, call=call, name="num_items", minimum=2)
     dim = checks.as_integer(dim, call=call, name="dim", minimum=1)
     seed = checks.as_integer(seed, call=call, name="seed")
-    mean = checks.as_number(
-        positives_per_user, call=call, name="positives_per_user", minimum=1
-    )
+    mean = checks.as_number(positives_per_user, call=call, name="positives_per_user", minimum=1)
     skew = checks.as_number(skew, call=call, name="skew", minimum=0)
     sharpness = checks.as_number(sharpness, call=call, name="sharpness", minimum=0)
 

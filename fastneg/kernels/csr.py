@@ -31,8 +31,9 @@ def count_starts(codes: Int64, starts: Int64) -> None:
 
 
 @kernel
-def scatter_rows(keys: Int64, values: Int64, rows: Int64, heads: Int64,
-                 out_values: Int64, out_rows: Int64) -> None:
+def scatter_rows(
+    keys: Int64, values: Int64, rows: Int64, heads: Int64, out_values: Int64, out_rows: Int64
+) -> None:
     """A stable counting sort by ``keys``; ``heads`` holds each key's next free place (consumed)."""
     for i in range(keys.size):
         place = heads[keys[i]]
@@ -51,8 +52,14 @@ def scatter_values(keys: Int64, values: Int64, heads: Int64, out_values: Int64) 
 
 
 @kernel
-def merge_equal(indptr: Int64, minors: Int64, distinct: Int64, counts: Float32,
-                distinct_indptr: Int64, group: Int64) -> int:
+def merge_equal(
+    indptr: Int64,
+    minors: Int64,
+    distinct: Int64,
+    counts: Float32,
+    distinct_indptr: Int64,
+    group: Int64,
+) -> int:
     """Merge equal neighbours of sorted rows into distinct pairs; returns their number.
 
     ``distinct`` [R]: the minor code of each pair; ``counts`` [R]: its number of rows;
@@ -82,8 +89,9 @@ def sum_groups(group: Int64, rows: Int64, weights: Float32, out: npt.NDArray[np.
 
 
 @kernel
-def latest_of_groups(group: Int64, rows: Int64, times: npt.NDArray[np.int64],
-                     out: npt.NDArray[np.int64]) -> None:
+def latest_of_groups(
+    group: Int64, rows: Int64, times: npt.NDArray[np.int64], out: npt.NDArray[np.int64]
+) -> None:
     """``out[g]``: the latest time of a pair's rows (any one numeric dtype for both arrays)."""
     for i in range(group.size):
         time = times[rows[i]]
@@ -104,8 +112,9 @@ def lists_are_ascending(indptr: Int64, members: Int64, low: int, high: int) -> b
 
 
 @kernel
-def find_pairs(indptr: Int64, members: Int64, majors: Int64, minors: Int64,
-               start: int, stop: int, out: Int64) -> None:
+def find_pairs(
+    indptr: Int64, members: Int64, majors: Int64, minors: Int64, start: int, stop: int, out: Int64
+) -> None:
     """``out[r]``: the place of (majors[r], minors[r]) among ascending lists, -1 where it is not."""
     for r in range(start, stop):
         low, high = indptr[majors[r]], indptr[majors[r] + 1]

@@ -33,8 +33,9 @@ def _bit(code: int, shift: np.uint64) -> int:
 
 
 @kernel
-def fill_table(codes: Int64, bits: UInt64, shift: np.uint64, entries: Int64,
-               following: Int64) -> None:
+def fill_table(
+    codes: Int64, bits: UInt64, shift: np.uint64, entries: Int64, following: Int64
+) -> None:
     """Hash ``codes`` into a bit set and a table; codes below 0 are left out.
 
     ``bits`` has 2^(64 - shift) bits, zero on entry. ``entries`` is a flat (code, position) pair
@@ -69,9 +70,20 @@ def list_lengths(indptr: Int64, codes: Int64) -> int:
 
 
 @kernel
-def walk_lists(indptr: Int64, members: Int64, codes: Int64, start: int, stop: int,
-               bits: UInt64, shift: np.uint64, entries: Int64, following: Int64,
-               mask: npt.NDArray[np.uint8], own_stride: int, other_stride: int) -> None:
+def walk_lists(
+    indptr: Int64,
+    members: Int64,
+    codes: Int64,
+    start: int,
+    stop: int,
+    bits: UInt64,
+    shift: np.uint64,
+    entries: Int64,
+    following: Int64,
+    mask: npt.NDArray[np.uint8],
+    own_stride: int,
+    other_stride: int,
+) -> None:
     """Set ``mask[i * own_stride + j * other_stride]`` where list i holds the other side's code j.
 
     ``mask`` is flat and zero on entry; only positions ``start..stop - 1`` of ``codes`` are walked.

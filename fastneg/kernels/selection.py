@@ -118,8 +118,15 @@ def _keep_products(
 
 @helper
 def _keep_exact(
-    items: Codes, scores: Floats, count: int, depth: int, slack: float, scratch: Floats,
-    queries: Floats, row: int, vectors: Floats,
+    items: Codes,
+    scores: Floats,
+    count: int,
+    depth: int,
+    slack: float,
+    scratch: Floats,
+    queries: Floats,
+    row: int,
+    vectors: Floats,
 ) -> tuple[int, np.float32]:
     """Score again and keep exactly the ``depth`` best, ties to the lower id (ids ascend)."""
     for c in range(count):
@@ -141,22 +148,38 @@ def _keep_exact(
 
 @helper
 def _compact(
-    items: Codes, scores: Floats, count: int, depth: int, slack: float, scratch: Floats,
-    queries: Floats, row: int, vectors: Floats,
+    items: Codes,
+    scores: Floats,
+    count: int,
+    depth: int,
+    slack: float,
+    scratch: Floats,
+    queries: Floats,
+    row: int,
+    vectors: Floats,
 ) -> tuple[int, np.float32]:
     kept, bound = _keep_products(items, scores, count, depth, slack, scratch)
     if kept > (scores.size + depth) // 2:  # near-ties in crowds: only exact scores part them
-        kept, bound = _keep_exact(
-            items, scores, kept, depth, slack, scratch, queries, row, vectors
-        )
+        kept, bound = _keep_exact(items, scores, kept, depth, slack, scratch, queries, row, vectors)
     return kept, bound
 
 
 @kernel
 def admit_tile(
-    products: Floats, first_item: int, queries: Floats, vectors: Floats, depth: int,
-    slack: Doubles, starts: Ints, stops: Ints, positives: Ints, cursors: Ints,
-    bounds: Floats, counts: Ints, buffer_items: Codes, buffer_scores: Floats,
+    products: Floats,
+    first_item: int,
+    queries: Floats,
+    vectors: Floats,
+    depth: int,
+    slack: Doubles,
+    starts: Ints,
+    stops: Ints,
+    positives: Ints,
+    cursors: Ints,
+    bounds: Floats,
+    counts: Ints,
+    buffer_items: Codes,
+    buffer_scores: Floats,
 ) -> None:
     """Take a tile's items that could be among a row's ``depth`` best non-positives.
 
@@ -220,9 +243,16 @@ def admit_tile(
 
 @kernel
 def write_window(
-    queries: Floats, vectors: Floats, depth: int, slack: Doubles, counts: Ints,
-    buffer_items: Codes, buffer_scores: Floats, first_rank: int,
-    window_items: Codes, window_scores: Floats,
+    queries: Floats,
+    vectors: Floats,
+    depth: int,
+    slack: Doubles,
+    counts: Ints,
+    buffer_items: Codes,
+    buffer_scores: Floats,
+    first_rank: int,
+    window_items: Codes,
+    window_scores: Floats,
 ) -> None:
     """Rescore what the buffers hold and write ranks ``first_rank`` .. ``depth``, best first.
 
@@ -252,8 +282,13 @@ def write_window(
 
 @helper
 def _write_sorted(
-    items: Codes, scores: Floats, count: int, keys: npt.NDArray[np.uint64], first_rank: int,
-    window_items: Codes, window_scores: Floats,
+    items: Codes,
+    scores: Floats,
+    count: int,
+    keys: npt.NDArray[np.uint64],
+    first_rank: int,
+    window_items: Codes,
+    window_scores: Floats,
 ) -> None:
     bits = scores.view(np.uint32)
     for c in range(count):
@@ -274,8 +309,15 @@ def _write_sorted(
 
 @kernel
 def rank_found(
-    found: Ints, queries: Floats, vectors: Floats, starts: Ints, stops: Ints, positives: Ints,
-    first_rank: int, window_items: Codes, window_scores: Floats,
+    found: Ints,
+    queries: Floats,
+    vectors: Floats,
+    starts: Ints,
+    stops: Ints,
+    positives: Ints,
+    first_rank: int,
+    window_items: Codes,
+    window_scores: Floats,
 ) -> None:
     """Rescore what some index found, drop positives and repeats, write the window's ranks.
 

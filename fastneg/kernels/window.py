@@ -30,8 +30,15 @@ _FAR = 1.0e12  # pushes an item behind every rank
 
 @kernel
 def mark_window(
-    items: Codes, scores: Floats, low: float, high: float, ceilings: Doubles, query_groups: Ints,
-    item_groups: Ints, rule: int, reasons: Reasons,
+    items: Codes,
+    scores: Floats,
+    low: float,
+    high: float,
+    ceilings: Doubles,
+    query_groups: Ints,
+    item_groups: Ints,
+    rule: int,
+    reasons: Reasons,
 ) -> None:
     """Write why each member of the window may not be drawn (its first reason), or ELIGIBLE.
 
@@ -75,8 +82,13 @@ def _highest(scores: Floats, reasons: Reasons) -> float:
 
 @kernel
 def add_expected(
-    items: Codes, scores: Floats, reasons: Reasons, num_negatives: int, strategy: int,
-    temperature: float, expected: npt.NDArray[np.int64],
+    items: Codes,
+    scores: Floats,
+    reasons: Reasons,
+    num_negatives: int,
+    strategy: int,
+    temperature: float,
+    expected: npt.NDArray[np.int64],
 ) -> None:
     """Add each eligible item's chance of being drawn for each row to ``expected``, times ONE.
 
@@ -110,9 +122,18 @@ def add_expected(
 
 @kernel
 def draw_window(
-    items: Codes, scores: Floats, reasons: Reasons, first_rank: int, key: np.uint64,
-    first_row: int, strategy: int, temperature: float, log_weights: Doubles,
-    out_items: Ints, out_scores: Floats, out_ranks: Codes,
+    items: Codes,
+    scores: Floats,
+    reasons: Reasons,
+    first_rank: int,
+    key: np.uint64,
+    first_row: int,
+    strategy: int,
+    temperature: float,
+    log_weights: Doubles,
+    out_items: Ints,
+    out_scores: Floats,
+    out_ranks: Codes,
 ) -> None:
     """Draw n eligible members of each row's window, without replacement.
 

@@ -79,8 +79,10 @@ def plan_blocks(
     fixed = total(0, items)
     rows = min(_BLOCK_ROWS, num_queries, (memory - fixed) // (entry + items * 4))
     if rows < 1:
-        fail(call, f"memory = {memory} bytes is too little for one query; give "
-                   f"{total(1, items)} or more")
+        fail(
+            call,
+            f"memory = {memory} bytes is too little for one query; give {total(1, items)} or more",
+        )
     return Blocks(rows, items, capacity, total(rows, items))
 
 
@@ -96,8 +98,11 @@ def choose_device(device: str, *, call: str) -> torch.device:
         chosen = torch.device(device)
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError, TypeError) as error:
-        fail(call, f"device = {device!r} cannot be used ({str(error).splitlines()[0]}); give "
-                   "'auto', 'cpu' or 'cuda'")
+        fail(
+            call,
+            f"device = {device!r} cannot be used ({str(error).splitlines()[0]}); give "
+            "'auto', 'cpu' or 'cuda'",
+        )
     return chosen
 
 
@@ -159,18 +164,36 @@ class ExactSearch:
                 a: int, b: int, first: int = first, products: Float32Array = products
             ) -> None:
                 admit_tile(
-                    products[a:b], first, queries[a:b], self.items, depth, slack[a:b],
-                    positives.starts[a:b], positives.stops[a:b], positives.items, cursors[a:b],
-                    bounds[a:b], counts[a:b], self._buffer_items[a:b], self._buffer_scores[a:b],
+                    products[a:b],
+                    first,
+                    queries[a:b],
+                    self.items,
+                    depth,
+                    slack[a:b],
+                    positives.starts[a:b],
+                    positives.stops[a:b],
+                    positives.items,
+                    cursors[a:b],
+                    bounds[a:b],
+                    counts[a:b],
+                    self._buffer_items[a:b],
+                    self._buffer_scores[a:b],
                 )
 
             run_chunks(admit, rows, smallest=SMALLEST_CHUNK)
 
         def write(a: int, b: int) -> None:
             write_window(
-                queries[a:b], self.items, depth, slack[a:b], counts[a:b],
-                self._buffer_items[a:b], self._buffer_scores[a:b], window[0],
-                out.items[a:b], out.scores[a:b],
+                queries[a:b],
+                self.items,
+                depth,
+                slack[a:b],
+                counts[a:b],
+                self._buffer_items[a:b],
+                self._buffer_scores[a:b],
+                window[0],
+                out.items[a:b],
+                out.scores[a:b],
             )
 
         run_chunks(write, rows, smallest=SMALLEST_CHUNK)

@@ -76,8 +76,14 @@ class FaissSearch:
     """
 
     def __init__(
-        self, items: Float32Array, factory: str, memory: int, depth: int, most_positives: int,
-        *, call: str,
+        self,
+        items: Float32Array,
+        factory: str,
+        memory: int,
+        depth: int,
+        most_positives: int,
+        *,
+        call: str,
     ) -> None:
         self.name = f"faiss:{factory}"
         self.items = frozen(items)
@@ -98,22 +104,31 @@ class FaissSearch:
         try:
             index = faiss.index_factory(width, factory, faiss.METRIC_INNER_PRODUCT)
         except RuntimeError as error:
-            fail(self._call, f"search = {self.name!r}: FAISS cannot make this index for inner "
-                             f"products of width {width} ({_reason(error)})")
+            fail(
+                self._call,
+                f"search = {self.name!r}: FAISS cannot make this index for inner "
+                f"products of width {width} ({_reason(error)})",
+            )
         lists = faiss.try_extract_index_ivf(index)
         if lists is not None:
             if num_items < lists.nlist:
-                fail(self._call, f"search = {self.name!r} trains {lists.nlist} lists and there are "
-                                 f"only {num_items} items; give at most IVF{num_items}, better "
-                                 f"{ivf_factory(num_items)!r}, or search='exact'")
+                fail(
+                    self._call,
+                    f"search = {self.name!r} trains {lists.nlist} lists and there are "
+                    f"only {num_items} items; give at most IVF{num_items}, better "
+                    f"{ivf_factory(num_items)!r}, or search='exact'",
+                )
             lists.cp.min_points_per_centroid = 1  # FAISS would write its warning to stderr
         try:
             with _own_threads():
                 index.train(self.items)
                 index.add(self.items)
         except RuntimeError as error:
-            fail(self._call, f"search = {self.name!r}: FAISS cannot build this index over "
-                             f"{num_items} items of width {width} ({_reason(error)})")
+            fail(
+                self._call,
+                f"search = {self.name!r}: FAISS cannot build this index over "
+                f"{num_items} items of width {width} ({_reason(error)})",
+            )
         return index
 
     def set_effort(self, value: int) -> None:
@@ -133,8 +148,13 @@ class FaissSearch:
         return out
 
     def _find_rows(
-        self, rows: IntArray, extra: int, queries: Float32Array, positives: PositiveLists,
-        window: tuple[int, int], out: RankWindow,
+        self,
+        rows: IntArray,
+        extra: int,
+        queries: Float32Array,
+        positives: PositiveLists,
+        window: tuple[int, int],
+        out: RankWindow,
     ) -> None:
         depth = min(len(self.items), window[1] + extra)
         part, lists = frozen(queries[rows]), positives.take(rows)
@@ -144,8 +164,15 @@ class FaissSearch:
 
         def rank(a: int, b: int) -> None:
             rank_found(
-                found[a:b], part[a:b], self.items, lists.starts[a:b], lists.stops[a:b],
-                lists.items, window[0], ranked.items[a:b], ranked.scores[a:b],
+                found[a:b],
+                part[a:b],
+                self.items,
+                lists.starts[a:b],
+                lists.stops[a:b],
+                lists.items,
+                window[0],
+                ranked.items[a:b],
+                ranked.scores[a:b],
             )
 
         run_chunks(rank, len(rows), smallest=SMALLEST_CHUNK)
@@ -180,8 +207,12 @@ def measure_recall(found: RankWindow, true: RankWindow) -> float:
 
 
 def calibrate(
-    search: FaissSearch, queries: Float32Array, positives: PositiveLists,
-    window: tuple[int, int], true: RankWindow, recall: float,
+    search: FaissSearch,
+    queries: Float32Array,
+    positives: PositiveLists,
+    window: tuple[int, int],
+    true: RankWindow,
+    recall: float,
 ) -> tuple[int, float]:
     """Set the least effort that reaches ``recall`` on a sample; doubling, then bisection.
 

@@ -73,8 +73,11 @@ def make_engine(job: Job, search: str, recall: float, device: str) -> Engine:
     if not isinstance(search, str) or not (
         search in ("auto", "exact", "ivf") or (search.startswith("faiss:") and search[6:].strip())
     ):
-        fail(CALL, f"search = {search!r} is not one of 'auto', 'exact', 'ivf', 'faiss:<factory "
-                   "string>' (such as 'faiss:IVF1024,Flat')")
+        fail(
+            CALL,
+            f"search = {search!r} is not one of 'auto', 'exact', 'ivf', 'faiss:<factory "
+            "string>' (such as 'faiss:IVF1024,Flat')",
+        )
     chosen = exact.choose_device(device, call=CALL)
     depth = job.window[1]
 
@@ -181,8 +184,13 @@ def _blocks(
 
 
 def make_report(
-    job: Job, engine: Engine, mined: rules_of.Drawn, tally: IntArray, window: tuple[int, int],
-    metric: str, seconds: float,
+    job: Job,
+    engine: Engine,
+    mined: rules_of.Drawn,
+    tally: IntArray,
+    window: tuple[int, int],
+    metric: str,
+    seconds: float,
 ) -> MiningReport:
     """Count what was drawn; ``window`` is the one asked for, ``tally`` that of ``run_job``."""
     drawn = mined.items[mined.items >= 0]

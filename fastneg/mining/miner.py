@@ -153,9 +153,9 @@ def mine_hard_negatives(
         query_groups=groups[0],
         item_groups=groups[1],
         group_rule=group_rule,
-        max_per_item=None if max_per_item is None else as_integer(
-            max_per_item, call=call, name="max_per_item", minimum=1
-        ),
+        max_per_item=None
+        if max_per_item is None
+        else as_integer(max_per_item, call=call, name="max_per_item", minimum=1),
         seed=as_integer(seed, call=call, name="seed"),
     )
     _check_rules(rules, positives)
@@ -191,12 +191,18 @@ def _check_window(window: Any, num_negatives: Any) -> tuple[int, int]:
     first = as_integer(window[0], call=CALL, name="window[0]", minimum=1)
     last = as_integer(window[1], call=CALL, name="window[1]", minimum=1)
     if last < first:
-        fail(CALL, f"window = ({first}, {last}) ends before it starts; give (first rank, last rank)"
-                   ", both included")
+        fail(
+            CALL,
+            f"window = ({first}, {last}) ends before it starts; give (first rank, last rank)"
+            ", both included",
+        )
     count = as_integer(num_negatives, call=CALL, name="num_negatives", minimum=1)
     if count > last - first + 1:
-        fail(CALL, f"num_negatives = {count} is more than the {last - first + 1} ranks of window "
-                   f"({first}, {last}); draws are without replacement")
+        fail(
+            CALL,
+            f"num_negatives = {count} is more than the {last - first + 1} ranks of window "
+            f"({first}, {last}); draws are without replacement",
+        )
     return first, last
 
 
@@ -211,12 +217,16 @@ def _check_groups(
         return None, None
     out = []
     for name, values, length in (
-        ("query_groups", query_groups, num_queries), ("item_groups", item_groups, num_items)
+        ("query_groups", query_groups, num_queries),
+        ("item_groups", item_groups, num_items),
     ):
         groups = as_integers(values, call=CALL, name=name)
         if groups.size != length:
-            fail(CALL, f"{name} has {groups.size} entries; {length} expected, one per row of "
-                       f"{'queries' if name == 'query_groups' else 'items'}")
+            fail(
+                CALL,
+                f"{name} has {groups.size} entries; {length} expected, one per row of "
+                f"{'queries' if name == 'query_groups' else 'items'}",
+            )
         if int(groups.min()) < -1:
             place = int(np.flatnonzero(groups < -1)[0])
             fail(CALL, f"{name}[{place}] = {groups[place]}; give 0 or more, or -1 for no group")
@@ -231,5 +241,8 @@ def _check_rules(rules: WindowRules, positives: Any) -> None:
     if low is not None and high is not None and low > high:
         fail(CALL, f"min_score = {low} is above max_score = {high}; no item could be drawn")
     if rules.has_margin and positives is None:
-        fail(CALL, "a margin is measured to a query's positives, and positives is None; give "
-                   "positives, or max_score for one limit for all queries")
+        fail(
+            CALL,
+            "a margin is measured to a query's positives, and positives is None; give "
+            "positives, or max_score for one limit for all queries",
+        )

@@ -82,9 +82,13 @@ class MiningReport:
     def __str__(self) -> str:
         members = max(1, self.window_members)
         effort = "".join(f", {name} {value}" for name, value in self.effort.items())
-        how = "exact" if self.recall_asked is None else (
-            f"window recall {self.recall:.3f} (asked {self.recall_asked:.2f}) "
-            f"on {self.recall_queries:,} queries"
+        how = (
+            "exact"
+            if self.recall_asked is None
+            else (
+                f"window recall {self.recall:.3f} (asked {self.recall_asked:.2f}) "
+                f"on {self.recall_queries:,} queries"
+            )
         )
         cap = "" if self.max_per_item is None else f" (cap asked: {self.max_per_item:,})"
         rejected = ", ".join(
@@ -143,8 +147,13 @@ def progress_bar(total: int, label: str, *, show: bool) -> Iterator[Callable[[in
             speed = task.finished_speed or task.speed
             return Text("" if speed is None else f"{speed:,.0f}/s")
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(),
-               TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(label, total=total)
         yield lambda amount: progress.update(task, advance=amount)

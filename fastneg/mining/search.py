@@ -106,8 +106,11 @@ def read_positives(
     if hasattr(positives, "positive_indptr"):
         return _from_interactions(positives, query_users, num_queries, num_items, call)
     if query_users is not None:
-        fail(call, "query_users is given, but positives is not an Interactions; a CSR has one row "
-                   "per query and needs no users")
+        fail(
+            call,
+            "query_users is given, but positives is not an Interactions; a CSR has one row "
+            "per query and needs no users",
+        )
     if positives is None:
         return no_positives(num_queries)
     if hasattr(positives, "indptr") and hasattr(positives, "indices"):
@@ -117,12 +120,13 @@ def read_positives(
             f"{call}: positives is a {type(positives).__name__}; give (indptr, items) with one row "
             "per query, or Interactions together with query_users"
         )
-    indptr, items = as_csr(
-        positives[0], positives[1], num_items, call=call, name="positives"
-    )
+    indptr, items = as_csr(positives[0], positives[1], num_items, call=call, name="positives")
     if indptr.size != num_queries + 1:
-        fail(call, f"positives has {indptr.size - 1} rows and there are {num_queries} queries; "
-                   "give one row of positives per query")
+        fail(
+            call,
+            f"positives has {indptr.size - 1} rows and there are {num_queries} queries; "
+            "give one row of positives per query",
+        )
     return _sorted_lists(indptr, items)
 
 
@@ -130,13 +134,19 @@ def _from_interactions(
     interactions: Any, query_users: Any, num_queries: int, num_items: int, call: str
 ) -> PositiveLists:
     if interactions.num_items != num_items:
-        fail(call, f"positives has {interactions.num_items} items and items has {num_items} "
-                   "vectors; give one vector per item of the interactions, in the order of codes")
+        fail(
+            call,
+            f"positives has {interactions.num_items} items and items has {num_items} "
+            "vectors; give one vector per item of the interactions, in the order of codes",
+        )
     indptr, items = interactions.positive_indptr, interactions.positive_items
     if query_users is None:
         if interactions.num_users != num_queries:
-            fail(call, f"there are {num_queries} queries and {interactions.num_users} users; give "
-                       "query_users, the user code of each query (-1 for none)")
+            fail(
+                call,
+                f"there are {num_queries} queries and {interactions.num_users} users; give "
+                "query_users, the user code of each query (-1 for none)",
+            )
         return PositiveLists(indptr[:-1].copy(), indptr[1:].copy(), frozen(items))
     users = as_codes(
         query_users, interactions.num_users, call=call, name="query_users", unknown=True
@@ -186,5 +196,8 @@ def check_range(queries: Float32Array, items: Float32Array, *, call: str) -> Non
     """Refuse vectors so long that an inner product may not be a finite float32."""
     largest = float(norms(queries).max()) * float(norms(items).max())
     if not math.isfinite(largest) or largest > 1e38:
-        fail(call, f"the longest query and the longest item have an inner product up to "
-                   f"{largest:.3g}, too large for float32; scale the vectors down")
+        fail(
+            call,
+            f"the longest query and the longest item have an inner product up to "
+            f"{largest:.3g}, too large for float32; scale the vectors down",
+        )

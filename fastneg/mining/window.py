@@ -86,7 +86,11 @@ def margin_ceilings(
 
     def score(a: int, b: int) -> None:
         lowest_positive(
-            queries[a:b], items, positives.starts[a:b], positives.stops[a:b], positives.items,
+            queries[a:b],
+            items,
+            positives.starts[a:b],
+            positives.stops[a:b],
+            positives.items,
             lowest[a:b],
         )
 
@@ -101,9 +105,7 @@ def margin_ceilings(
     return ceilings
 
 
-def mark(
-    rules: WindowRules, window: RankWindow, ceilings: FloatArray, first_row: int
-) -> Reasons:
+def mark(rules: WindowRules, window: RankWindow, ceilings: FloatArray, first_row: int) -> Reasons:
     """uint8 [B, W]: an index into ``REASONS`` for each member; ``first_row`` numbers row 0."""
     rows = len(window.items)
     reasons = np.empty(window.items.shape, np.uint8)
@@ -118,8 +120,15 @@ def mark(
 
     def fill(a: int, b: int) -> None:
         kernels.mark_window(
-            window.items[a:b], window.scores[a:b], low, high, ceilings[a:b],
-            query_groups[a:b], item_groups, rule, reasons[a:b],
+            window.items[a:b],
+            window.scores[a:b],
+            low,
+            high,
+            ceilings[a:b],
+            query_groups[a:b],
+            item_groups,
+            rule,
+            reasons[a:b],
         )
 
     run_chunks(fill, rows, smallest=64)
@@ -134,8 +143,13 @@ def add_expected(
     Integers, so that the sum over a job is the same in any order.
     """
     kernels.add_expected(
-        window.items, window.scores, reasons, rules.num_negatives,
-        STRATEGIES.index(rules.strategy), rules.temperature, expected,
+        window.items,
+        window.scores,
+        reasons,
+        rules.num_negatives,
+        STRATEGIES.index(rules.strategy),
+        rules.temperature,
+        expected,
     )
 
 
@@ -146,7 +160,10 @@ def log_weights(expected: IntArray, max_per_item: int) -> FloatArray:
 
 
 def draw(
-    rules: WindowRules, window: RankWindow, reasons: Reasons, first_row: int,
+    rules: WindowRules,
+    window: RankWindow,
+    reasons: Reasons,
+    first_row: int,
     item_log_weights: FloatArray | None = None,
 ) -> Drawn:
     """Draw from each row's eligible members without replacement.
@@ -162,9 +179,18 @@ def draw(
 
     def fill(a: int, b: int) -> None:
         kernels.draw_window(
-            window.items[a:b], window.scores[a:b], reasons[a:b], window.first_rank, key,
-            first_row + a, STRATEGIES.index(rules.strategy), rules.temperature, weights,
-            out.items[a:b], out.scores[a:b], out.ranks[a:b],
+            window.items[a:b],
+            window.scores[a:b],
+            reasons[a:b],
+            window.first_rank,
+            key,
+            first_row + a,
+            STRATEGIES.index(rules.strategy),
+            rules.temperature,
+            weights,
+            out.items[a:b],
+            out.scores[a:b],
+            out.ranks[a:b],
         )
 
     run_chunks(fill, shape[0], smallest=64)

@@ -61,8 +61,12 @@ class Batch(NamedTuple):
             return None if part is None else Negatives(*(move(tensor) for tensor in part))
 
         return Batch(
-            move(self.users), move(self.items), move(self.rows), move(self.weights),
-            move_all(self.negatives), move_all(self.shared),
+            move(self.users),
+            move(self.items),
+            move(self.rows),
+            move(self.weights),
+            move_all(self.negatives),
+            move_all(self.shared),
         )
 
 
@@ -108,9 +112,7 @@ class NegativeBatches(IterableDataset[Batch]):
     ) -> None:
         super().__init__()
         self.batch_size = as_integer(batch_size, call=_CALL, name="batch_size", minimum=1)
-        self.num_negatives = as_integer(
-            num_negatives, call=_CALL, name="num_negatives", minimum=1
-        )
+        self.num_negatives = as_integer(num_negatives, call=_CALL, name="num_negatives", minimum=1)
         self.num_shared = as_integer(
             num_shared, call=_CALL, name="num_shared", minimum=0 if shared_sampler is None else 1
         )

@@ -128,11 +128,20 @@ class Objective:
         self.train, self.settings = train, settings
         self.device = torch.device(device)
         if hard is not None:
-            as_codes(hard.lists, train.num_items, call="Objective", name="hard.lists", ndim=2,
-                     unknown=True)
+            as_codes(
+                hard.lists,
+                train.num_items,
+                call="Objective",
+                name="hard.lists",
+                ndim=2,
+                unknown=True,
+            )
             if len(hard.lists) != train.num_users:
-                fail("Objective", f"hard.lists has {len(hard.lists)} rows for {train.num_users} "
-                                  "users; give one row per user")
+                fail(
+                    "Objective",
+                    f"hard.lists has {len(hard.lists)} rows for {train.num_users} "
+                    "users; give one row per user",
+                )
         easy = make_sampler(train, settings).spawn(stage)
         row_sampler: Sampler | None = None
         shared_sampler: Sampler | None = None
@@ -145,7 +154,8 @@ class Objective:
                 listed = ListedSampler(hard.lists, interactions=train, name="hard")
                 row_sampler = MixedSampler(
                     [(easy, settings.easy_to_hard), (listed, 1.0)],
-                    mode="quota", seed=settings.seed,
+                    mode="quota",
+                    seed=settings.seed,
                 ).spawn(stage)
         else:
             if settings.loss == "mixed":
@@ -154,9 +164,16 @@ class Objective:
             elif settings.loss == "sampled_softmax":
                 shared_sampler, num_shared = easy, settings.num_negatives
             if hard is not None:
-                row_sampler, self.num_hard = ListedSampler(
-                    hard.lists, fallback=easy, interactions=train, seed=settings.seed, name="hard"
-                ).spawn(stage), settings.num_hard
+                row_sampler, self.num_hard = (
+                    ListedSampler(
+                        hard.lists,
+                        fallback=easy,
+                        interactions=train,
+                        seed=settings.seed,
+                        name="hard",
+                    ).spawn(stage),
+                    settings.num_hard,
+                )
                 num_negatives = settings.num_hard
         self.batches = NegativeBatches(
             train,
@@ -306,7 +323,8 @@ class Objective:
             if settings.correction == "revised":
                 positive_log_q_B = None  # the draws exclude the positive: Q_p is 0
             return penalty + softmax_loss(
-                positive_B, negative_BK,
+                positive_B,
+                negative_BK,
                 negative_log_q=batch.negatives.log_q,
                 positive_log_q_B=positive_log_q_B,
                 correction=settings.correction,
@@ -330,7 +348,8 @@ class Objective:
         elif self._user_mass_U is not None:
             mass_B = self._user_mass_U[batch.users]
         return penalty + softmax_loss(
-            (users_BD * items_XD[:rows]).sum(-1), scores_BC,
+            (users_BD * items_XD[:rows]).sum(-1),
+            scores_BC,
             negative_log_q=log_q_C,
             positive_log_q_B=positive_log_q_B,
             masked_mass_B=mass_B,
@@ -354,7 +373,8 @@ class Objective:
         positive_B, negative_BK, penalty = self._per_row_scores(model, batch)
         loss = bpr_loss if self.settings.loss == "bpr" else bce_loss
         return penalty + loss(
-            positive_B, negative_BK,
+            positive_B,
+            negative_BK,
             temperature=self.settings.temperature,
             row_weights_B=batch.weights,
         )

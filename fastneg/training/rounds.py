@@ -37,8 +37,12 @@ class Round:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, without the epochs' history."""
         return {
-            "round": self.number, "epoch": self.fit.epoch, "epochs_run": self.fit.epochs_run,
-            "seconds": self.fit.seconds, "validation": self.fit.metrics, "mined": self.mined,
+            "round": self.number,
+            "epoch": self.fit.epoch,
+            "epochs_run": self.fit.epochs_run,
+            "seconds": self.fit.seconds,
+            "validation": self.fit.metrics,
+            "mined": self.mined,
         }
 
 
@@ -102,8 +106,11 @@ def mine_for_training(
     """
     first, last = settings.window
     if first > train.num_items:
-        fail("mine_for_training", f"window = ({first}, {last}) starts beyond the catalog of "
-                                  f"{train.num_items} items; give lower ranks")
+        fail(
+            "mine_for_training",
+            f"window = ({first}, {last}) starts beyond the catalog of "
+            f"{train.num_items} items; give lower ranks",
+        )
     started = time.perf_counter()
     users = np.flatnonzero(train.user_positive_counts > 0).astype(np.int64)
     mined = mine_hard_negatives(
@@ -159,9 +166,7 @@ def train_rounds(
     key = f"ndcg@{settings.k}"
     rounds: list[Round] = []
     best: tuple[Round, dict[str, Any]] | None = None
-    model = build_model(
-        train, settings, user_features=user_features, item_features=item_features
-    )
+    model = build_model(train, settings, user_features=user_features, item_features=item_features)
     for number, num_epochs in enumerate(plan, start=1):
         stage = f"{label}-{number}"
         hard: HardNegatives | None = None
@@ -181,7 +186,9 @@ def train_rounds(
                     train, settings, user_features=user_features, item_features=item_features
                 )
         trainer = Trainer(
-            model, train, settings,
+            model,
+            train,
+            settings,
             validation=validation,
             hard=hard,
             stage=stage,

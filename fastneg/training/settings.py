@@ -196,21 +196,24 @@ class Settings:
         if self.loss == "mixed" and self.num_uniform == 0:
             fail(_CALL, "loss = 'mixed' needs num_uniform = 1 or more ('in_batch' uses none)")
         if self.loss != "mixed" and self.num_uniform > 0:
-            fail(_CALL, f"num_uniform = {self.num_uniform} goes with loss = 'mixed', "
-                        f"not {self.loss!r}")
+            fail(
+                _CALL,
+                f"num_uniform = {self.num_uniform} goes with loss = 'mixed', not {self.loss!r}",
+            )
         width = self.window[1] - self.window[0] + 1
         if self.num_mined > width:
-            fail(_CALL, f"num_mined = {self.num_mined} are more than the {width} ranks of window = "
-                        f"{self.window}")
+            fail(
+                _CALL,
+                f"num_mined = {self.num_mined} are more than the {width} ranks of window = "
+                f"{self.window}",
+            )
         if self.loss == "in_batch" and self.batch_size < 2:
             fail(_CALL, "batch_size = 1 leaves loss = 'in_batch' no negatives; give 2 or more")
 
     @property
     def per_row_negatives(self) -> bool:
         """Whether the loss takes K sampled negatives for each row."""
-        return self.loss in ("bpr", "bce") or (
-            self.loss == "sampled_softmax" and not self.shared
-        )
+        return self.loss in ("bpr", "bce") or (self.loss == "sampled_softmax" and not self.shared)
 
     def replace(self, **changes: Any) -> Settings:
         """A copy with some settings changed; unknown names raise with the nearest ones."""
@@ -295,8 +298,9 @@ def _parse(name: str, text: str) -> Any:
     kind = _TYPES[name]
     try:
         if kind is bool:
-            return {"true": True, "1": True, "yes": True, "false": False, "0": False,
-                    "no": False}[text.lower()]
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
+                text.lower()
+            ]
         if kind is int:
             return int(text.replace("_", ""))
         if kind is float:

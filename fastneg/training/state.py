@@ -22,8 +22,15 @@ from fastneg.training.checkpoints import (
 
 _NAMES = {"data": "training data", "validation": "validation data", "hard": "mined negatives"}
 _FACTS = (
-    "epoch", "step", "next_batch", "since_best", "best_epoch", "best_evaluation", "history",
-    "seconds", "finished",
+    "epoch",
+    "step",
+    "next_batch",
+    "since_best",
+    "best_epoch",
+    "best_evaluation",
+    "history",
+    "seconds",
+    "finished",
 )
 
 
@@ -52,9 +59,7 @@ class TrainingState:
     next_batch: int = 0
     since_best: int = 0
     best_epoch: int = 0
-    best_evaluation: dict[str, Any] = field(
-        default_factory=lambda: {"metrics": {}, "counts": {}}
-    )
+    best_evaluation: dict[str, Any] = field(default_factory=lambda: {"metrics": {}, "counts": {}})
     best: dict[str, Tensor] | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0

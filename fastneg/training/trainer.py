@@ -112,9 +112,12 @@ class Trainer:
         if validation is not None and (
             validation.num_users < train.num_users or validation.num_items < train.num_items
         ):  # further codes are unknown ids
-            fail(_CALL, f"validation has {validation.num_users} users and {validation.num_items} "
-                        f"items, train has {train.num_users} and {train.num_items}; both need the "
-                        "same codes")
+            fail(
+                _CALL,
+                f"validation has {validation.num_users} users and {validation.num_items} "
+                f"items, train has {train.num_users} and {train.num_items}; both need the "
+                "same codes",
+            )
         self.device = pick_device(settings.device)
         self.model = model.to(self.device)
         self.train, self.validation, self.settings = train, validation, settings
@@ -247,7 +250,10 @@ class Trainer:
                 f"(now {self.settings.temperature}) helps"
             )
         line: dict[str, Any] = {
-            "stage": self.stage, "epoch": state.epoch, "step": state.step, "loss": loss,
+            "stage": self.stage,
+            "epoch": state.epoch,
+            "step": state.step,
+            "loss": loss,
             **self.objective.statistics(),
         }
         for running in state.sums.values():

@@ -43,8 +43,11 @@ def assert_films(table: FeatureTable) -> None:
 def test_tables_of_every_kind(tmp_path: Path, kind: str) -> None:
     arrow = pa.table(FILMS)
     source = {
-        "mapping": FILMS, "arrow": arrow, "polars": pl.from_arrow(arrow),
-        "pandas": pd.DataFrame(FILMS).convert_dtypes(), "parquet": tmp_path / "f.parquet",
+        "mapping": FILMS,
+        "arrow": arrow,
+        "polars": pl.from_arrow(arrow),
+        "pandas": pd.DataFrame(FILMS).convert_dtypes(),
+        "parquet": tmp_path / "f.parquet",
     }[kind]
     if kind == "parquet":
         pa.parquet.write_table(arrow, source)
@@ -55,7 +58,9 @@ def test_text_files_need_kinds_only_where_types_mislead(tmp_path: Path) -> None:
     path = tmp_path / "f.csv"
     path.write_text("film,year,zip,genres\n07,1990,501,war| love |war\n7,,502,\n8,2000,501,love\n")
     table = FeatureTable.from_table(
-        path, ids=["07", "8", "7"], id_column="film",
+        path,
+        ids=["07", "8", "7"],
+        id_column="film",
         columns={"zip": "categorical", "genres": "multi"},
     )
     assert table.numeric["year"].tolist() == [-1, 1, 0]
@@ -65,8 +70,9 @@ def test_text_files_need_kinds_only_where_types_mislead(tmp_path: Path) -> None:
     assert table.multi["genres"].codes.tolist() == [0, 1, 0]
     assert table.multi["genres"].categories == ("love", "war")
     assert read_ids(path, id_column="film").tolist() == ["07", "7", "8"]
-    ignored = FeatureTable.from_table(path, ids=["8"], id_column="film", columns={
-        "zip": "ignore", "genres": "ignore"})
+    ignored = FeatureTable.from_table(
+        path, ids=["8"], id_column="film", columns={"zip": "ignore", "genres": "ignore"}
+    )
     assert repr(ignored) == "FeatureTable(1 rows, {'year': 'numeric'})"
 
 
@@ -76,8 +82,12 @@ def test_integer_ids_meet_their_texts() -> None:
 
 
 def test_dates_and_constants() -> None:
-    source = {"id": [1, 2], "day": [date(2020, 1, 1), date(2020, 1, 3)], "same": [0.1, 0.1],
-              "nothing": [None, None]}
+    source = {
+        "id": [1, 2],
+        "day": [date(2020, 1, 1), date(2020, 1, 3)],
+        "same": [0.1, 0.1],
+        "nothing": [None, None],
+    }
     table = FeatureTable.from_table(source, ids=[1, 2])
     assert table.numeric["day"].tolist() == [-1, 1]
     assert table.numeric["same"].tolist() == [0, 0]
@@ -104,8 +114,12 @@ def test_numeric_columns_are_standardised(values: list[float | None]) -> None:
     assert (mean, deviation) == (present.mean(), present.std() if spread else 1.0)
 
 
-@given(st.lists(st.lists(st.sampled_from(["p", "q", "r", " ", "ü"]), max_size=5), min_size=1,
-                max_size=12), st.randoms())
+@given(
+    st.lists(
+        st.lists(st.sampled_from(["p", "q", "r", " ", "ü"]), max_size=5), min_size=1, max_size=12
+    ),
+    st.randoms(),
+)
 def test_sets_of_categories_equal_python_sets(rows: list[list[str]], random: object) -> None:
     ids = list(range(len(rows)))
     shuffled = ids.copy()
@@ -159,8 +173,13 @@ def test_state_survives_json() -> None:
     arrays, facts = table.state()
     again = FeatureTable.from_state(arrays, json.loads(json.dumps(facts)))
     assert_films(again)
-    assert sorted(arrays) == ["categorical/kind", "categorical/seen", "multi/genres/codes",
-                              "multi/genres/indptr", "numeric/year"]
+    assert sorted(arrays) == [
+        "categorical/kind",
+        "categorical/seen",
+        "multi/genres/codes",
+        "multi/genres/indptr",
+        "numeric/year",
+    ]
     with pytest.raises(ValueError, match="read-only"):
         again.numeric["year"][0] = 1
     for name, array in (

@@ -31,8 +31,12 @@ def make(
 ) -> Interactions:
     users, items, weights, times = (list(column) for column in zip(*given_rows, strict=True))
     return Interactions.from_codes(
-        users, items, num_users=5, num_items=13,
-        weights=weights if weighted else None, times=times if timed else None,
+        users,
+        items,
+        num_users=5,
+        num_items=13,
+        weights=weights if weighted else None,
+        times=times if timed else None,
     )
 
 

@@ -18,8 +18,20 @@ def test_a_full_table_with_clashing_codes() -> None:
         for start, stop in ((0, 4), (1, 3)):
             mask = np.zeros(4 * codes.size, np.uint8)
             walked = np.array([0, -1, 2, 0])
-            masks.walk_lists(indptr, members, walked, start, stop, bits, shift, entries,
-                             following, mask, codes.size, 1)
+            masks.walk_lists(
+                indptr,
+                members,
+                walked,
+                start,
+                stop,
+                bits,
+                shift,
+                entries,
+                following,
+                mask,
+                codes.size,
+                1,
+            )
             expected = np.zeros((4, codes.size), np.uint8)
             for row in range(start, stop):
                 if walked[row] >= 0:
@@ -38,8 +50,20 @@ def test_a_crowded_table_finds_every_code() -> None:
         mask = np.zeros(size, np.uint8)
         members = np.arange(10_000)
         for part in (members[::2], members[1::2]):
-            masks.walk_lists(np.array([0, part.size]), part, np.array([0]), 0, 1, bits, shift,
-                             entries, following, mask, size, 1)
+            masks.walk_lists(
+                np.array([0, part.size]),
+                part,
+                np.array([0]),
+                0,
+                1,
+                bits,
+                shift,
+                entries,
+                following,
+                mask,
+                size,
+                1,
+            )
             assert np.array_equal(mask > 0, np.isin(codes, part))
             mask[:] = 0
 
@@ -49,6 +73,18 @@ def test_strides_transpose_the_mask() -> None:
     bits, shift = np.zeros(4, np.uint64), np.uint64(56)
     masks.fill_table(np.array([7, 9]), bits, shift, entries, following)
     mask = np.zeros((2, 3), np.uint8)
-    masks.walk_lists(np.array([0, 1, 2]), np.array([9, 7]), np.array([0, 1, 0]), 0, 3,
-                     bits, shift, entries, following, mask.reshape(-1), 1, 3)
+    masks.walk_lists(
+        np.array([0, 1, 2]),
+        np.array([9, 7]),
+        np.array([0, 1, 0]),
+        0,
+        3,
+        bits,
+        shift,
+        entries,
+        following,
+        mask.reshape(-1),
+        1,
+        3,
+    )
     assert mask.tolist() == [[0, 1, 0], [1, 0, 1]]

@@ -37,12 +37,24 @@ def _contains(values, start, stop, wanted):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.integers(-5, 5) | st.floats(-(2.0**99), 2.0**99, width=32), min_size=1,
-                max_size=80), st.data())
+@given(
+    st.lists(
+        st.integers(-5, 5) | st.floats(-(2.0**99), 2.0**99, width=32), min_size=1, max_size=80
+    ),
+    st.data(),
+)
 def test_kth_largest_is_the_sorted_lists(values, data):
     k = data.draw(st.integers(1, len(values)))
     array = np.array(values, np.float32)
     assert _kth(array.copy(), k) == np.sort(array)[::-1][k - 1]
+
+
+@pytest.mark.parametrize("base", [1.0, -1.0, 1e-30, 3e38])
+def test_kth_largest_of_neighbours_that_differ_in_their_last_bits(base):
+    bits = np.array([base], np.float32).view(np.uint32) + np.arange(300, dtype=np.uint32)
+    values = np.random.default_rng(0).permutation(bits.view(np.float32))
+    for k in (1, 2, 77, 299, 300):
+        assert _kth(values.copy(), k) == np.sort(values)[::-1][k - 1]
 
 
 @pytest.mark.parametrize("width", [1, 2, 7, LANES - 1, LANES, LANES + 1, 64, 100, 257])
@@ -65,8 +77,9 @@ def test_inner_product_adds_lanes_in_a_fixed_tree(width):
 
 def test_keys_order_by_score_then_by_lower_id():
     scores = np.array([-np.inf, -1e30, -1.5, -1e-40, 0.0, 1e-40, 2.0, 1e30, np.inf], np.float32)
-    made = [(_key(bits, item), item) for bits in scores.view(np.uint32)
-            for item in (2**31 - 2, 5, 0)]
+    made = [
+        (_key(bits, item), item) for bits in scores.view(np.uint32) for item in (2**31 - 2, 5, 0)
+    ]
     keys = [key for (key, _), _ in made]
     assert keys == sorted(keys)
     assert len(set(keys)) == len(keys)
@@ -88,8 +101,10 @@ def run_selection(queries, items, sets, first_rank, depth, tile, capacity, noise
     positives = frozen(np.array([i for s in sets for i in sorted(s)], np.int64))
     bounds = np.full(num_queries, -np.inf, np.float32)
     cursors, counts = starts[:-1].copy(), np.zeros(num_queries, np.int64)
-    buffers = (np.empty((num_queries, capacity), np.int32),
-               np.empty((num_queries, capacity), np.float32))
+    buffers = (
+        np.empty((num_queries, capacity), np.int32),
+        np.empty((num_queries, capacity), np.float32),
+    )
     slack = np.full(num_queries, noise * 1.01)
     queries, items = frozen(queries), frozen(items)
     for first in range(0, num_items, tile):
@@ -97,11 +112,24 @@ def run_selection(queries, items, sets, first_rank, depth, tile, capacity, noise
         products = queries.astype(np.float64) @ part.T
         products += rng.uniform(-noise, noise, products.shape)
         selection.admit_tile(
-            products.astype(np.float32), first, queries, items, depth, slack, starts[:-1].copy(),
-            starts[1:].copy(), positives, cursors, bounds, counts, *buffers,
+            products.astype(np.float32),
+            first,
+            queries,
+            items,
+            depth,
+            slack,
+            starts[:-1].copy(),
+            starts[1:].copy(),
+            positives,
+            cursors,
+            bounds,
+            counts,
+            *buffers,
         )
-    out = (np.empty((num_queries, depth - first_rank + 1), np.int32),
-           np.empty((num_queries, depth - first_rank + 1), np.float32))
+    out = (
+        np.empty((num_queries, depth - first_rank + 1), np.int32),
+        np.empty((num_queries, depth - first_rank + 1), np.float32),
+    )
     selection.write_window(queries, items, depth, slack, counts, *buffers, first_rank, *out)
     return out
 
@@ -121,8 +149,10 @@ def test_any_window_tile_and_buffer_give_the_exact_ranks(data):
     spread = data.draw(st.sampled_from([1, 2, 4]))
     queries = rng.integers(-spread, spread + 1, (num_queries, width)).astype(np.float32)
     items = rng.integers(-spread, spread + 1, (num_items, width)).astype(np.float32)
-    sets = [set(rng.choice(num_items, rng.integers(0, num_items + 1), replace=False).tolist())
-            for _ in range(num_queries)]
+    sets = [
+        set(rng.choice(num_items, rng.integers(0, num_items + 1), replace=False).tolist())
+        for _ in range(num_queries)
+    ]
     found, scores = run_selection(
         queries, items, sets, first_rank, depth, tile, capacity, noise, rng
     )
@@ -161,15 +191,24 @@ def test_found_items_in_any_order_with_repeats_and_gaps(data):
     queries = rng.integers(-2, 3, (3, 5)).astype(np.float32)
     items = rng.integers(-2, 3, (num_items, 5)).astype(np.float32)
     found = rng.integers(-1, num_items, (3, data.draw(st.integers(0, 90))))
-    sets = [set(rng.choice(num_items, rng.integers(0, num_items + 1), replace=False).tolist())
-            for _ in range(3)]
+    sets = [
+        set(rng.choice(num_items, rng.integers(0, num_items + 1), replace=False).tolist())
+        for _ in range(3)
+    ]
     starts = np.cumsum([0] + [len(s) for s in sets])
     positives = np.array([i for s in sets for i in sorted(s)], np.int64)
     first_rank = data.draw(st.integers(1, 20))
     out_items, out_scores = np.empty((3, 12), np.int32), np.empty((3, 12), np.float32)
     selection.rank_found(
-        found, frozen(queries), frozen(items), starts[:-1].copy(), starts[1:].copy(),
-        frozen(positives), first_rank, out_items, out_scores,
+        found,
+        frozen(queries),
+        frozen(items),
+        starts[:-1].copy(),
+        starts[1:].copy(),
+        frozen(positives),
+        first_rank,
+        out_items,
+        out_scores,
     )
     for q in range(3):
         s = naive.scores_of(queries[q], items)
@@ -185,8 +224,12 @@ def test_the_lowest_positive():
     items = rng.integers(-2, 3, (9, 5)).astype(np.float32)
     lowest = np.empty(3)
     selection.lowest_positive(
-        frozen(queries), frozen(items), np.array([0, 2, 2]), np.array([2, 2, 6]),
-        frozen(np.array([1, 7, 0, 2, 5, 8])), lowest,
+        frozen(queries),
+        frozen(items),
+        np.array([0, 2, 2]),
+        np.array([2, 2, 6]),
+        frozen(np.array([1, 7, 0, 2, 5, 8])),
+        lowest,
     )
     assert lowest[0] == min(queries[0] @ items[1], queries[0] @ items[7])
     assert lowest[1] == np.inf
@@ -208,8 +251,16 @@ def test_draws_are_distinct_eligible_and_those_of_the_race(data):
     key, first_row, first_rank = key_of(data.draw(st.integers(0, 99)), 7), 1000, 11
     out = (np.empty((3, n), np.int64), np.empty((3, n), np.float32), np.empty((3, n), np.int32))
     window.draw_window(
-        items, scores, reasons, first_rank, np.uint64(key), first_row, strategy, 0.5,
-        np.log(weights) if weighted else np.empty(0), *out,
+        items,
+        scores,
+        reasons,
+        first_rank,
+        np.uint64(key),
+        first_row,
+        strategy,
+        0.5,
+        np.log(weights) if weighted else np.empty(0),
+        *out,
     )
     name = ("uniform", "top", "softmax")[strategy]
     for row in range(3):

@@ -25,8 +25,20 @@ def positives_for(rng, num_queries, num_items, most):
     ]
 
 
-def expect(queries, items, sets, window, n, *, seed=0, strategy="uniform", temperature=1.0,
-           metric="ip", groups=None, **rules):
+def expect(
+    queries,
+    items,
+    sets,
+    window,
+    n,
+    *,
+    seed=0,
+    strategy="uniform",
+    temperature=1.0,
+    metric="ip",
+    groups=None,
+    **rules,
+):
     """items [Q, n], ranks [Q, n] by the naive twin."""
     key = key_of(seed, stream_of("mining", "draw"))
     out = np.full((len(queries), n), -1)

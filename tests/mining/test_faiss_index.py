@@ -74,7 +74,11 @@ def test_ivf_reaches_the_recall_asked_with_no_more_probes_than_it_takes():
 def test_other_indexes(factory):
     queries, items = clustered(2, num_items=1500, num_queries=60)
     mined = mine_hard_negatives(
-        queries, items, search=f"faiss:{factory}", recall=0.3, positives=positives(3, 60, 1500),
+        queries,
+        items,
+        search=f"faiss:{factory}",
+        recall=0.3,
+        positives=positives(3, 60, 1500),
         **OPTIONS,
     )
     assert 0.3 <= mined.report.recall <= 1.0

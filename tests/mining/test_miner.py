@@ -29,8 +29,15 @@ def test_ids_ranks_and_scores_equal_the_definition_with_ties_everywhere(shape, s
     queries, items = integers(rng, num_queries, width), integers(rng, num_items, width)
     sets = positives_for(rng, num_queries, num_items, most)
     mined = mine_hard_negatives(
-        queries, items, positives=csr(sets), window=window, num_negatives=n, strategy=strategy,
-        temperature=3.0, seed=5, progress=False,
+        queries,
+        items,
+        positives=csr(sets),
+        window=window,
+        num_negatives=n,
+        strategy=strategy,
+        temperature=3.0,
+        seed=5,
+        progress=False,
     )
     options = {"seed": 5, "strategy": strategy, "temperature": 3.0}
     want, ranks = expect(queries, items, sets, window, n, **options)
@@ -53,7 +60,12 @@ def test_real_vectors_equal_float64_brute_force_but_for_near_ties(metric):
     items = rng.standard_normal((3000, 24)).astype(np.float32) * rng.gamma(2.0, size=(3000, 1))
     items[17] = 0.0
     mined = mine_hard_negatives(
-        queries, items, window=(101, 500), num_negatives=400, metric=metric, strategy="top",
+        queries,
+        items,
+        window=(101, 500),
+        num_negatives=400,
+        metric=metric,
+        strategy="top",
         progress=False,
     )
     q64, x64 = queries.astype(np.float64), items.astype(np.float32).astype(np.float64)
@@ -78,7 +90,12 @@ def test_removing_positives_after_counting_ranks_would_give_other_items():
     queries, items = integers(rng, 20, 8), integers(rng, 200, 8)
     tops = [set(naive.ranking(naive.scores_of(q, items), set())[:5]) for q in queries]
     mined = mine_hard_negatives(
-        queries, items, positives=csr(tops), window=(1, 5), num_negatives=5, strategy="top",
+        queries,
+        items,
+        positives=csr(tops),
+        window=(1, 5),
+        num_negatives=5,
+        strategy="top",
         progress=False,
     )
     for q in range(20):
@@ -87,10 +104,17 @@ def test_removing_positives_after_counting_ranks_would_give_other_items():
         assert mined.ranks[q].tolist() == [1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("options", [
-    {}, {"strategy": "softmax", "temperature": 0.1}, {"max_per_item": 2},
-    {"search": "faiss:Flat"}, {"absolute_margin": 0.1},
-])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"strategy": "softmax", "temperature": 0.1},
+        {"max_per_item": 2},
+        {"search": "faiss:Flat"},
+        {"absolute_margin": 0.1},
+        {"query_groups": np.arange(90) % 5 - 1, "item_groups": np.arange(2500) % 4},
+    ],
+)
 def test_threads_and_memory_change_nothing(options):
     rng = np.random.default_rng(4)
     queries = rng.standard_normal((90, 12)).astype(np.float32)
@@ -103,8 +127,14 @@ def test_threads_and_memory_change_nothing(options):
             threads.set_num_threads(count)
             for memory in (1 << 30, 300_000, 100_000):
                 mined = mine_hard_negatives(
-                    queries, items, positives=csr(sets), window=(21, 90), memory=memory, seed=9,
-                    progress=False, **options,
+                    queries,
+                    items,
+                    positives=csr(sets),
+                    window=(21, 90),
+                    memory=memory,
+                    seed=9,
+                    progress=False,
+                    **options,
                 )
                 seen.append(mined)
     finally:
@@ -154,8 +184,14 @@ def test_a_query_that_has_every_item_and_one_with_thousands():
     sets = [set(range(5000)), many, set()]
     for search in ("exact", "faiss:Flat"):
         mined = mine_hard_negatives(
-            queries, items, positives=csr(sets), window=(1, 50), num_negatives=50, search=search,
-            strategy="top", progress=False,
+            queries,
+            items,
+            positives=csr(sets),
+            window=(1, 50),
+            num_negatives=50,
+            search=search,
+            strategy="top",
+            progress=False,
         )
         assert (mined.items[0] == -1).all()
         assert not many & set(mined.items[1].tolist())

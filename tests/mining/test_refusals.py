@@ -10,8 +10,12 @@ import pytest
 from fastneg.errors import FastnegError
 from fastneg.mining.miner import mine_hard_negatives
 
-GOOD = {"queries": np.ones((4, 3), np.float32), "items": np.ones((50, 3), np.float32),
-        "window": (1, 20), "num_negatives": 2}
+GOOD = {
+    "queries": np.ones((4, 3), np.float32),
+    "items": np.ones((50, 3), np.float32),
+    "window": (1, 20),
+    "num_negatives": 2,
+}
 NAN = np.ones((4, 3), np.float32)
 NAN[2, 1] = np.nan
 INF = np.ones((50, 3), np.float32)

@@ -31,8 +31,10 @@ def test_interactions_and_scipy_matrices_give_what_the_csr_gives():
     users = np.array([3, -1, 0, 3, 4, 1])
     rows = [sets[u] if u >= 0 else set() for u in users]
     seen = Interactions.from_codes(
-        [u for u in range(5) for _ in sets[u]], [i for s in sets for i in s],
-        num_users=5, num_items=40,
+        [u for u in range(5) for _ in sets[u]],
+        [i for s in sets for i in s],
+        num_users=5,
+        num_items=40,
     )
     options = {"window": (1, 30), "progress": False}
     want = mine_hard_negatives(queries, items, positives=csr(rows), **options)

@@ -36,8 +36,16 @@ def test_rules_act_inside_the_window_and_never_shift_it(rules, strategy):
         ours |= {"query_groups": query_groups, "item_groups": item_groups}
         twins |= {"groups": query_groups, "item_groups": item_groups}
     mined = mine_hard_negatives(
-        queries, items, positives=csr(sets), window=(5, 30), num_negatives=6, strategy=strategy,
-        temperature=2.0, seed=1, progress=False, **ours,
+        queries,
+        items,
+        positives=csr(sets),
+        window=(5, 30),
+        num_negatives=6,
+        strategy=strategy,
+        temperature=2.0,
+        seed=1,
+        progress=False,
+        **ours,
     )
     want, ranks = expect(
         queries, items, sets, (5, 30), 6, seed=1, strategy=strategy, temperature=2.0, **twins
@@ -52,11 +60,15 @@ def test_rules_act_inside_the_window_and_never_shift_it(rules, strategy):
     rejected = report.rejected_by_score + report.rejected_by_margin + report.rejected_by_group
     plain = expect(queries, items, sets, (5, 30), 26)[0]
     kept = sum(
-        len(naive.eligible(
-            naive.scores_of(queries[q], items), sets[q], (5, 30),
-            group=twins["groups"][q] if "groups" in twins else -1,
-            **{k: v for k, v in twins.items() if k not in ("groups", "max_per_item")},
-        ))
+        len(
+            naive.eligible(
+                naive.scores_of(queries[q], items),
+                sets[q],
+                (5, 30),
+                group=twins["groups"][q] if "groups" in twins else -1,
+                **{k: v for k, v in twins.items() if k not in ("groups", "max_per_item")},
+            )
+        )
         for q in range(40)
     )
     assert report.window_members == (plain >= 0).sum()
@@ -69,8 +81,14 @@ def test_rules_act_inside_the_window_and_never_shift_it(rules, strategy):
 def test_margins_keep_their_direction_where_positives_score_below_zero():
     items = np.array([[-1.0], [-2.0], [-2.9], [-3.1], [-4.0]], np.float32)
     mined = mine_hard_negatives(
-        np.ones((2, 1), np.float32), items, positives=([0, 1, 1], [1]), window=(1, 5),
-        num_negatives=5, relative_margin=0.5, strategy="top", progress=False,
+        np.ones((2, 1), np.float32),
+        items,
+        positives=([0, 1, 1], [1]),
+        window=(1, 5),
+        num_negatives=5,
+        relative_margin=0.5,
+        strategy="top",
+        progress=False,
     )
     assert mined.items[0].tolist() == [3, 4, -1, -1, -1]  # s <= -2 - 0.5 * 2
     assert mined.items[1].tolist() == [0, 1, 2, 3, 4]  # no positives, no margin
@@ -119,19 +137,21 @@ def test_frequencies_of_draws_without_replacement(strategy):
     query = rng.standard_normal(3).astype(np.float32)
     queries = np.repeat(query[None], 20_000, axis=0)
     mined = mine_hard_negatives(
-        queries, items, window=(3, 8), num_negatives=2, strategy=strategy, temperature=0.7,
-        seed=3, progress=False,
+        queries,
+        items,
+        window=(3, 8),
+        num_negatives=2,
+        strategy=strategy,
+        temperature=0.7,
+        seed=3,
+        progress=False,
     )
     scores = naive.scores_of(query, items)
     members = naive.ranking(scores, set())[2:8]
-    weights = {
-        i: 1.0 if strategy == "uniform" else np.exp(float(scores[i]) / 0.7) for i in members
-    }
+    weights = {i: 1.0 if strategy == "uniform" else np.exp(float(scores[i]) / 0.7) for i in members}
     total = sum(weights.values())
     pairs = [(a, b) for a in members for b in members if a != b]
-    chance = np.array([
-        weights[a] / total * weights[b] / (total - weights[a]) for a, b in pairs
-    ])
+    chance = np.array([weights[a] / total * weights[b] / (total - weights[a]) for a, b in pairs])
     codes = mined.items[:, 0] * 100 + mined.items[:, 1]
     counts = np.array([(codes == a * 100 + b).sum() for a, b in pairs])
     assert counts.sum() == 20_000

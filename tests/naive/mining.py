@@ -28,8 +28,17 @@ def ranking(scores, positives):
 
 
 def eligible(
-    scores, positives, window, *, min_score=None, max_score=None, absolute_margin=None,
-    relative_margin=None, group=-1, item_groups=None, group_rule="same",
+    scores,
+    positives,
+    window,
+    *,
+    min_score=None,
+    max_score=None,
+    absolute_margin=None,
+    relative_margin=None,
+    group=-1,
+    item_groups=None,
+    group_rule="same",
 ):
     """[(item, rank)] of the window's members that no rule rejects."""
     out = []
@@ -71,10 +80,12 @@ def unit(key, row, draw):
 def draw(members, scores, n, strategy, temperature, key, row, weights=None):
     """The n items drawn of ``members`` [(item, rank)], in order."""
     if strategy == "top":
+
         def place(member):
             item, rank = member
             weight = 1.0 if weights is None else weights[item]
             return (weight < 1 and unit(key, row, item) >= weight, rank)
+
         return [item for item, _ in sorted(members, key=place)[:n]]
     raced = []
     for item, rank in members:

@@ -229,9 +229,7 @@ def knows_all() -> Interactions:
 def test_rows_of_exhausted_users_are_dropped_counted_and_warned_of():
     interactions = knows_all()
     with pytest.warns(UserWarning, match=r"4 of 6 examples are left out.*1 users \(codes 0\)"):
-        batches = NegativeBatches(
-            interactions, batch_size=4, sampler=UniformSampler(interactions)
-        )
+        batches = NegativeBatches(interactions, batch_size=4, sampler=UniformSampler(interactions))
     assert (batches.num_dropped, batches.num_examples, len(batches)) == (4, 2, 1)
     (batch,) = batches
     assert sorted(batch.rows.tolist()) == [4, 5]

@@ -28,8 +28,11 @@ def test_toml_round_trip():
     st.dictionaries(
         st.text(min_size=1, max_size=5),
         st.one_of(
-            st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False),
-            st.text(st.characters(exclude_categories=["Cs"])), st.lists(st.integers(-9, 9)),
+            st.booleans(),
+            st.integers(-(2**63), 2**63 - 1),
+            st.floats(allow_nan=False),
+            st.text(st.characters(exclude_categories=["Cs"])),
+            st.lists(st.integers(-9, 9)),
         ),
         max_size=5,
     )

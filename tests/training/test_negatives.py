@@ -14,8 +14,17 @@ from fastneg.training.rounds import build_model, mine_for_training
 from fastneg.training.settings import Settings
 
 SETTINGS = Settings(
-    dim=8, batch_size=64, seed=3, device="cpu", loss="mixed", num_uniform=16, similarity="cosine",
-    temperature=0.2, window=(6, 20), num_mined=5, easy_to_hard=10.0,
+    dim=8,
+    batch_size=64,
+    seed=3,
+    device="cpu",
+    loss="mixed",
+    num_uniform=16,
+    similarity="cosine",
+    temperature=0.2,
+    window=(6, 20),
+    num_mined=5,
+    easy_to_hard=10.0,
 )
 
 

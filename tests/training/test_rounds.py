@@ -15,9 +15,22 @@ from fastneg.training.rounds import build_model, mine_for_training, train_rounds
 from fastneg.training.settings import Settings
 
 SETTINGS = Settings(
-    dim=8, batch_size=64, learning_rate=0.02, epochs=2, patience=0, k=10, seed=3, device="cpu",
-    loss="mixed", num_uniform=16, similarity="cosine", temperature=0.2,
-    rounds=3, window=(6, 20), num_mined=5, easy_to_hard=10.0,
+    dim=8,
+    batch_size=64,
+    learning_rate=0.02,
+    epochs=2,
+    patience=0,
+    k=10,
+    seed=3,
+    device="cpu",
+    loss="mixed",
+    num_uniform=16,
+    similarity="cosine",
+    temperature=0.2,
+    rounds=3,
+    window=(6, 20),
+    num_mined=5,
+    easy_to_hard=10.0,
 )
 
 
@@ -47,8 +60,12 @@ def test_rounds_mine_and_keep_the_best(data, tmp_path):
     assert tuple(result.rounds[1].mined["window"]) == (6, 20)
     assert result.seconds >= sum(one.fit.seconds for one in result.rounds)
     assert {path.name for path in tmp_path.iterdir()} == {
-        "round-1.safetensors", "round-2.safetensors", "round-3.safetensors",
-        "round-2-mined.safetensors", "round-3-mined.safetensors", "metrics.jsonl",
+        "round-1.safetensors",
+        "round-2.safetensors",
+        "round-3.safetensors",
+        "round-2-mined.safetensors",
+        "round-3-mined.safetensors",
+        "metrics.jsonl",
     }
     stages = [json.loads(x)["stage"] for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert stages == ["round-1"] * 2 + ["round-2"] * 2 + ["round-3"] * 2

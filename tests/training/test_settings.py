@@ -61,12 +61,27 @@ def test_unknown_setting_names_the_nearest():
 
 def test_parse_overrides():
     values = parse_overrides(
-        ["learning-rate=1e-2", "dim=1_28", "shared=false", "window=101,500", "loss=in_batch",
-         "init_std=none", "rewards=True", "dim=32", "sampler='popularity'"]
+        [
+            "learning-rate=1e-2",
+            "dim=1_28",
+            "shared=false",
+            "window=101,500",
+            "loss=in_batch",
+            "init_std=none",
+            "rewards=True",
+            "dim=32",
+            "sampler='popularity'",
+        ]
     )
     assert values == {
-        "learning_rate": 0.01, "dim": 32, "shared": False, "window": (101, 500),
-        "loss": "in_batch", "init_std": None, "rewards": True, "sampler": "popularity",
+        "learning_rate": 0.01,
+        "dim": 32,
+        "shared": False,
+        "window": (101, 500),
+        "loss": "in_batch",
+        "init_std": None,
+        "rewards": True,
+        "sampler": "popularity",
     }
     assert parse_overrides(["init_std=0.1"]) == {"init_std": 0.1}
 
