@@ -21,7 +21,14 @@ from fastneg.checks import IntArray, as_codes, as_integer, fail, frozen
 from fastneg.errors import CheckpointError, ExhaustedUserError
 from fastneg.interactions import Interactions
 from fastneg.samplers.distinct import draw_distinct
-from fastneg.samplers.request import Request, as_rows, check_out, input_arrays, make_request
+from fastneg.samplers.request import (
+    Request,
+    as_rows,
+    check_out,
+    input_arrays,
+    make_request,
+    stream_name,
+)
 from fastneg.samplers.results import Negatives, as_tensors, check_device
 from fastneg.samplers.tiles import EVERYWHERE
 from fastneg.streams import RowCounter, key_of, stream_of
@@ -64,7 +71,7 @@ class Sampler(ABC):
         self.num_items = num_items
         self.interactions = interactions
         self.seed = as_integer(seed, call=call, name="seed")
-        self.name = self.kind if name is None else str(name)
+        self.name = self.kind if name is None else stream_name(name, call)
         self.replacement = bool(replacement)
         self.memory_budget = as_integer(memory_budget, call=call, name="memory_budget", minimum=0)
         self.epoch = 0
@@ -336,7 +343,8 @@ class Sampler(ABC):
 
     def spawn(self, name: str) -> Self:
         """A sampler of the same distribution with a stream of its own, counting rows from 0."""
-        return self._bound(self.seed, (*self._path, str(name)))
+        call = f"{type(self).__name__}.spawn"
+        return self._bound(self.seed, (*self._path, stream_name(name, call)))
 
     def _bound(self, seed: int, path: tuple[str, ...]) -> Self:
         """A copy that shares the tables and draws from another stream."""

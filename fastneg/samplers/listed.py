@@ -53,7 +53,7 @@ class ListedSampler(Sampler):
             in a list twice counts twice.
         weights: one weight per entry, in the shape of the lists' items; equal by default.
         fallback: a sampler for users whose list is empty; without one they are exhausted.
-        interactions: whose positives are excluded from the lists.
+        interactions: whose positives are excluded from the lists; by default the fallback's.
         num_items: size of the catalog; by default that of ``interactions`` or the fallback.
         seed: plain int.
         name: the name of the stream.
@@ -84,6 +84,8 @@ class ListedSampler(Sampler):
             fail(call, "the fallback draws without replacement; say replacement=False here instead")
         if num_items is not None:
             num_items = as_integer(num_items, call=call, name="num_items", minimum=1)
+        if interactions is None and fallback is not None:
+            interactions = fallback.interactions
         sizes = {
             "num_items": num_items,
             "interactions": interactions.num_items if interactions is not None else None,

@@ -267,3 +267,11 @@ def input_arrays(*values: Any) -> list[npt.NDArray[Any]]:
             to_numpy(part, call="out", name="input") for part in parts if hasattr(part, "dtype")
         ]
     return found
+
+
+def stream_name(name: Any, call: str) -> str:
+    """A name that cannot be taken for one of the streams a sampler keeps for itself."""
+    text = str(name)
+    if text.startswith(("/", "#")):
+        fail(call, f"name = {text!r}: names that start with '/' or '#' are the sampler's own")
+    return text

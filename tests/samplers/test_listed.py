@@ -188,3 +188,12 @@ def test_a_mixture_behind_a_list() -> None:
     drawn = sampler.sample(np.full(300, worlds.SOME), 100)
     assert_follows(drawn.items, naive.popularity(worlds.counts(), worlds.known()).q(worlds.SOME))
     assert (drawn.source == 1).all()
+
+
+def test_lists_without_interactions_exclude_what_the_fallback_knows() -> None:
+    seen = Interactions.from_codes([0, 1], [2, 0], num_items=5)
+    sampler = ListedSampler([[2, 3], [0]], fallback=UniformSampler(seen))
+    drawn = sampler.sample([0, 1], 64)
+    assert (drawn.items[0] == 3).all()
+    assert (drawn.source[1] == 1).all()
+    assert not (drawn.items[1] == 0).any()

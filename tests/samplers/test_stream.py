@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastneg import threads
+from fastneg.errors import FastnegError
 from fastneg.samplers.base import Sampler
 from fastneg.samplers.mixed import MixedSampler
 from fastneg.samplers.popularity import PopularitySampler
@@ -225,3 +226,12 @@ def test_ids_are_in_range_and_never_positives() -> None:
         for user in range(NUM_USERS):
             drawn = items[users == user].numpy()
             assert not np.isin(drawn, source.positives_of(user)).any()
+
+
+@pytest.mark.parametrize("name", ["/shared", "#clock"])
+def test_names_of_the_samplers_own_streams_are_refused(name: str) -> None:
+    message = r"names that start with '/' or '#' are the sampler's own"
+    with pytest.raises(FastnegError, match=message):
+        UniformSampler(5, name=name)
+    with pytest.raises(FastnegError, match=message):
+        UniformSampler(5).spawn(name)
