@@ -391,12 +391,3 @@ class Sampler(ABC):
             f"{type(self).__name__}(num_items={self.num_items}, name={self.name!r}, "
             f"seed={self.seed}, epoch={self.epoch})"
         )
-
-
-def split_catalog(source: Any, *, call: str) -> tuple[Interactions | None, Any]:
-    """First arguments come as ``Interactions`` or as something else: (interactions, the else)."""
-    if isinstance(source, Interactions):
-        if source.num_items == 0:
-            fail(call, "the interactions have no items")
-        return source, None
-    return None, source

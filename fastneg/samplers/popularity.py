@@ -10,7 +10,7 @@ from fastneg.checks import FloatArray, as_number, as_weights, fail, to_numpy
 from fastneg.interactions import Interactions
 from fastneg.kernels.pow import relative_powers
 from fastneg.samplers.alias_table import AliasTable
-from fastneg.samplers.base import split_catalog
+from fastneg.samplers.request import split_catalog
 from fastneg.samplers.weighted import WeightedSampler
 from fastneg.threads import run_chunks
 

@@ -275,3 +275,12 @@ def stream_name(name: Any, call: str) -> str:
     if text.startswith(("/", "#")):
         fail(call, f"name = {text!r}: names that start with '/' or '#' are the sampler's own")
     return text
+
+
+def split_catalog(source: Any, *, call: str) -> tuple[Interactions | None, Any]:
+    """First arguments come as ``Interactions`` or as something else: (interactions, the else)."""
+    if isinstance(source, Interactions):
+        if source.num_items == 0:
+            fail(call, "the interactions have no items")
+        return source, None
+    return None, source

@@ -12,8 +12,8 @@ from fastneg.checks import FloatArray, IntArray, as_integer
 from fastneg.interactions import Interactions
 from fastneg.kernels.draws import draw_uniform
 from fastneg.kernels.exclusion import mark_excluded
-from fastneg.samplers.base import Plan, Sampler, split_catalog
-from fastneg.samplers.request import Exclusion, Request
+from fastneg.samplers.base import Plan, Sampler
+from fastneg.samplers.request import Exclusion, Request, split_catalog
 from fastneg.samplers.tiles import cut, run_tiles
 
 MAX_ITEMS = 2**40
