@@ -57,6 +57,19 @@ ENTRIES = (
 )
 
 
+_LARGE = 300_000  # training positives from which a run takes larger batches and fewer epochs
+
+
+def settings_for(entry: Entry, train: Interactions) -> dict[str, Any]:
+    """The entry's settings, with batches of 2,048 and at most 6 epochs where data are plenty."""
+    settings = dict(entry.settings)
+    if train.num_positives >= _LARGE:
+        settings.update(batch_size=2048, epochs=6, patience=1)
+        if "num_uniform" in settings:
+            settings["num_uniform"] = 2048
+    return settings
+
+
 def run_demo(
     *,
     out: Path | None = None,
@@ -182,6 +195,7 @@ def _train_entry(
     from fastneg.recipes import train_recipe
 
     runs, epochs = [], []
+    settings = settings_for(entry, train)
     for seed in range(seeds):
         folder = None if out is None else Path(out) / entry.recipe / f"seed-{seed}"
         with console.status(f"{entry.label}, seed {seed}"):
@@ -190,7 +204,7 @@ def _train_entry(
                 None,
                 test,
                 recipe=entry.recipe,
-                settings=entry.settings,
+                settings=settings,
                 seed=seed,
                 out=folder,
             )
@@ -200,7 +214,7 @@ def _train_entry(
     return {
         "label": entry.label,
         "recipe": entry.recipe,
-        "settings": dict(entry.settings),
+        "settings": settings,
         "epochs": epochs,
         "runs": runs,
         "summary": _summary(runs),
