@@ -262,7 +262,7 @@ def _show(results: dict[str, Any], console: Console) -> None:
     table = Table(
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
-        title=f"{results['dataset']}, {results['split']}; {results['seeds']} seeds",
+        title=f"{results['dataset']}, {results['split']}; seeds: {results['seeds']}",
         caption="Epochs are chosen on a held-out tenth of the training data, the settings likewise "
         f"({_RUNS_TRIED} runs tried on MovieLens-100K, bench/tune_demo.py). Rarest: recall over "
         "the rarer half of the items. Seconds: one run.",
