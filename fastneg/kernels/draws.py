@@ -239,12 +239,3 @@ def list_log_q(
                 if left > low:
                     mass -= cumulative[left - 1]
                 out[b, d] = log(float(mass)) - log(float(cumulative[high - 1]))
-
-
-@kernel
-def scatter_row_values(values: Any, source: Any, base: int, out: Any) -> None:
-    """out[b, d] = values[b] in the cells that hold ``base``."""
-    for b in range(source.shape[0]):
-        for d in range(source.shape[1]):
-            if source[b, d] == base:
-                out[b, d] = values[b]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import FloatArray, IntArray, as_integer, as_weights, fail
+from fastneg.checks import FloatArray, as_integer, as_weights, fail
 from fastneg.kernels.alias import (
     BLOCK,
     block_sums,
@@ -184,6 +184,3 @@ def _realised_error(weights: FloatArray, masses: npt.NDArray[np.uint64]) -> dict
         "max_relative": float(np.max(np.abs(real[positive] / asked[positive] - 1.0))),
         "total_variation": float(0.5 * np.abs(real - asked).sum()),
     }
-
-
-__all__ = ["MAX_ITEMS", "AliasTable", "IntArray", "integer_masses"]
