@@ -39,6 +39,10 @@ class Exclusion:
         lengths = np.append(np.diff(self.indptr), 0)  # owner -1 reads the 0 at the end
         return lengths[self.owner]
 
+    def take(self, rows: npt.NDArray[Any]) -> Exclusion:
+        """The same lists for some of the rows."""
+        return Exclusion(self.indptr, self.items, self.owner[rows], self.shared)
+
     def masses(
         self, item_masses: npt.NDArray[np.uint64]
     ) -> tuple[npt.NDArray[np.uint64], IntArray]:
