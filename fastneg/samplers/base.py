@@ -24,6 +24,7 @@ from fastneg.samplers.distinct import draw_distinct
 from fastneg.samplers.request import (
     Request,
     as_rows,
+    as_times,
     check_out,
     input_arrays,
     make_request,
@@ -174,6 +175,7 @@ class Sampler(ABC):
             num_users=self._num_users(),
             num_items=self.num_items,
             positives=positives,
+            times=times,
             exclude=exclude,
             call=call,
         )
@@ -201,6 +203,7 @@ class Sampler(ABC):
         num_negatives: int,
         *,
         row: int | None = None,
+        time: Any = None,
         log_q: bool = True,
         device: Any = None,
         pin_memory: bool = False,
@@ -210,6 +213,7 @@ class Sampler(ABC):
         Args:
             num_negatives: K, 1 or more.
             row: the row number that selects the random words; by default a counter.
+            time: one number or datetime64, for samplers that need the time; others ignore it.
             log_q, device, pin_memory: as in ``sample``.
 
         Returns:
@@ -223,6 +227,8 @@ class Sampler(ABC):
         request = Request(
             np.full(1, -1, dtype=np.int64), np.zeros(1, dtype=np.int64), lane="shared"
         )
+        if time is not None:
+            request.times = as_times(np.asarray([time]), 1, call=call, name="time")
         plan = self._plan(request)
         self._refuse_exhausted(plan, width, call)
         if row is None:
@@ -234,7 +240,13 @@ class Sampler(ABC):
         return as_tensors([None if a is None else a[0] for a in result], device, pin_memory)
 
     def log_q(
-        self, items: Any, users: Any = None, *, positives: Any = None, exclude: Any = None
+        self,
+        items: Any,
+        users: Any = None,
+        *,
+        positives: Any = None,
+        times: Any = None,
+        exclude: Any = None,
     ) -> torch.Tensor:
         """The log-probability of one draw.
 
@@ -242,7 +254,7 @@ class Sampler(ABC):
             items: codes; any shape without ``users``, [B] or [B, K] with them.
             users: codes [B]: the probability given the user's exclusions, -inf for an excluded
                 item. Without them the unconditional probability.
-            positives, exclude: as in ``sample``.
+            positives, times, exclude: as in ``sample``.
 
         Returns:
             float32 tensor of the shape of ``items``.
@@ -252,8 +264,8 @@ class Sampler(ABC):
         call = f"{type(self).__name__}.log_q"
         codes = as_codes(items, self.num_items, call=call, name="items", ndim=None)
         if users is None:
-            if positives is not None or exclude is not None:
-                fail(call, "positives and exclude need users")
+            if positives is not None or times is not None or exclude is not None:
+                fail(call, "positives, times and exclude need users")
             users, table = np.full(1, -1, dtype=np.int64), codes.reshape(1, -1)
         else:
             if codes.ndim not in (1, 2):
@@ -264,6 +276,7 @@ class Sampler(ABC):
             num_users=self._num_users(),
             num_items=self.num_items,
             positives=positives,
+            times=times,
             exclude=exclude,
             call=call,
         )

@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import IntArray, as_codes, as_integers, fail, frozen, same_length, to_numpy
+from fastneg.checks import (
+    AnyArray,
+    IntArray,
+    as_codes,
+    as_integers,
+    describe,
+    fail,
+    frozen,
+    same_length,
+    to_numpy,
+)
 from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
 from fastneg.kernels.exclusion import all_contained, excluded_masses, merge_lists, merged_sizes
@@ -63,12 +73,14 @@ class Request:
         extra_indptr, extra_items: ragged ids [B rows] to exclude besides the user's positives,
             ascending and distinct in each row; None where there are none.
         positives: int64 [B] or None, as given.
+        times: numbers or datetime64 [B] or None, as given; samplers that need them read them.
         lane: "shared" for draws that a whole batch shares: words of their own.
     """
 
     users: IntArray
     rows: IntArray
     positives: IntArray | None = None
+    times: AnyArray | None = None
     extra_indptr: IntArray | None = None
     extra_items: IntArray = field(default_factory=lambda: _NO_IDS)
     lane: str = ""
@@ -91,8 +103,9 @@ class Request:
             items = np.concatenate([items[indptr[b] : indptr[b + 1]] for b in chosen] or [_NO_IDS])
             indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         positives = None if self.positives is None else self.positives[chosen]
+        times = None if self.times is None else self.times[chosen]
         rows = self.rows[chosen] if len(self.rows) else self.rows  # not filled in yet
-        return Request(self.users[chosen], rows, positives, indptr, items, self.lane)
+        return Request(self.users[chosen], rows, positives, times, indptr, items, self.lane)
 
     def exclusion(self, interactions: Interactions | None) -> Exclusion:
         """What each row excludes: the user's positives in ``interactions``, and the extra ids."""
@@ -126,6 +139,7 @@ def make_request(
     num_users: int | None,
     num_items: int,
     positives: Any,
+    times: Any,
     exclude: Any,
     call: str,
 ) -> Request:
@@ -150,6 +164,8 @@ def make_request(
         same_length(call, users=codes, positives=request.positives)
         owners.append(np.arange(len(codes)))
         ids.append(request.positives)
+    if times is not None:
+        request.times = as_times(times, len(codes), call=call)
     if exclude is not None:
         owner, extra = _ragged(exclude, len(codes), num_items, call=call)
         owners.append(owner)
@@ -158,6 +174,20 @@ def make_request(
         lists = _sorted_lists(np.concatenate(owners), np.concatenate(ids), len(codes))
         request.extra_indptr, request.extra_items = frozen(lists[0]), frozen(lists[1])
     return request
+
+
+def as_times(times: Any, num_rows: int, *, call: str, name: str = "times") -> AnyArray:
+    """Times as they come: numbers or datetime64 [B], none missing."""
+    array = to_numpy(times, call=call, name=name)
+    if array.ndim != 1 or array.dtype.kind not in "iufM":
+        fail(call, f"{describe(name, array)} should be numbers or datetime64, one per row")
+    if len(array) != num_rows:
+        fail(call, f"{name} has {len(array)} entries for {num_rows} users")
+    missing = ~np.isfinite(array)  # NaN, infinities, NaT
+    if missing.any():
+        position = int(np.flatnonzero(missing)[0])
+        fail(call, f"{name}[{position}] = {array[position]} is not a time")
+    return array
 
 
 def _ragged(exclude: Any, num_rows: int, num_items: int, *, call: str) -> tuple[IntArray, IntArray]:

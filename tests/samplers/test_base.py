@@ -331,7 +331,7 @@ def test_bad_arguments_elsewhere() -> None:
         (lambda: sampler.log_q([0.5]), r"items \(float64"),
         (lambda: sampler.log_q([1, 2], [0]), "items has 2 rows for 1 users"),
         (lambda: sampler.log_q(3, [0]), "items has 0 dimensions"),
-        (lambda: sampler.log_q([1], positives=[0]), "positives and exclude need users"),
+        (lambda: sampler.log_q([1], positives=[0]), "times and exclude need users"),
         (lambda: sampler.set_epoch(-1), "set_epoch: epoch = -1"),
         (lambda: sampler.set_epoch(True), "epoch = True is a bool"),
         (lambda: UniformSampler(4, seed=True), "UniformSampler: seed = True is a bool"),

@@ -90,8 +90,8 @@ def test_what_rows_exclude(pairs: list[tuple[int, int]], data: st.DataObject) ->
     given_lists = data.draw(st.sampled_from([None, extra]))
     for source in (seen, None):
         request = make_request(
-            asked, num_users=USERS, num_items=ITEMS, positives=positives, exclude=given_lists,
-            call="test",
+            asked, num_users=USERS, num_items=ITEMS, positives=positives, times=None,
+            exclude=given_lists, call="test",
         )  # fmt: skip
         exclusion = request.exclusion(source)
         wanted = []
@@ -333,3 +333,27 @@ def _message_of(call: Any, arguments: dict[str, Any]) -> str | None:
     except FastnegError as error:
         return str(error)
     return None
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ([1.0, float("nan")], r"times\[1\] = nan is not a time"),
+        (np.array(["2024-01-01", "NaT"], dtype="M8[s]"), r"times\[1\] = NaT"),
+        ([1.0], "1 entries for 2 users"),
+        (["a", "b"], "numbers or datetime64"),
+        ([[1, 2]], "one per row"),
+    ],
+)
+def test_times_that_are_no_times(times: Any, message: str) -> None:
+    with pytest.raises(FastnegError, match=message):
+        make_request(
+            [0, 1], num_users=2, num_items=3, positives=None, times=times, exclude=None, call="test"
+        )
+
+
+def test_times_are_kept_and_taken_with_their_rows() -> None:
+    request = make_request(
+        [0, 1, 0], num_users=2, num_items=3, positives=None, times=[5, 7, 6], exclude=None, call="t"
+    )
+    assert request.take(np.array([2, 0])).times.tolist() == [6, 5]
