@@ -19,6 +19,7 @@ from fastneg.errors import FastnegError, FastnegTypeError
 LOSSES = ("in_batch", "mixed", "sampled_softmax", "bpr", "bce")
 CORRECTIONS = ("expected_count", "both", "as_printed", "revised", "none")
 SAMPLERS = ("uniform", "popularity")
+FORMULAS = ("program", "paper")
 SIMILARITIES = ("dot", "cosine")
 EXHAUSTED = ("drop", "raise")
 
@@ -53,11 +54,19 @@ _CHOICES = {
     "loss": LOSSES,
     "correction": CORRECTIONS,
     "sampler": SAMPLERS,
+    "subsample_formula": FORMULAS,
     "similarity": SIMILARITIES,
     "exhausted": EXHAUSTED,
     "keep_round": ("best", "last"),
 }
-_BOOLS = ("use_user_ids", "use_item_ids", "rewards", "shared", "warm_start")
+_BOOLS = (
+    "use_user_ids",
+    "use_item_ids",
+    "rewards",
+    "subsample_weights",
+    "shared",
+    "warm_start",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +95,13 @@ class Settings:
         shared: one set of negatives for the whole batch (``sampled_softmax`` only).
         num_uniform: B' of mixed negatives.
         exhausted: what becomes of rows of users for whom nothing can be drawn.
+
+    Positives (see ``samplers.subsampling``):
+        subsample_positives: each epoch serves another subset of the positives, in which rows of
+            frequent items are rarer; this is the threshold, a share of all events. None serves all
+            of them. Q of in-batch negatives follows; masks and exclusions know every positive.
+        subsample_formula: ``"program"`` (word2vec's) or ``"paper"``.
+        subsample_weights: weigh each kept row by 1 / (its probability of being kept).
 
     Mined hard negatives:
         rounds: 1 trains once; n > 1 mines n - 1 times and trains again after each.
@@ -138,6 +154,10 @@ class Settings:
     num_uniform: int = 0
     exhausted: str = "drop"
 
+    subsample_positives: float | None = None
+    subsample_formula: str = "program"
+    subsample_weights: bool = False
+
     rounds: int = 1
     window: tuple[int, int] = (101, 500)
     num_mined: int = 20
@@ -174,6 +194,8 @@ class Settings:
             put(name, _positive(name, getattr(self, name)))
         if self.init_std is not None:
             put("init_std", _positive("init_std", self.init_std))
+        if self.subsample_positives is not None:
+            put("subsample_positives", _share("subsample_positives", self.subsample_positives))
         for name, choices in _CHOICES.items():
             as_choice(getattr(self, name), choices, call=_CALL, name=name)
         for name in _BOOLS:
@@ -207,6 +229,12 @@ class Settings:
                 f"num_mined = {self.num_mined} are more than the {width} ranks of window = "
                 f"{self.window}",
             )
+        if self.subsample_weights and self.subsample_positives is None:
+            fail(
+                _CALL,
+                "subsample_weights = true goes with a threshold; give subsample_positives, as in "
+                "1e-4",
+            )
         if self.loss == "in_batch" and self.batch_size < 2:
             fail(_CALL, "batch_size = 1 leaves loss = 'in_batch' no negatives; give 2 or more")
 
@@ -237,6 +265,13 @@ def _positive(name: str, value: Any) -> float:
     number = as_number(value, call=_CALL, name=name)
     if number <= 0:
         fail(_CALL, f"{name} = {number} must be greater than 0")
+    return number
+
+
+def _share(name: str, value: Any) -> float:
+    number = as_number(value, call=_CALL, name=name)
+    if not 0 < number <= 1:
+        fail(_CALL, f"{name} = {number} is not a share; give more than 0 and at most 1")
     return number
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 
 from fastneg.errors import FastnegError
+from fastneg.recipes import recipes
 from fastneg.training.settings import Settings, parse_overrides, setting_names
 
 
@@ -35,6 +37,14 @@ from fastneg.training.settings import Settings, parse_overrides, setting_names
         ({"loss": "in_batch", "batch_size": 1}, "leaves loss = 'in_batch' no negatives"),
         ({"window": (101, 110)}, r"num_mined = 20 are more than the 10 ranks of window"),
         ({"init_std": 0.0}, "init_std = 0.0 must be greater than 0"),
+        ({"subsample_positives": 0}, "subsample_positives = 0.0 is not a share; give more than 0"),
+        ({"subsample_positives": -1e-4}, "subsample_positives = -0.0001 is not a share"),
+        ({"subsample_positives": 100}, "subsample_positives = 100.0 is not a share"),
+        ({"subsample_positives": float("nan")}, "subsample_positives = nan is not finite"),
+        ({"subsample_positives": "1e-4"}, "subsample_positives = '1e-4' is not a number"),
+        ({"subsample_formula": "book"}, "subsample_formula = 'book' is not one of 'program', "),
+        ({"subsample_weights": 1}, "subsample_weights = 1; give true or false"),
+        ({"subsample_weights": True}, "subsample_weights = true goes with a threshold"),
     ],
 )
 def test_bad_values(changes, message):
@@ -86,6 +96,21 @@ def test_parse_overrides():
     assert parse_overrides(["init_std=0.1"]) == {"init_std": 0.1}
 
 
+def test_subsampling_is_set_from_text_on_any_recipe():
+    text = ["subsample-positives=1e-4", "subsample_formula=paper", "subsample_weights=true"]
+    values = parse_overrides(text)
+    assert values == {
+        "subsample_positives": 1e-4,
+        "subsample_formula": "paper",
+        "subsample_weights": True,
+    }
+    for one in recipes().values():
+        settings = one.settings(values)
+        assert settings.subsample_positives == 1e-4
+        assert Settings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+    assert parse_overrides(["subsample_positives=none"]) == {"subsample_positives": None}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -97,6 +122,8 @@ def test_parse_overrides():
         ("shared=maybe", "is not true or false"),
         ("window=101", "is not two ranks"),
         ("init_std=abc", "is not a number or none"),
+        ("subsample_positives=abc", "is not a number or none"),
+        ("subsample_weights=0.5", "is not true or false"),
     ],
 )
 def test_parse_overrides_refuses(text, message):
