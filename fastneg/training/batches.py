@@ -3,29 +3,34 @@
 An example is a positive row of the interactions; its number among them is its global index. An
 epoch's order is a permutation that (seed, name, epoch) decides, a batch is a slice of it, and its
 negatives are one call of a sampler with the global indices as ``rows=``: the negatives of an
-example do not depend on the batch size, on threads, workers or ranks.
+example do not depend on the batch size, on threads, workers or ranks. With ``subsample`` an epoch
+serves a subset of the examples, which (seed, name, epoch, global index) decide.
 
 Shapes: B rows of a batch, K negatives of a row, C items shared by a batch.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from fastneg.checks import as_choice, as_integer, fail
+from fastneg.checks import FloatArray, IntArray, as_choice, as_integer, fail
 from fastneg.errors import CheckpointError, ExhaustedUserError
 from fastneg.interactions import Interactions
 from fastneg.samplers.base import Sampler
 from fastneg.samplers.results import Negatives
+from fastneg.samplers.subsampling import importance_weights, kept_rows
 from fastneg.streams import key_of, permutation, stream_of
+from fastneg.training.log_q import as_keep, in_batch_log_q
 
 STATE_VERSION = 1
 _CALL = "NegativeBatches"
@@ -37,7 +42,8 @@ class Batch(NamedTuple):
     Attributes:
         users, items: int64 [B], codes of the examples.
         rows: int64 [B], the examples' global indices.
-        weights: float32 [B], or None without rewards.
+        weights: float32 [B], rewards times the importance weights of subsampling; None without
+            both.
         negatives: of each row: ids, log_q and source tags [B, K], or None.
         shared: of the whole batch: ids, log_q and source tags [C], or None.
     """
@@ -136,6 +142,9 @@ class NegativeBatches(IterableDataset[Batch]):
 
         self._rows = self._rows_that_can_be_served(interactions.num_users, exhausted)
         self.num_dropped = len(self._users) - len(self._rows)
+        self.keep: FloatArray | None = None
+        self._importance: npt.NDArray[np.float32] | None = None
+        self._kept: tuple[int, IntArray] | None = None  # an epoch's rows, found once
         # (epoch, next batch) in shared memory, so that persistent workers see set_epoch
         self._position: Tensor = torch.zeros(2, dtype=torch.int64)
         self._position.share_memory_()  # type: ignore[no-untyped-call]
@@ -174,10 +183,47 @@ class NegativeBatches(IterableDataset[Batch]):
         )
         return every[~dropped]
 
+    def subsample(self, keep: Any, *, weights: bool = False) -> None:
+        """From now on an epoch serves a row of item i with probability ``keep[i]``.
+
+        Every epoch another subset, the one that ``samplers.subsampling.subsample_positives`` marks
+        for this loader's seed and name. ``item_log_frequency`` follows. ``len`` is then another
+        in every epoch: torch warns where a DataLoader was asked for its own in a shorter one.
+
+        Args:
+            keep: [N] probabilities, 0 to 1 (``samplers.subsampling.keep_probabilities``).
+            weights: carry 1 / keep of each row in ``weights``, times its reward if there are any.
+
+        Raises:
+            FastnegError: no probabilities, or nothing that could ever be served.
+        """
+        call = f"{_CALL}.subsample"
+        self.keep = as_keep(keep, self.num_items, call=call)
+        if not self.keep[self._items[self._rows]].any():
+            fail(call, "keep is 0 for the items of all examples; nothing could be served")
+        self._importance = importance_weights(self.keep) if weights else None
+        self._kept = None
+
+    def _rows_of(self, epoch: int) -> IntArray:
+        """The examples of an epoch, in input order."""
+        if self.keep is None:
+            return self._rows
+        if self._kept is None or self._kept[0] != epoch:
+            mask = kept_rows(self.keep, self._items, seed=self.seed, epoch=epoch, name=self.name)
+            rows = self._rows[mask[self._rows]]
+            if not len(rows):
+                fail(
+                    _CALL,
+                    f"subsampling keeps none of the {len(self._rows)} examples in epoch {epoch}; "
+                    "a larger threshold keeps more",
+                )
+            self._kept = epoch, rows
+        return self._kept[1]
+
     @property
     def num_examples(self) -> int:
-        """Examples of an epoch, without the dropped ones."""
-        return len(self._rows)
+        """Examples of the epoch that the next iteration serves, without the dropped ones."""
+        return len(self._rows_of(self.epoch))
 
     @property
     def epoch(self) -> int:
@@ -185,17 +231,20 @@ class NegativeBatches(IterableDataset[Batch]):
         return int(self._position[0])
 
     def __len__(self) -> int:
-        """Batches of a whole epoch."""
-        return math.ceil(len(self._rows) / self.batch_size)
+        """Batches of a whole epoch, the one that the next iteration serves."""
+        return self._num_batches(self.epoch)
+
+    def _num_batches(self, epoch: int) -> int:
+        return math.ceil(len(self._rows_of(epoch)) / self.batch_size)
 
     def item_log_frequency(self) -> Tensor:
         """float32 [num_items]: log of each item's share of the examples that this loader serves.
 
-        The Q of in-batch negatives. Items that are never served have -inf.
+        The Q of in-batch negatives, over all epochs where they are subsampled. Items that are
+        never served have -inf.
         """
         counts = np.bincount(self._items[self._rows], minlength=self.num_items)
-        with np.errstate(divide="ignore"):
-            return torch.from_numpy(np.log(counts / len(self._rows)).astype(np.float32))
+        return in_batch_log_q(counts, keep=self.keep)
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch: its own order, its own negatives."""
@@ -215,12 +264,19 @@ class NegativeBatches(IterableDataset[Batch]):
             "epoch": self.epoch,
             "next_batch": int(self._position[1]) if next_batch is None else int(next_batch),
             "batch_size": self.batch_size,
-            "num_examples": self.num_examples,
+            "num_examples": len(self._rows),
+            "subsample": self._subsample_identity(),
             "seed": self.seed,
             "shuffle": self.shuffle,
             "name": self.name,
             "fingerprint": self.fingerprint,
         }
+
+    def _subsample_identity(self) -> str | None:
+        if self.keep is None:
+            return None
+        digest = hashlib.blake2b(self.keep.tobytes(), digest_size=8).hexdigest()
+        return digest if self._importance is None else f"{digest} weighted"
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where ``state_dict`` was taken, in the middle of an epoch too.
@@ -237,9 +293,10 @@ class NegativeBatches(IterableDataset[Batch]):
                     f"{_CALL}.load_state_dict: the state's {name} is {state.get(name)!r}, "
                     f"here it is {mine!r}; resume with the data and settings it was taken with"
                 )
-        if not 0 <= state["next_batch"] <= len(self):
+        num_batches = self._num_batches(state["epoch"])
+        if not 0 <= state["next_batch"] <= num_batches:
             raise CheckpointError(
-                f"{_CALL}.load_state_dict: next_batch = {state['next_batch']} of {len(self)}"
+                f"{_CALL}.load_state_dict: next_batch = {state['next_batch']} of {num_batches}"
             )
         self._position[0] = state["epoch"]
         self._position[1] = state["next_batch"]
@@ -252,11 +309,11 @@ class NegativeBatches(IterableDataset[Batch]):
         for sampler in (self.sampler, self.shared_sampler):
             if sampler is not None:
                 sampler.set_epoch(epoch)
-        order = self._rows
+        order = self._rows_of(epoch)
         if self.shuffle:
             stream = stream_of(self.name, "order")
             order = order[permutation(key_of(self.seed, stream, epoch), len(order))]
-        for number in range(first + worker, len(self), num_workers):
+        for number in range(first + worker, self._num_batches(epoch), num_workers):
             batch = self._batch(order, number)
             if info is None:
                 self._position[1] = number + 1
@@ -270,6 +327,9 @@ class NegativeBatches(IterableDataset[Batch]):
         items = torch.from_numpy(self._items[rows])
         rows_B = torch.from_numpy(rows)
         weights = None if self._weights is None else torch.from_numpy(self._weights[rows])
+        if self._importance is not None:
+            importance = torch.from_numpy(self._importance[self._items[rows]])
+            weights = importance if weights is None else weights * importance
         negatives = shared = None
         if self.sampler is not None:
             negatives = self.sampler.sample(users, self.num_negatives, rows=rows_B)

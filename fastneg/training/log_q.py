@@ -15,28 +15,40 @@ if TYPE_CHECKING:
     from fastneg.interactions import Interactions
 
 
-def in_batch_log_q(item_event_counts: Any, items: Tensor | None = None) -> Tensor:
+def in_batch_log_q(
+    item_event_counts: Any, items: Tensor | None = None, *, keep: Any = None
+) -> Tensor:
     """Log of each item's frequency as the loader serves it: Q of in-batch negatives.
 
-    The same as ``torch.log(counts / counts.sum())[items]``.
+    The same as ``torch.log(counts / counts.sum())[items]``, and with ``keep`` as
+    ``torch.log(counts * keep / (counts * keep).sum())[items]``.
 
     Args:
         item_event_counts: [N] counts or weights, 0 or more (``interactions.item_event_counts``:
             the loader serves rows, so rows are counted, not distinct users; weights where it
             serves some rows less often).
         items: int64 [...] item codes; None for the whole catalog.
+        keep: [N] the probability, 0 to 1, that the loader keeps a row of each item
+            (``subsample_positives(...).keep``); None where it serves all of them.
 
     Returns:
-        float32 [...] (or [N]), -inf for an item of count 0 when the whole catalog is asked for.
+        float32 [...] (or [N]), -inf for an item that is never served when the whole catalog is
+        asked for.
 
     Raises:
-        FastnegError: for bad counts, codes out of range, or an item of count 0 among ``items``,
-            which a loader cannot have served.
+        FastnegError: for bad counts or probabilities, codes out of range, or an item of count or
+            probability 0 among ``items``, which a loader cannot have served.
     """
     call = "in_batch_log_q"
     counts = checks.as_weights(
         item_event_counts, call=call, name="item_event_counts", what="give the rows per item"
     )
+    name = "item_event_counts"
+    if keep is not None:
+        counts = counts * as_keep(keep, counts.size, call=call)
+        name = "item_event_counts * keep"
+        if not counts.any():
+            checks.fail(call, f"{name} is 0 for every item; a loader would serve nothing")
     with np.errstate(divide="ignore"):
         table = torch.from_numpy(np.log(counts / counts.sum()).astype(np.float32))
     if items is None:
@@ -46,8 +58,27 @@ def in_batch_log_q(item_event_counts: Any, items: Tensor | None = None) -> Tenso
     if bool(torch.isinf(log_q).any()):
         position = int(torch.isinf(log_q).flatten().nonzero()[0])
         item = int(codes.ravel()[position])
-        checks.fail(call, f"item {item} has count 0 in item_event_counts, yet stands in items")
+        checks.fail(call, f"item {item} has count 0 in {name}, yet stands in items")
     return log_q.to(items.device) if isinstance(items, Tensor) else log_q
+
+
+def as_keep(keep: Any, num_items: int, *, call: str) -> checks.FloatArray:
+    """Float64 [N], probabilities of keeping a row of each item.
+
+    Raises:
+        FastnegError: another shape, a value that is not in 0..1, nothing that is ever kept.
+    """
+    table = checks.as_weights(keep, call=call, name="keep", what="give probabilities, 0 to 1")
+    if table.size != num_items:
+        checks.fail(
+            call,
+            f"{checks.describe('keep', table)} does not fit; give one probability for each of the "
+            f"{num_items} items",
+        )
+    if float(table.max()) > 1:
+        item = int(table.argmax())
+        checks.fail(call, f"keep[{item}] = {table[item]} is no probability; give 0 to 1")
+    return table
 
 
 def mixed_log_q(batch_log_q: Tensor, num_batch: int, num_uniform: int, num_items: int) -> Tensor:

@@ -25,6 +25,34 @@ def test_in_batch_is_the_served_frequency() -> None:
     torch.testing.assert_close(table.exp().sum(), torch.tensor(1.0))
 
 
+def test_in_batch_follows_what_is_kept() -> None:
+    keep = [0.25, 1.0, 0.5, 1.0]  # 1.5, 0, 1.5 and 1 rows of 4 are left
+    table = in_batch_log_q(COUNTS, keep=torch.tensor(keep))
+    torch.testing.assert_close(table.exp(), torch.tensor([0.375, 0.0, 0.375, 0.25]))
+    items = torch.tensor([3, 0])
+    torch.testing.assert_close(in_batch_log_q(COUNTS, items, keep=keep), table[items])
+    torch.testing.assert_close(in_batch_log_q(COUNTS, keep=np.ones(4)), in_batch_log_q(COUNTS))
+    with pytest.raises(FastnegError, match=r"item 0 has count 0 in item_event_counts \* keep, yet"):
+        in_batch_log_q(COUNTS, items, keep=[0, 1, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        ([1, 1, 1], r"keep \(float64, shape \(3,\)\) does not fit; give one .* of the 4 items"),
+        ([1, 1, 1.5, 1], r"keep\[2\] = 1.5 is no probability; give 0 to 1"),
+        ([1, 1, -0.5, 1], r"keep\[2\] = -0.5 is negative"),
+        ([1, 1, math.nan, 1], r"keep\[2\] = nan is not finite"),
+        ([0, 0, 0, 0], r"keep .* is zero everywhere; give probabilities"),
+        ([0, 1, 0, 0], r"item_event_counts \* keep is 0 for every item"),
+        (0.5, "keep .* has 0 dimensions; 1 expected"),
+    ],
+)
+def test_bad_keep(keep: object, message: str) -> None:
+    with pytest.raises(FastnegError, match=f"in_batch_log_q: {message}"):
+        in_batch_log_q(COUNTS, keep=keep)
+
+
 def test_mixed_is_the_mixture() -> None:
     batch = in_batch_log_q(COUNTS)
     expected = (3 * torch.tensor([0.6, 0.0, 0.3, 0.1]) + 5 / 4) / 8
