@@ -11,10 +11,12 @@ import torch
 from fastneg.data.splits import hold_out_validation
 from fastneg.data.synthetic import generate_dataset
 from fastneg.errors import FastnegError
+from fastneg.samplers.subsampling import subsample_positives
 from fastneg.training.negatives import HardNegatives
 from fastneg.training.rounds import build_model
 from fastneg.training.settings import Settings
 from fastneg.training.trainer import Trainer, pick_device
+from tests.naive.statistics import LEVEL, chi_square
 
 BASE = Settings(
     dim=8, batch_size=64, learning_rate=0.02, epochs=3, patience=0, k=10, seed=3, device="cpu"
@@ -165,7 +167,87 @@ def test_loader_workers_change_nothing(data):
     assert_same_weights(weights(model), weights(other))
 
 
-# Exact resume ------------------------------------------------------------------------------
+# Subsampled positives ----------------------------------------------------------------------
+
+KEPT = {"subsample_positives": 0.004}  # three of four rows
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_learns_from_subsampled_positives(data, name):
+    settings = BASE.replace(epochs=8, subsample_weights=True, **KEPT, **LOSSES[name])
+    model, trainer = trained(data, settings)
+    start = trainer.evaluation().metrics["ndcg@10"]
+    result = trainer.fit()
+    assert result.history[-1]["loss"] < result.history[0]["loss"]
+    assert result.metrics["ndcg@10"] > start
+    kept = [line["kept_rows"] for line in result.history]
+    stream = {"seed": 3, "name": "train/batches"}
+    assert kept == [
+        int(subsample_positives(data[0], 0.004, epoch=epoch, **stream).mask.sum())
+        for epoch in range(8)
+    ]
+    assert result.steps == sum(-(-rows // 64) for rows in kept)
+    assert result.history[1]["step"] == sum(-(-rows // 64) for rows in kept[:2])
+    if name == "mixed":
+        other, trainer = trained(data, settings.replace(num_workers=2))
+        trainer.fit()
+        assert_same_weights(weights(model), weights(other))
+
+
+def test_the_log_names_kept_rows_only_where_some_are_left_out(data):
+    _, trainer = trained(data, BASE)
+    assert "kept_rows" not in trainer.fit(epochs=1).history[0]
+
+
+@pytest.mark.parametrize("formula", ["program", "paper"])
+def test_q_of_in_batch_columns_is_the_frequency_of_what_is_served(data, formula):
+    """The very table that the loss reads, against the items of many epochs."""
+    settings = BASE.replace(subsample_formula=formula, **KEPT, **LOSSES["in_batch"])
+    _, trainer = trained(data, settings)
+    served = []
+    for epoch in range(200):
+        trainer.batches.set_epoch(epoch)
+        served.append(torch.cat([batch.items for batch in trainer.batches]))
+    ids = torch.cat(served).numpy()
+    q = trainer.objective._item_log_q_N.double().exp().numpy()
+    assert chi_square(ids, q / q.sum()) > LEVEL
+    other = "paper" if formula == "program" else "program"
+    for wrong in ({"subsample_positives": None}, {"subsample_formula": other}):
+        _, trainer = trained(data, settings.replace(**wrong))
+        q = trainer.objective._item_log_q_N.double().exp().numpy()
+        assert chi_square(ids, q / q.sum()) < LEVEL
+
+
+def test_importance_weights_reach_the_loss_and_masks_know_all_positives(data):
+    """The first batch's loss, written out row by row."""
+    train, _ = data
+    settings = BASE.replace(subsample_weights=True, **KEPT, **LOSSES["in_batch"])
+    model, trainer = trained(data, settings)
+    batch = next(iter(trainer.batches))
+    keep = subsample_positives(train, 0.004).keep
+    q = train.item_event_counts * keep
+    q = torch.from_numpy(q / q.sum())
+    users_BD = model.embed_users(batch.users).double()
+    items_ND = model.embed_items(torch.arange(80)).double()
+    losses = []
+    for row, (user, item) in enumerate(zip(batch.users, batch.items, strict=True)):
+        known = train.positives_of(int(user)).tolist()  # the rows left out among them
+        columns = [j for j in batch.items.tolist() if j not in known]
+        scores = items_ND @ users_BD[row] / 0.2
+        negatives = scores[columns] - torch.log(len(columns) * q[columns] / (1 - q[known].sum()))
+        losses.append(torch.logsumexp(torch.cat([scores[item][None], negatives]), 0) - scores[item])
+    row_weights = 1 / torch.from_numpy(keep)[batch.items]
+    expected = (torch.stack(losses) * row_weights).sum() / row_weights.sum()
+    loss = trainer.objective.loss(model, batch)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_threshold_that_keeps_nothing_is_refused(data):
+    with pytest.raises(FastnegError, match=r"subsampling keeps none of the \d+ examples in epoch"):
+        trained(data, BASE.replace(subsample_positives=1e-30))[1].fit()
+
+
+# Bad inputs --------------------------------------------------------------------------------
 
 
 def test_a_loss_that_is_not_finite_says_what_helps(data):

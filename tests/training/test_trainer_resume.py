@@ -140,6 +140,26 @@ def test_a_finished_run_resumes_to_its_result_at_once(data, tmp_path):
         trainer.fit()
 
 
+@pytest.mark.parametrize("name", ["in_batch", "mixed", "bpr"])
+@pytest.mark.parametrize("steps", [3, 11, 24])
+def test_resume_is_exact_where_positives_are_subsampled(data, name, steps, tmp_path):
+    changes = {"subsample_positives": 0.004, "subsample_weights": True, "checkpoint_every": 1}
+    settings = BASE.replace(epochs=4, **changes, **LOSSES[name])
+    model, trainer = trained(data, settings)
+    expected = trainer.fit()
+    path = tmp_path / "state.safetensors"
+    _, trainer = trained(data, settings, checkpoint=path, on_step=stop_at(steps))
+    with pytest.raises(Stopped):
+        trainer.fit()
+    resumed, trainer = trained(data, settings, checkpoint=path)
+    result = trainer.fit(resume=True)
+    assert_same_weights(weights(model), weights(resumed))
+    assert [{**line, "seconds": 0} for line in result.history] == [
+        {**line, "seconds": 0} for line in expected.history
+    ]
+    assert len({line["kept_rows"] for line in result.history}) > 1
+
+
 def test_the_callers_random_state_is_left_alone(data):
     torch.manual_seed(4)
     expected = torch.rand(3)
@@ -155,6 +175,8 @@ def test_the_callers_random_state_is_left_alone(data):
         ({"learning_rate": 0.5}, "was made with learning_rate = 0.02, not 0.5"),
         ({"batch_size": 32}, "was made with batch_size = 64, not 32"),
         ({"epochs": 9}, "was made with epochs = 3, not 9"),
+        ({"subsample_positives": 0.01}, "was made with subsample_positives = None, not 0.01"),
+        ({"subsample_formula": "paper"}, "was made with subsample_formula = 'program', not 'paper"),
     ],
 )
 def test_checkpoint_of_other_settings_is_refused(data, tmp_path, changes, message):
