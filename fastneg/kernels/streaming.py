@@ -1,0 +1,214 @@
+"""Popularity that moves: counts in buckets, updated in constant time and drawn from exactly.
+
+Bucket 0 holds the items of count 0; the others split every octave of counts into 2^bits parts.
+Items stand in ``order`` by bucket, so that a count that grows by one costs nothing but itself, and
+one swap where it leaves its bucket. The share of a count is its weight over the largest weight of
+its bucket, in units of 2^-scale: a bucket's mass is the sum of the shares of its items, kept up to
+date in integers, and its weight is mass times that largest weight.
+
+The arrays that all kernels here share:
+    records: int64 [N, 2], an item's count and its place in ``order``.
+    order: uint32 [N], the items by bucket.
+    borders: int64 [buckets, 2], where a bucket starts in ``order`` and how many items it holds.
+    mass: uint64 [buckets], the sum of the shares of its items.
+    upper: float64 [buckets, 2], its largest weight as m 2^e, m in [1, 2) (0: never drawn).
+    shares: uint64 [any], the shares of the first counts; those of larger ones are computed.
+    law: float64 [4], exponent, smoothing, bits, scale.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from fastneg.kernels.jit import helper, kernel
+from fastneg.kernels.pow import exp2, log2
+
+_AHEAD = 16  # events between asking for a count and using it
+_ZERO = np.uint64(0)
+_ONE = np.uint64(1)
+
+
+def _top_bit_of(typing_context: Any, x: Any) -> Any:
+    """floor(log2(x)) of a positive int64."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        zeros = builder.ctlz(args[0], ir.Constant(ir.IntType(1), 1))
+        return builder.sub(ir.Constant(ir.IntType(64), 63), zeros)
+
+    return types.int64(types.int64), generate
+
+
+def _fetch_row(typing_context: Any, array: Any, row: Any) -> Any:
+    """Ask for the cache line of a row of a C-contiguous matrix of two columns."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        matrix = context.make_array(signature.args[0])(context, builder, value=args[0])
+        place = builder.mul(args[1], ir.Constant(ir.IntType(64), 2))
+        line = builder.bitcast(builder.gep(matrix.data, [place]), ir.IntType(8).as_pointer())
+        numbers = [ir.IntType(32)] * 3
+        kind = ir.FunctionType(ir.VoidType(), [line.type, *numbers])
+        fetch = builder.module.declare_intrinsic("llvm.prefetch", [line.type], kind)
+        builder.call(fetch, [line, *(ir.Constant(ir.IntType(32), x) for x in (1, 3, 1))])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
+
+
+_top_bit: Any = intrinsic(_top_bit_of)
+_fetch: Any = intrinsic(_fetch_row)
+
+
+@helper
+def bucket_of(count: Any, bits: Any) -> Any:
+    """The bucket of a count: 0 for 0, else one per 2^bits-th of an octave, ascending."""
+    if count == 0:
+        return 0
+    octave = _top_bit(count)
+    return ((octave - 1) << bits) + ((count << bits) >> octave) + 1
+
+
+@helper
+def _share(count: int, exponent: float, smoothing: float, bits: int, scale: float) -> Any:
+    """The share of a count: 2^scale times its weight over the largest weight of its bucket.
+
+    Plain numbers, no arrays: where it is not inlined, a call must not count references.
+    """
+    octave = _top_bit(max(count, np.int64(1)))
+    if octave <= bits or exponent == 0.0:  # the only count of its bucket
+        return _ONE << np.uint64(scale)
+    width = np.int64(1) << (octave - bits)
+    edge = count & ~(width - 1)
+    if exponent > 0.0:
+        edge += width - 1
+    ratio = log2(float(count) + smoothing) - log2(float(edge) + smoothing)
+    return max(np.uint64(exp2(exponent * ratio + scale) + 0.5), _ONE)
+
+
+@helper
+def share_of(count: Any, shares: Any, law: Any) -> Any:
+    if count < shares.shape[0]:
+        return shares[count]
+    return _share(count, law[0], law[1], np.int64(law[2]), law[3])
+
+
+@kernel
+def fill_shares(first: int, law: Any, out: Any) -> None:
+    """out[j] = the share of the count first + j: what ``share_of`` computes, bucket by bucket."""
+    exponent, smoothing, bits, scale = law[0], law[1], np.int64(law[2]), law[3]
+    count, end = np.int64(first), first + out.shape[0]
+    while count < end:
+        octave = _top_bit(max(count, np.int64(1)))
+        if octave <= bits or exponent == 0.0:
+            out[count - first] = _ONE << np.uint64(scale)
+            count += 1
+            continue
+        last = count | ((np.int64(1) << (octave - bits)) - 1)
+        edge = last if exponent > 0.0 else count & ~((np.int64(1) << (octave - bits)) - 1)
+        reference = log2(float(edge) + smoothing)
+        for c in range(count, min(last + 1, end)):
+            ratio = log2(float(c) + smoothing) - reference
+            out[c - first] = max(np.uint64(exp2(exponent * ratio + scale) + 0.5), _ONE)
+        count = last + 1
+
+
+@kernel
+def fill_upper(edges: Any, law: Any, upper: Any) -> None:
+    """upper[b] = (edges[b] + smoothing)^exponent as m 2^e; an edge below 0 has no weight."""
+    for b in range(edges.shape[0]):
+        value = edges[b] + law[1]
+        upper[b, 0] = upper[b, 1] = 0.0
+        if edges[b] >= 0.0 and value > 0.0:
+            power = law[0] * log2(value)
+            upper[b, 1] = np.floor(power)
+            upper[b, 0] = exp2(power - upper[b, 1])
+
+
+@kernel
+def arrange(halvings: int, records: Any, order: Any, borders: Any, mass: Any, shares: Any,
+            law: Any) -> int:  # fmt: skip
+    """Halve every count ``halvings`` times (rounding down), then sort the items by bucket and id.
+
+    Returns:
+        The largest count.
+    """
+    bits = np.int64(law[2])
+    largest = np.int64(0)
+    borders[:, :] = 0
+    mass[:] = _ZERO
+    for i in range(records.shape[0]):
+        count = records[i, 0] >> halvings
+        records[i, 0] = count
+        largest = max(largest, count)
+        b = bucket_of(count, bits)
+        borders[b, 1] += 1
+        mass[b] += share_of(count, shares, law)
+    place = np.int64(0)
+    for b in range(borders.shape[0]):
+        borders[b, 0] = place
+        place += borders[b, 1]
+    for i in range(records.shape[0]):
+        b = bucket_of(records[i, 0], bits)
+        order[borders[b, 0]] = i
+        records[i, 1] = borders[b, 0]
+        borders[b, 0] += 1
+    for b in range(borders.shape[0]):
+        borders[b, 0] -= borders[b, 1]
+    return largest
+
+
+@kernel
+def count_events(items: Any, largest: int, records: Any, order: Any, borders: Any, mass: Any,
+                 shares: Any, law: Any) -> int:  # fmt: skip
+    """Add one to the count of every item of ``items`` (int64 [n]), one after the other.
+
+    Returns:
+        The largest count, which was ``largest`` before; -1 where an item is not in 0..N-1, and
+        nothing is counted then.
+    """
+    bits = np.int64(law[2])
+    n = items.shape[0]
+    worst = np.uint64(0)
+    for e in range(n):
+        worst = max(worst, np.uint64(items[e]))
+    if worst >= np.uint64(records.shape[0]):
+        return -1
+    for e in range(n):
+        _fetch(records, items[min(e + _AHEAD, n - 1)])
+        item = items[e]
+        count = records[item, 0]
+        records[item, 0] = count + 1
+        largest = max(largest, count + 1)
+        old, new = bucket_of(count, bits), bucket_of(count + 1, bits)
+        before, after = share_of(count, shares, law), share_of(count + 1, shares, law)
+        if old == new:
+            mass[old] += after - before
+        else:  # swap with the last of the bucket, which becomes the first of the next
+            mass[old] -= before
+            mass[new] += after
+            last = borders[old, 0] + borders[old, 1] - 1
+            place, other = records[item, 1], np.int64(order[last])
+            order[place] = other
+            records[other, 1] = place
+            order[last] = item
+            records[item, 1] = last
+            borders[old, 1] -= 1
+            borders[new, 0] = last
+            borders[new, 1] += 1
+    return largest
+
+
+@kernel
+def count_allowed(records: Any, smoothed: bool, support: int, indptr: Any, excluded: Any,
+                  owner: Any, allowed: Any) -> None:  # fmt: skip
+    """allowed[b] = how many items with a weight the row does not exclude; ``support``: of all."""
+    for b in range(owner.shape[0]):
+        allowed[b] = support
+        if owner[b] >= 0:
+            for e in range(indptr[owner[b]], indptr[owner[b] + 1]):
+                if smoothed or records[excluded[e], 0] > 0:
+                    allowed[b] -= 1

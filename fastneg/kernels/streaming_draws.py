@@ -1,0 +1,283 @@
+"""Draws from the buckets of ``streaming.py``, which names the arrays.
+
+A draw picks a bucket (an alias table over the few that hold anything) and a place in it, accepts
+with the item's share, and after 16 rejections walks through the bucket: exact, and bounded.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastneg.kernels.exclusion import contains
+from fastneg.kernels.jit import helper, kernel
+from fastneg.kernels.pow import log
+from fastneg.kernels.rng import multiply_high, row_key, word
+from fastneg.kernels.streaming import bucket_of, share_of
+
+ATTEMPTS = 16  # places that a draw tries before it walks through the bucket
+TOTAL_BITS = 62  # the masses of the buckets that a draw chooses among sum to 2^62
+_BLOCK = 512
+_ZERO = np.uint64(0)
+_LOW = np.uint64(0xFFFFFFFF)
+_S32 = np.uint64(32)
+_HALVES = 0.5 ** np.arange(1101, dtype=np.float64)  # 0 from 2^-1075 on
+_LOG_TOTAL = 42.975125194716609184  # 62 ln 2
+
+
+@helper
+def _choice(mass: Any, upper: Any, buckets: int, chosen: Any) -> None:
+    """chosen[b] = the bucket's share of 2^62 (int64): 1 at least where it can be drawn at all."""
+    top = -np.inf
+    for b in range(buckets):
+        if mass[b] > _ZERO and upper[b, 0] > 0.0:
+            top = max(top, upper[b, 1])
+    total = 0.0
+    for b in range(buckets):
+        if mass[b] > _ZERO and upper[b, 0] > 0.0:
+            total += (
+                float(mass[b]) * upper[b, 0] * _HALVES[np.int64(min(top - upper[b, 1], 1100.0))]
+            )
+    left = np.int64(1) << TOTAL_BITS
+    scale = float(left) / total
+    largest = 0
+    for b in range(buckets):
+        chosen[b] = 0
+        if mass[b] > _ZERO and upper[b, 0] > 0.0:
+            weight = (
+                float(mass[b]) * upper[b, 0] * _HALVES[np.int64(min(top - upper[b, 1], 1100.0))]
+            )
+            chosen[b] = max(np.int64(weight * scale), np.int64(1))
+            left -= chosen[b]
+        if chosen[b] > chosen[largest]:
+            largest = b
+    chosen[largest] += left  # what rounding left over, or took too much
+
+
+@helper
+def _fill_cells(chosen: Any, buckets: int, cells: Any, masses: Any) -> int:
+    """An alias table over the buckets: ``cells`` [2^g, 3] of (threshold, bucket, other bucket).
+
+    The 2^g cells hold 2^(62 - g) each; ``masses`` is scratch of their number. One sweep with two
+    fingers, on light and on heavy entries, as in ``alias.fill_table``.
+
+    Returns:
+        g, 1 or more.
+    """
+    n = 0
+    for b in range(buckets):
+        if chosen[b] > 0:
+            masses[n] = chosen[b]
+            cells[n, 1] = b
+            n += 1
+    g = 1
+    while (1 << g) < n:
+        g += 1
+    size = 1 << g
+    for j in range(n, size):
+        masses[j] = 0
+        cells[j, 1] = 0
+    cell = np.int64(1) << (TOTAL_BITS - g)
+    light = heavy = 0
+    while light < size and masses[light] >= cell:
+        light += 1
+    while heavy < size and masses[heavy] < cell:
+        heavy += 1
+    held = masses[heavy]
+    while heavy < size:
+        if held > cell:
+            cells[light, 0] = masses[light]
+            cells[light, 2] = cells[heavy, 1]
+            held -= cell - masses[light]
+            light += 1
+            while light < size and masses[light] >= cell:
+                light += 1
+            continue
+        following = heavy + 1
+        while following < size and masses[following] < cell:
+            following += 1
+        cells[heavy, 0] = held
+        cells[heavy, 2] = cells[heavy, 1]
+        if following < size:
+            cells[heavy, 2] = cells[following, 1]
+            held = masses[following] - (cell - held)
+        heavy = following
+    return g
+
+
+@helper
+def _pick(cells: Any, g: int, w: np.uint64) -> Any:
+    """A bucket: the upper g bits of the word are the cell, the next 62 - g the coin."""
+    cell = np.int64(w >> np.uint64(64 - g))
+    coin = np.int64((w << np.uint64(g)) >> np.uint64(g + 2))
+    return cells[cell, 1 + np.int64(coin >= cells[cell, 0])]
+
+
+@helper
+def _scaled(w: np.uint64, size: np.uint64) -> np.uint64:
+    """``multiply_high`` for a size below 2^32."""
+    return ((w >> _S32) * size + (((w & _LOW) * size) >> _S32)) >> _S32
+
+
+@helper
+def _walk(point: np.uint64, first: int, end: int, records: Any, order: Any, shares: Any, law: Any,
+          excluded: Any, low: int, high: int) -> Any:  # fmt: skip
+    """The item at a point of what a bucket, order[first:end], holds beside the excluded items."""
+    found = np.int64(-1)
+    for place in range(first, end):
+        item = np.int64(order[place])
+        if low == high or not contains(excluded, low, high, item):
+            found = item
+            share = share_of(records[item, 0], shares, law)
+            if point < share:
+                break
+            point -= share
+    return found
+
+
+@helper
+def _take_out(low: int, high: int, excluded: Any, records: Any, mass: Any, shares: Any, law: Any,
+              buckets: int, left: Any) -> None:  # fmt: skip
+    """left[b] = the mass of the bucket without the excluded items."""
+    bits = np.int64(law[2])
+    for b in range(buckets):
+        left[b] = mass[b]
+    for e in range(low, high):
+        count = records[excluded[e], 0]
+        left[bucket_of(count, bits)] -= share_of(count, shares, law)
+
+
+@kernel
+def draw_popular(
+    records: Any,
+    order: Any,
+    borders: Any,
+    mass: Any,
+    upper: Any,
+    shares: Any,
+    law: Any,
+    buckets: int,
+    indptr: Any,
+    excluded: Any,
+    owner: Any,
+    key: np.uint64,
+    rows: Any,
+    first_draw: int,
+    source: Any,
+    base: int,
+    items: Any,
+) -> None:
+    """Draws from the current counts; rows, exclusion, source and items as in ``draws.py``.
+
+    Attempt 0 of a draw picks the bucket, attempts 1 to 16 a place in it, attempt 17 a point of
+    what the bucket holds. ``buckets``: how many of them may hold something.
+    """
+    everything, first = source.shape[0] == 0, np.uint64(first_draw)
+    most = 2
+    while most < buckets:
+        most *= 2
+    cells, masses = np.empty((most, 3), dtype=np.int64), np.empty(most, dtype=np.int64)
+    chosen, left = np.empty(buckets, dtype=np.int64), np.empty(buckets, dtype=np.uint64)
+    kept, found = np.empty(_BLOCK, dtype=np.uint64), np.empty(_BLOCK, dtype=np.uint64)
+    draws, coins = np.empty(_BLOCK, dtype=np.uint64), np.empty(_BLOCK, dtype=np.uint64)
+    bits, drop = np.int64(law[2]), np.uint64(64 - np.int64(law[3]))
+    many = np.uint64(bucket_of(np.int64(2) << bits, bits))  # the first bucket of several counts
+    g, plain = 0, False  # whether the table in ``cells`` is that of rows that exclude nothing
+    for b in range(rows.shape[0]):
+        low = high = 0
+        if owner[b] >= 0:
+            low, high = indptr[owner[b]], indptr[owner[b] + 1]
+        if low < high or not plain:
+            plain = low == high
+            _take_out(low, high, excluded, records, mass, shares, law, buckets, left)
+            _choice(left, upper, buckets, chosen)
+            g = _fill_cells(chosen, buckets, cells, masses)
+        start = row_key(key, np.uint64(rows[b]))
+        for block in range(0, items.shape[1], _BLOCK):
+            open_draws = 0
+            for d in range(block, min(block + _BLOCK, items.shape[1])):
+                draws[open_draws] = np.uint64(d)
+                open_draws += everything or source[b, d] == base
+            for p in range(open_draws):
+                kept[p] = _pick(cells, g, word(start, first + draws[p], _ZERO))
+            attempt = 1
+            while open_draws > 0 and attempt <= ATTEMPTS:
+                # pass by pass, so that the misses of one draw do not wait for those of another
+                for p in range(open_draws):
+                    bucket = kept[p]
+                    size = np.uint64(borders[bucket, 1])
+                    w = word(start, first + draws[p], np.uint64(attempt))
+                    found[p] = np.uint64(borders[bucket, 0]) + _scaled(w, size)
+                    coins[p] = (w * size) >> drop if bucket >= many else _ZERO
+                for p in range(open_draws):
+                    found[p] = np.uint64(order[found[p]])
+                rejected = 0
+                for p in range(open_draws):
+                    item = found[p]
+                    items[b, draws[p]] = np.int64(item)
+                    count = records[item if kept[p] >= many else _ZERO, 0]
+                    kept[rejected], draws[rejected] = kept[p], draws[p]
+                    refused = coins[p] >= share_of(count, shares, law)
+                    if low < high:
+                        refused |= contains(excluded, low, high, np.int64(item))
+                    rejected += refused
+                open_draws = rejected
+                attempt += 1
+            for p in range(open_draws):
+                w = word(start, first + draws[p], np.uint64(attempt))
+                begin, size = borders[kept[p], 0], borders[kept[p], 1]
+                items[b, draws[p]] = _walk(
+                    multiply_high(w, left[kept[p]]), begin, begin + size, records, order, shares,
+                    law, excluded, low, high,
+                )  # fmt: skip
+
+
+@kernel
+def popular_log_q(
+    records: Any,
+    mass: Any,
+    upper: Any,
+    shares: Any,
+    law: Any,
+    buckets: int,
+    indptr: Any,
+    excluded: Any,
+    owner: Any,
+    check: bool,
+    items: Any,
+    out: Any,
+) -> None:
+    """out[b, d] = ln of the probability with which ``draw_popular`` draws items[b, d].
+
+    ``check`` looks for excluded items (-inf). out: float32 or float64 [B, K].
+    """
+    bits = np.int64(law[2])
+    chosen, left = np.empty(buckets, dtype=np.int64), np.empty(buckets, dtype=np.uint64)
+    offset, values = np.empty(buckets, dtype=np.float64), np.empty(_BLOCK, dtype=np.float64)
+    known = False  # whether ``offset`` is that of rows that exclude nothing
+    for b in range(owner.shape[0]):
+        low = high = 0
+        if owner[b] >= 0:
+            low, high = indptr[owner[b]], indptr[owner[b] + 1]
+        if low < high or not known:
+            known = low == high
+            _take_out(low, high, excluded, records, mass, shares, law, buckets, left)
+            _choice(left, upper, buckets, chosen)
+            for bucket in range(buckets):
+                offset[bucket] = -np.inf
+                if chosen[bucket] > 0:
+                    offset[bucket] = log(float(chosen[bucket]) / float(left[bucket])) - _LOG_TOTAL
+        for block in range(0, items.shape[1], _BLOCK):
+            n = min(_BLOCK, items.shape[1] - block)
+            for k in range(n):
+                values[k] = float(share_of(records[items[b, block + k], 0], shares, law))
+            for k in range(n):
+                values[k] = log(values[k])
+            for k in range(n):
+                value = values[k] + offset[bucket_of(records[items[b, block + k], 0], bits)]
+                out[b, block + k] = min(value, 0.0)
+            if check and low < high:
+                for k in range(n):
+                    if contains(excluded, low, high, items[b, block + k]):
+                        out[b, block + k] = -np.inf

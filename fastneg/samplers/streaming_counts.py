@@ -1,0 +1,251 @@
+"""Counts that a stream of events moves, in the order that the kernels draw from."""
+
+from __future__ import annotations
+
+import base64
+import math
+import os
+import threading
+import weakref
+import zlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastneg.checks import FloatArray, IntArray, fail, frozen
+from fastneg.errors import CheckpointError
+from fastneg.kernels.streaming import arrange, count_events, fill_shares, fill_upper
+
+MAX_COUNT = 2**48 - 1
+MAX_ITEMS = 2**32 - 1
+CHUNK = 65_536  # events between two looks at the size of the table of shares
+
+
+class StreamingCounts:
+    """Exact counts of N items, updated in O(1), kept by bucket of their size.
+
+    What a bucket is, and what the arrays hold, stands in ``kernels/streaming.py``. The order of
+    the items in a bucket is decided by the events, one after the other, and by nothing else: how a
+    stream is cut into calls does not matter, nor do draws. A halving sorts it again.
+
+    Attributes:
+        events: how many events have been counted, prior counts apart.
+        largest: the largest count.
+        lock: held while counts change and while they are drawn from.
+    """
+
+    def __init__(
+        self,
+        counts: IntArray,
+        *,
+        exponent: float,
+        smoothing: float,
+        halve_every: int | None,
+        memory_budget: int,
+    ) -> None:
+        self.num_items = len(counts)
+        self.halve_every = halve_every
+        self.smoothing = smoothing
+        self.events = 0
+        # the steeper the law, the finer the buckets: a draw is seldom rejected
+        self.bits = min(max((math.ceil(abs(exponent)) - 1).bit_length() + 1, 2), 6)
+        scale = 62 - self.num_items.bit_length()  # all shares together stay below 2^62
+        power = max(-1e15, min(exponent, 1e15))  # beyond it only the extreme counts matter
+        self.law = frozen(np.array([power, smoothing, self.bits, scale], dtype=np.float64))
+        edges = _edges(self.bits, power < 0.0)
+        edges[0] = 0.0 if smoothing > 0.0 else -1.0
+        self.upper: FloatArray = np.empty((len(edges), 2), dtype=np.float64)
+        fill_upper(frozen(edges), self.law, self.upper)
+        self.records: IntArray = np.zeros((self.num_items, 2), dtype=np.int64)
+        self.records[:, 0] = counts
+        self.order: npt.NDArray[np.uint32] = np.empty(self.num_items, dtype=np.uint32)
+        self.borders: IntArray = np.empty((len(edges), 2), dtype=np.int64)
+        self.mass: npt.NDArray[np.uint64] = np.empty(len(edges), dtype=np.uint64)
+        self._share_limit = memory_budget // 8
+        self._view()
+        self.largest = self._arrange(0)
+
+    def _view(self) -> None:
+        """What pickle leaves out: the lock, the table of shares, read-only views for kernels."""
+        self.lock = threading.RLock()
+        self.row = np.zeros(1, dtype=np.int64)  # of a shared draw, under the lock
+        self.shares: npt.NDArray[np.uint64] = np.empty(0, dtype=np.uint64)
+        self._grow(4096)
+        self.law = frozen(self.law)
+        self.views = tuple(
+            frozen(a) for a in (self.records, self.order, self.borders, self.mass, self.upper)
+        )
+        _alive.add(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self.lock:
+            dropped = ("lock", "row", "shares", "views")
+            state = {k: v for k, v in self.__dict__.items() if k not in dropped}
+            return {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in state.items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._view()
+
+    def _grow(self, wanted: int) -> None:
+        """Shares of the counts below ``wanted``, or as many as events and memory pay for."""
+        limit = max(4096, min(self._share_limit, 65_536 + 2 * (self.num_items + self.events)))
+        old = self.shares
+        if len(old) >= min(wanted, limit):
+            return
+        shares = np.empty(min(limit, max(wanted, 2 * len(old))), dtype=np.uint64)
+        shares[: len(old)] = old
+        fill_shares(len(old), self.law, shares[len(old) :])
+        self.shares = frozen(shares)
+
+    def _arrange(self, halvings: int) -> int:
+        return arrange(
+            halvings, self.records, self.order, self.borders, self.mass, self.shares, self.law
+        )
+
+    @property
+    def num_buckets(self) -> int:
+        """The buckets up to that of the largest count."""
+        if self.largest == 0:
+            return 1
+        octave = self.largest.bit_length() - 1
+        return ((octave - 1) << self.bits) + ((self.largest << self.bits) >> octave) + 2
+
+    @property
+    def support(self) -> int:
+        """How many items have a weight."""
+        if self.smoothing > 0.0:
+            return self.num_items
+        return self.num_items - int(self.borders[0, 1])
+
+    def in_one_step(self, num_events: int) -> bool:
+        """Whether ``add`` counts so many events in one call of the kernel, which checks them."""
+        if self.halve_every is None:
+            return num_events <= CHUNK
+        return num_events <= min(CHUNK, self.halve_every - self.events % self.halve_every)
+
+    def add(self, items: IntArray, call: str) -> bool:
+        """Count events (a read-only view), checked unless they fit in one step.
+
+        The caller holds the lock. False: an item is outside the catalog, and nothing is counted.
+        """
+        if self.largest + len(items) > MAX_COUNT:
+            fail(call, f"a count could pass 2^48 - 1 (the largest is {self.largest}); halve them")
+        done, total = 0, len(items)
+        while done < total:
+            step = min(total - done, CHUNK)
+            if self.halve_every is not None:
+                step = min(step, self.halve_every - self.events % self.halve_every)
+            if self.largest + step >= len(self.shares):
+                self._grow(self.largest + step + 1)
+            part = items if step == total else items[done : done + step]
+            largest = count_events(
+                part, self.largest, self.records, self.order, self.borders, self.mass,
+                self.shares, self.law,
+            )  # fmt: skip
+            if largest < 0:
+                return False
+            self.largest = largest
+            self.events += step
+            done += step
+            if self.halve_every is not None and self.events % self.halve_every == 0:
+                self.largest = self._arrange(1)
+        return True
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs; JSON-able."""
+        with self.lock:
+            return {
+                "events": self.events,
+                "halve_every": self.halve_every,
+                "counts": _as_text(self.records[:, 0]),
+                "order": _as_text(self.order),
+            }
+
+    def restore(self, state: dict[str, Any], call: str) -> None:
+        """Take over what ``state`` gave.
+
+        Raises:
+            CheckpointError: not such a state, or one of another catalog; nothing has changed then.
+        """
+        counts = _of_text(state["counts"], np.int64, self.num_items, call, "counts")
+        order = _of_text(state["order"], np.uint32, self.num_items, call, "order")
+        events = state["events"]
+        if isinstance(events, bool) or not isinstance(events, int) or events < 0:
+            raise CheckpointError(f"{call}: the state's events is {events!r}, not a number of them")
+        if int(counts.min()) < 0 or int(counts.max()) > MAX_COUNT:
+            raise CheckpointError(f"{call}: the state's counts are not in 0..2^48 - 1")
+        with self.lock:
+            records, kept = self.records[:, 0].copy(), self.order.copy()
+            self.records[:, 0] = counts
+            largest = self._arrange(0)
+            buckets = np.repeat(np.arange(len(self.borders)), self.borders[:, 1])
+            of_item = np.empty(self.num_items, dtype=np.int64)
+            of_item[self.order] = buckets
+            if not (
+                int(order.max()) < self.num_items
+                and (np.bincount(order, minlength=self.num_items) == 1).all()
+                and np.array_equal(of_item[order], buckets)
+            ):
+                self.records[:, 0] = records
+                self._arrange(0)
+                self._place(kept)
+                raise CheckpointError(f"{call}: the state's order is not one of its counts")
+            self._place(order)
+            self.events, self.largest = events, largest
+            self._grow(largest + 1)
+
+    def _place(self, order: npt.NDArray[np.uint32]) -> None:
+        self.order[:] = order
+        self.records[order, 1] = np.arange(self.num_items)
+
+
+def _edges(bits: int, lowest: bool) -> FloatArray:
+    """The count of the largest weight of each bucket, -1 where a bucket has no whole number."""
+    parts = 1 << bits
+    edges = np.full(48 * parts + 1, -1.0)
+    for b in range(1, len(edges)):
+        octave, part = divmod(b - 1, parts)
+        low = -(-((parts + part) << octave) // parts)
+        high = -(-((parts + part + 1) << octave) // parts) - 1
+        if low <= high:
+            edges[b] = low if lowest else high
+    return edges
+
+
+def _as_text(array: npt.NDArray[Any]) -> str:
+    """An array as text: its little-endian bytes, compressed, in base64."""
+    plain = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
+    return base64.b64encode(zlib.compress(plain.tobytes(), 1)).decode("ascii")
+
+
+def _of_text(text: Any, dtype: Any, size: int, call: str, name: str) -> npt.NDArray[Any]:
+    try:
+        raw = zlib.decompress(base64.b64decode(text, validate=True))
+    except (ValueError, TypeError, zlib.error) as error:
+        raise CheckpointError(f"{call}: the state's {name} cannot be read ({error})") from error
+    kind = np.dtype(dtype).newbyteorder("<")
+    if len(raw) != size * kind.itemsize:
+        raise CheckpointError(f"{call}: the state's {name} is not that of {size} items")
+    return np.frombuffer(raw, dtype=kind).astype(dtype)
+
+
+_alive: weakref.WeakSet[StreamingCounts] = weakref.WeakSet()
+_held: list[StreamingCounts] = []
+
+
+def _hold() -> None:
+    """No fork while another thread moves counts: the child would get half a swap."""
+    _held.extend(_alive)
+    for counts in _held:
+        counts.lock.acquire()
+
+
+def _let_go() -> None:
+    while _held:
+        _held.pop().lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_hold, after_in_parent=_let_go, after_in_child=_let_go)
