@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastneg.checks import frozen
-from fastneg.kernels.segments import build_segments
+from fastneg.kernels.segments import build_segments, draw_segments, finish_segments
 from fastneg.samplers.grouped import GroupTables
 from tests.naive import samplers as naive
 
@@ -85,8 +85,6 @@ def test_items_stand_in_their_segments() -> None:
 @pytest.mark.parametrize("attempts", [0, 1, 3, 16])
 @pytest.mark.parametrize("stride", [1, 2, 4, 16])
 def test_draws_are_the_slow_twins(attempts: int, stride: int) -> None:
-    from fastneg.kernels.segments import draw_segments, finish_segments
-
     tables, _, _ = _tables()
     ends = np.cumsum(np.add.reduceat(tables.masses, np.arange(0, len(tables.masses), stride)))
     sums = frozen(np.concatenate([np.zeros(1, np.uint64), ends[:-1]]))
