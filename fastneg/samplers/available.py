@@ -34,7 +34,7 @@ from fastneg.samplers.alias_table import integer_masses
 from fastneg.samplers.base import Plan, Sampler
 from fastneg.samplers.clock import as_clock, as_intervals
 from fastneg.samplers.popularity import popularity_weights
-from fastneg.samplers.request import Exclusion, Request, split_catalog
+from fastneg.samplers.request import Request, split_catalog
 from fastneg.samplers.tiles import cut, run_tiles
 from fastneg.threads import run_chunks
 
@@ -49,7 +49,7 @@ class AvailablePlan(Plan):
     ``excluded_mass`` is worked out when a log-probability needs it.
     """
 
-    exclusion: Exclusion
+    exclusion: Any
     started: IntArray
     ended: IntArray
     present: npt.NDArray[np.uint64]
@@ -328,12 +328,12 @@ class AvailableSampler(Sampler):
         """int64: the users for whom nothing is allowed at any time, ascending."""
         if self.interactions is None:
             return np.zeros(0, dtype=np.int64)
-        nobody = np.zeros(0, dtype=np.int64)
-        lists = Exclusion(
-            self.interactions.positive_indptr, self.interactions.positive_items, nobody, shared=True
-        )
-        support = lists.masses(self._masses)[1]
-        return np.flatnonzero(support >= np.count_nonzero(self._masses))
+        users = frozen(np.arange(self.interactions.num_users, dtype=np.int64))
+        any_time = (frozen(np.full(len(users), len(self._first_times))), frozen(0 * users))
+        lists = self.interactions.positive_indptr, self.interactions.positive_items
+        mass, count = np.zeros(len(users), dtype=np.uint64), np.zeros(len(users), dtype=np.int64)
+        count_excluded(self._facts, *lists, users, *any_time, mass, count)
+        return np.flatnonzero(count >= np.count_nonzero(self._masses))
 
 
 def highest_nodes(first: IntArray, last: IntArray) -> IntArray:
