@@ -213,7 +213,7 @@ class FrequencyEstimator:
         return merged
 
     def state_dict(self) -> dict[str, Any]:
-        """Settings and clock (JSON-able) and copies of ``last`` and ``gaps``, two arrays [m, slots].
+        """Settings and clock (JSON-able) and copies of ``last`` and ``gaps`` [m, slots].
 
         The arrays are for a checkpoint's tensors, the rest for its facts.
         """
