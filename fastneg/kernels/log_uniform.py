@@ -339,12 +339,6 @@ def leading_bits(item: int) -> Any:
     return (bits >> np.uint64(52 - CELL_BITS)) - np.uint64(1023 << CELL_BITS)
 
 
-@kernel
-def num_cells(num_items: int) -> Any:
-    """The cells that the look-up needs for ids below ``num_items``."""
-    return np.int64(leading_bits(num_items - 1)) + 1
-
-
 @helper
 def log1p(u: float) -> float:
     """ln(1 + u) for 0 <= u < 0.025."""
@@ -374,10 +368,10 @@ def log_uniform_log_q(
     """out[b, d] = ln q(items[b, d]) - log_allowed[b], in double precision, rounded once.
 
     Args:
-        lookup: int16, by the leading bits of item + 1: the bin in which the cell begins.
+        lookup: int16, by ``leading_bits``: how many bins begin in an earlier cell, but the first.
         firsts: int64 [bins + 1].
-        bases: float64 [bins], ln q of the bin's first id, less ``series`` there.
         inverses: float64 [bins], 1 / (first + 1.5); 0 in bins of one id.
+        bases: float64 [bins], ln(gain / (first + 1.5)); ln q in bins of one id.
         items: int64 [B, K]; log_allowed: float64 [B]; out: float32 or float64 [B, K].
     """
     for b in range(items.shape[0]):
@@ -394,16 +388,3 @@ def log_uniform_log_q(
             if value > 0.0:  # the last id left: ln 1, but for rounding
                 value = 0.0
             out[b, d] = value
-
-
-@kernel
-def log_bases(firsts: Any, inverses: Any, log_q: Any, bases: Any, lookup: Any) -> None:
-    """Fill ``bases`` [bins] and ``lookup`` for ``log_uniform_log_q``; log_q: of the first ids."""
-    for b in range(bases.shape[0]):
-        bases[b] = log_q[b] - series(inverses[b])
-    bin_ = 0
-    for cell in range(lookup.shape[0]):
-        # the smallest item of the cell or, where it has none, of a later one
-        while bin_ + 1 < bases.shape[0] and leading_bits(firsts[bin_ + 1]) < np.uint64(cell):
-            bin_ += 1
-        lookup[cell] = bin_

@@ -13,17 +13,16 @@ from fastneg.checks import FloatArray, IntArray, as_integer, frozen
 from fastneg.interactions import Interactions
 from fastneg.kernels.exclusion import mark_excluded
 from fastneg.kernels.log_uniform import (
+    CELL_BITS,
     allowed_shares,
     bin_weights,
     draw_log_uniform,
     finish_log_uniform,
-    log_bases,
     log_uniform_log_q,
-    num_cells,
 )
 from fastneg.samplers.alias_table import AliasTable
 from fastneg.samplers.base import Plan, Sampler
-from fastneg.samplers.request import Exclusion, Request, split_catalog
+from fastneg.samplers.request import Request, split_catalog
 from fastneg.samplers.tiles import cut, run_tiles
 from fastneg.threads import run_chunks
 
@@ -63,10 +62,12 @@ class LogUniformBins:
         gains = rates / math.fsum((rates * totals).tolist())
         self.peaks, self.gains, self.shares = frozen(peaks), frozen(gains), frozen(gains * totals)
         self.masses, self.cells = frozen(table.masses), frozen(table.cells)
-        inverses = np.where(np.diff(self.firsts) > 1, 1.0 / (self.firsts[:-1] + 1.5), 0.0)
-        bases, lookup = np.empty(n), np.empty(num_cells(num_items), dtype=np.int16)
-        log_bases(self.firsts, inverses, np.log(gains * peaks), bases, lookup)
-        self.inverses, self.bases, self.lookup = frozen(inverses), frozen(bases), frozen(lookup)
+        single, inverses = np.diff(self.firsts) == 1, 1.0 / (self.firsts[:-1] + 1.5)
+        self.bases: FloatArray = frozen(np.log(gains * np.where(single, peaks, inverses)))
+        self.inverses: FloatArray = frozen(np.where(single, 0.0, inverses))
+        cells = _cells(self.firsts[1:])
+        lookup = np.searchsorted(cells[:-1], np.arange(_cells(np.array([num_items - 1]))[0] + 1))
+        self.lookup = frozen(lookup.astype(np.int16))
 
     def __reduce__(self) -> tuple[type[LogUniformBins], tuple[int]]:
         return LogUniformBins, (self.num_items,)  # pickle forgets that the arrays are read-only
@@ -74,9 +75,11 @@ class LogUniformBins:
 
 @dataclass
 class LogUniformPlan(Plan):
-    """Per row: the excluded lists, the tries by rejection, ln of the allowed share."""
+    """The excluded lists and which of them each row has, its tries, ln of its allowed share."""
 
-    exclusion: Exclusion
+    indptr: IntArray
+    excluded: IntArray
+    owner: IntArray
     attempts: npt.NDArray[np.int8]
     log_allowed: FloatArray
 
@@ -169,7 +172,15 @@ class LogUniformSampler(Sampler):
         allowed = self.num_items - exclusion.sizes()
         with np.errstate(divide="ignore"):
             log_allowed = np.log(share)
-        return LogUniformPlan(request, allowed, exclusion, attempts, log_allowed)
+        return LogUniformPlan(
+            request,
+            allowed,
+            frozen(exclusion.indptr),
+            frozen(exclusion.items),
+            frozen(exclusion.owner),
+            frozen(attempts),
+            frozen(log_allowed),
+        )
 
     def _draw(
         self,
@@ -180,19 +191,19 @@ class LogUniformSampler(Sampler):
         base: int,
     ) -> None:
         key, place_key = self._key(plan.request.lane), self._key(plan.request.lane, "place")
-        bins, lists, rows = self.bins, plan.exclusion, plan.request.rows
+        bins, rows = self.bins, plan.request.rows
 
         def tile(r: slice, d: slice) -> None:
             cells, first = cut(source, r, d), first_draw + d.start
             unresolved = draw_log_uniform(
-                bins.cells, bins.firsts, bins.peaks, bins.certain, lists.indptr, lists.items,
-                lists.owner[r], plan.attempts[r], key, place_key, rows[r], first, cells, base,
+                bins.cells, bins.firsts, bins.peaks, bins.certain, plan.indptr, plan.excluded,
+                plan.owner[r], plan.attempts[r], key, place_key, rows[r], first, cells, base,
                 items[r, d],
             )  # fmt: skip
             if unresolved:
                 finish_log_uniform(
-                    bins.masses, bins.firsts, bins.peaks, lists.indptr, lists.items,
-                    lists.owner[r], plan.attempts[r], key, place_key, rows[r], first, cells, base,
+                    bins.masses, bins.firsts, bins.peaks, plan.indptr, plan.excluded,
+                    plan.owner[r], plan.attempts[r], key, place_key, rows[r], first, cells, base,
                     items[r, d],
                 )  # fmt: skip
 
@@ -210,13 +221,18 @@ class LogUniformSampler(Sampler):
             ),
         )  # fmt: skip
         if check:
-            lists = plan.exclusion
-            mark_excluded(lists.indptr, lists.items, lists.owner, items, out)
+            mark_excluded(plan.indptr, plan.excluded, plan.owner, items, out)
 
     def exhausted_users(self) -> IntArray:
         if self.interactions is None:
             return np.zeros(0, dtype=np.int64)
         return np.flatnonzero(self.interactions.user_positive_counts >= self.num_items)
+
+
+def _cells(items: IntArray) -> IntArray:
+    """int64 [n]: the cell of ``leading_bits`` that each id lies in."""
+    bits = (items + 1).astype(np.float64).view(np.int64)
+    return (bits >> (52 - CELL_BITS)) - (1023 << CELL_BITS)
 
 
 def _boundaries(num_items: int) -> list[int]:
