@@ -127,13 +127,14 @@ def test_draws_and_their_probabilities(exponent: float, smoothing: float, partia
         for item, count in enumerate(COUNTS):
             if item not in known:
                 left[naive.bucket_of(count, 2)] += np.uint64(share[item])
-        chosen, cells, g = _table(left, upper)
+        chosen, table, g = _table(left, upper)
+        cells = table.tolist()
         for d in range(width):
             if partial and source[b, d] != 1:
                 assert items[b, d] == -9
                 continue
             item, attempt = naive.draw(
-                cells.tolist(), g, places, share, SCALE, known, KEY, ROWS[b], first + d
+                cells, g, places, share, SCALE, known, KEY, ROWS[b], first + d
             )
             assert items[b, d] == item
             last.append(attempt)
