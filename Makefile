@@ -6,7 +6,7 @@ RUN    := $(VENV)/bin/python
 PIP    := $(RUN) -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 DEMO   ?= runs/demo
 
-.PHONY: demo test lint bench bench-check wheel-check clean
+.PHONY: demo test lint bench soak bench-check wheel-check clean
 
 demo: $(VENV)/.package
 	$(RUN) -m fastneg demo --out $(DEMO) $(ARGS)
@@ -19,8 +19,11 @@ lint: $(VENV)/.lint
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy --strict
 
-bench: $(VENV)/.bench
-	$(RUN) -m pytest bench --benchmark-only $(ARGS)
+bench: $(VENV)/.rivals
+	$(RUN) -m bench.results $(ARGS)
+
+soak: $(VENV)/.bench
+	$(RUN) -m bench.results --only soak $(ARGS)
 
 bench-check: $(VENV)/.bench
 	$(RUN) -m pytest bench --benchmark-disable $(ARGS)
@@ -46,6 +49,12 @@ $(VENV)/.test: $(VENV)/.package
 
 $(VENV)/.bench: $(VENV)/.test
 	$(PIP) --group bench
+	@touch $@
+
+# A rival that cannot be had is no error: its rows say so.
+$(VENV)/.rivals: $(VENV)/.bench
+	-$(PIP) --group rivals
+	-$(PIP) --no-deps --group rivals-alone
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.test

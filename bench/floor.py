@@ -1,36 +1,231 @@
 """Physical floors: what a draw cannot do without, written as carefully as a kernel.
 
-``random_words``: the generator alone. ``gather_words``: the generator and one random read of an
-8-byte table, which is what an alias draw costs when it is nothing but its cache line.
+- ``xor_words``: the generator alone, nothing read and nothing written.
+- ``GATHERS``: the generator, one random read of a word of a table, one id written: what a draw
+  costs that is nothing but its cache line. Works on tables of uint64 and of uint32.
+- ``ENTRIES``: the same with an entry of 16 bytes, both words of it read, an id and a float32
+  written: what a draw with its log-probability costs.
+
+Which way of writing them is fastest depends on the size and on the machine, so each is there in
+several variants, and the fastest in the run counts. They see what the kernels see: the same words,
+the same flags of the compiler, int64 out, the same threads. They are compiled anew in every run: a
+cache of kernels that did not notice an edit here would time the wrong code.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.caching import NullCache
+from numba.extending import intrinsic
 
-from fastneg.kernels.jit import kernel
-from fastneg.kernels.rng import mix64, row_key, word
+from fastneg.kernels.jit import helper, kernel
+from fastneg.kernels.rng import row_key, word
+from fastneg.threads import run_chunks
 
+BLOCK = 512
+KEY = np.uint64(0x5EED)
+SMALLEST = 32_768  # draws below which a chunk is not worth a thread
 _S32 = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
+_ZERO = np.uint64(0)
 
 
-@kernel
-def random_words(key: np.uint64, first: int, out: Any) -> None:
-    """out[d] = a 64-bit word; out: uint64 [k]."""
-    start = row_key(key, np.uint64(0))
+def floor_kernel(function: Callable[..., Any]) -> Any:
+    """``kernel`` without its cache on disk."""
+    compiled: Any = kernel(function)
+    compiled._cache = NullCache()
+    return compiled
+
+
+def _prefetch(typing_context: Any, array: Any, place: Any) -> Any:
+    """Ask for the cache line of ``array[place]``, one-dimensional and contiguous."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind, _ = signature.args
+        view = context.make_array(kind)(context, builder, arguments[0])
+        item: Any = cgutils.get_item_pointer
+        address = item(context, builder, kind, view, [arguments[1]], wraparound=False)
+        pointer = builder.bitcast(address, ir.IntType(8).as_pointer())
+        whole = ir.IntType(32)
+        hint = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), whole, whole, whole])
+        declare: Any = cgutils.get_or_insert_function
+        function = declare(builder.module, hint, "llvm.prefetch.p0")
+        builder.call(function, [pointer, whole(0), whole(3), whole(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
+prefetch: Any = intrinsic(_prefetch)
+
+
+@helper
+def _place(w: np.uint64, size: np.uint64) -> Any:
+    """A place of a table from all 64 bits of a word, as the alias draw takes it."""
+    return np.int64(((w >> _S32) * size + (((w & _LOW) * size) >> _S32)) >> _S32)
+
+
+@helper
+def _short_place(w: np.uint64, size: np.uint64) -> Any:
+    """A place from the upper 32 bits alone: cheaper, and good enough for a floor."""
+    return np.int64(((w >> _S32) * size) >> _S32)
+
+
+@floor_kernel
+def xor_words(key: np.uint64, first: int, last: int) -> np.uint64:
+    """The exclusive or of the words of draws ``first .. last - 1``."""
+    start = row_key(key, _ZERO)
+    result = _ZERO
+    for d in range(first, last):
+        result ^= word(start, np.uint64(d), _ZERO)
+    return result
+
+
+@floor_kernel
+def gather_plain(table: Any, key: np.uint64, first: int, out: Any) -> None:
+    size, start = np.uint64(table.shape[0]), row_key(key, _ZERO)
     for d in range(out.shape[0]):
-        out[d] = word(start, np.uint64(first + d), np.uint64(0))
+        out[d] = np.int64(table[_place(word(start, np.uint64(first + d), _ZERO), size)])
 
 
-@kernel
-def gather_words(table: Any, key: np.uint64, first: int, out: Any) -> None:
-    """out[d] = the table's word at a random place; table: uint64 [n], out: uint64 [k]."""
-    size = np.uint64(table.shape[0])
-    start = mix64(key)
+@floor_kernel
+def gather_short(table: Any, key: np.uint64, first: int, out: Any) -> None:
+    size, start = np.uint64(table.shape[0]), row_key(key, _ZERO)
     for d in range(out.shape[0]):
-        w = word(start, np.uint64(first + d), np.uint64(0))
-        place = ((w >> _S32) * size + (((w & _LOW) * size) >> _S32)) >> _S32
-        out[d] = table[np.int64(place)]
+        out[d] = np.int64(table[_short_place(word(start, np.uint64(first + d), _ZERO), size)])
+
+
+@floor_kernel
+def gather_blocks(table: Any, key: np.uint64, first: int, out: Any) -> None:
+    size, start = np.uint64(table.shape[0]), row_key(key, _ZERO)
+    places = np.empty(BLOCK, np.uint32)
+    for low in range(0, out.shape[0], BLOCK):
+        width = min(BLOCK, out.shape[0] - low)
+        for d in range(width):
+            w = word(start, np.uint64(first + low + d), _ZERO)
+            places[d] = np.uint32(_short_place(w, size))
+        for d in range(width):
+            out[low + d] = np.int64(table[places[d]])
+
+
+@floor_kernel
+def gather_ahead(table: Any, key: np.uint64, first: int, out: Any) -> None:
+    """Blocks; the lines of a block are asked for while the block before is read."""
+    size, start = np.uint64(table.shape[0]), row_key(key, _ZERO)
+    places = np.empty((2, BLOCK), np.int64)
+    before = 0
+    turn = 0
+    for low in range(0, out.shape[0] + BLOCK, BLOCK):
+        width = min(BLOCK, max(0, out.shape[0] - low))
+        asked = places[turn]
+        for d in range(width):
+            asked[d] = _short_place(word(start, np.uint64(first + low + d), _ZERO), size)
+        for d in range(width):
+            prefetch(table, asked[d])
+        turn = 1 - turn
+        read = places[turn]
+        for d in range(before):
+            out[low - BLOCK + d] = np.int64(table[read[d]])
+        before = width
+
+
+@floor_kernel
+def entries_plain(
+    words: Any, halves: Any, key: np.uint64, first: int, out: Any, log_q: Any
+) -> None:
+    """words: uint64 [2 n]; halves: float32 [4 n], a view of the same bytes."""
+    size, start = np.uint64(words.shape[0] >> 1), row_key(key, _ZERO)
+    for d in range(out.shape[0]):
+        place = _place(word(start, np.uint64(first + d), _ZERO), size)
+        out[d] = np.int64(words[2 * place])
+        log_q[d] = halves[4 * place + 2]
+
+
+@floor_kernel
+def entries_short(
+    words: Any, halves: Any, key: np.uint64, first: int, out: Any, log_q: Any
+) -> None:
+    size, start = np.uint64(words.shape[0] >> 1), row_key(key, _ZERO)
+    for d in range(out.shape[0]):
+        place = _short_place(word(start, np.uint64(first + d), _ZERO), size)
+        out[d] = np.int64(words[2 * place])
+        log_q[d] = halves[4 * place + 2]
+
+
+@floor_kernel
+def entries_blocks(
+    words: Any, halves: Any, key: np.uint64, first: int, out: Any, log_q: Any
+) -> None:
+    size, start = np.uint64(words.shape[0] >> 1), row_key(key, _ZERO)
+    places = np.empty(BLOCK, np.int64)
+    for low in range(0, out.shape[0], BLOCK):
+        width = min(BLOCK, out.shape[0] - low)
+        for d in range(width):
+            places[d] = _short_place(word(start, np.uint64(first + low + d), _ZERO), size)
+        for d in range(width):
+            out[low + d] = np.int64(words[2 * places[d]])
+            log_q[low + d] = halves[4 * places[d] + 2]
+
+
+@floor_kernel
+def entries_ahead(
+    words: Any, halves: Any, key: np.uint64, first: int, out: Any, log_q: Any
+) -> None:
+    size, start = np.uint64(words.shape[0] >> 1), row_key(key, _ZERO)
+    places = np.empty((2, BLOCK), np.int64)
+    before = 0
+    turn = 0
+    for low in range(0, out.shape[0] + BLOCK, BLOCK):
+        width = min(BLOCK, max(0, out.shape[0] - low))
+        asked = places[turn]
+        for d in range(width):
+            asked[d] = _short_place(word(start, np.uint64(first + low + d), _ZERO), size)
+        for d in range(width):
+            prefetch(words, 2 * asked[d])
+        turn = 1 - turn
+        read = places[turn]
+        for d in range(before):
+            out[low - BLOCK + d] = np.int64(words[2 * read[d]])
+            log_q[low - BLOCK + d] = halves[4 * read[d] + 2]
+        before = width
+
+
+GATHERS: dict[str, Any] = {
+    "plain": gather_plain,
+    "short": gather_short,
+    "blocks": gather_blocks,
+    "ahead": gather_ahead,
+}
+ENTRIES: dict[str, Any] = {
+    "plain": entries_plain,
+    "short": entries_short,
+    "blocks": entries_blocks,
+    "ahead": entries_ahead,
+}
+
+
+def gather(variant: str, table: npt.NDArray[Any], out: npt.NDArray[np.int64]) -> None:
+    """Fill ``out`` with random words of the table, on fastneg's threads."""
+    function = GATHERS[variant]
+    run_chunks(lambda i, j: function(table, KEY, i, out[i:j]), len(out), smallest=SMALLEST)
+
+
+def gather_entries(
+    variant: str,
+    words: npt.NDArray[np.uint64],
+    out: npt.NDArray[np.int64],
+    log_q: npt.NDArray[np.float32],
+) -> None:
+    """Fill ``out`` and ``log_q`` with random 16-byte entries, on fastneg's threads."""
+    function, halves = ENTRIES[variant], words.view(np.float32)
+    run_chunks(
+        lambda i, j: function(words, halves, KEY, i, out[i:j], log_q[i:j]),
+        len(out),
+        smallest=SMALLEST,
+    )

@@ -1,6 +1,6 @@
-"""Draws per second, against the floors of the machine and the naive ways.
+"""Draws a call at a time, for a quick look while a kernel is being written.
 
-Groups of one size are to be read as ratios: `make bench ARGS="-k draws"`.
+`pytest bench -k draws`. What the project claims is measured side by side by `make bench`.
 """
 
 from __future__ import annotations
@@ -9,117 +9,93 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from bench.floor import gather_words, random_words
-from fastneg import Interactions, PopularitySampler, UniformSampler, train_instances
-from fastneg.samplers.alias_table import AliasTable
-from fastneg.threads import run_chunks
+from bench import floor
+from bench.ours import Buffers, check_draws
+from bench.rivals import MissingError, NumPyRejection, PythonLoop, multinomial_call, vose_call
+from bench.worlds import Known, gowalla, zipf_weights
+from fastneg import AliasTable, PopularitySampler, UniformSampler, train_instances
 
-NUM_DRAWS = 1 << 20
-SIZES = [10_000, 1_000_000, 10_000_000]
-
-
-def zipf_counts(num_items: int) -> np.ndarray[Any, Any]:
-    """Popularity counts with a realistic tail, in arbitrary id order."""
-    ranks = np.arange(1, num_items + 1, dtype=np.float64)
-    counts = np.maximum(1, 5_000_000 / ranks**0.9).astype(np.int64)
-    return np.random.default_rng(0).permutation(counts)
+DRAWS = 1 << 20
+SIZES = [10_000, 1_000_000]
+Floats = np.ndarray[Any, Any]
 
 
 @pytest.fixture(scope="module", params=SIZES, ids=lambda n: f"{n:,} items")
-def table(request: pytest.FixtureRequest) -> AliasTable:
-    return AliasTable(zipf_counts(request.param).astype(np.float64) ** 0.75)
+def weights(request: pytest.FixtureRequest) -> Floats:
+    return zipf_weights(request.param)
 
 
 @pytest.fixture(scope="module")
-def interactions() -> Interactions:
+def known() -> Known:
     """30,000 users with 27 positives each on average over 41,000 items."""
-    rng = np.random.default_rng(1)
-    popularity = zipf_counts(41_000) ** 0.7
-    users = rng.integers(0, 30_000, 810_000)
-    items = rng.choice(41_000, 810_000, p=popularity / popularity.sum())
-    return Interactions.from_codes(users, items, num_users=30_000, num_items=41_000)
+    return gowalla(stand_in=True)
 
 
-def test_floor_random_words(benchmark: Any) -> None:
-    out = np.empty(NUM_DRAWS, dtype=np.uint64)
-    benchmark.group = "floor"
-    benchmark(lambda: run_chunks(lambda i, j: random_words(np.uint64(1), i, out[i:j]), NUM_DRAWS))
-    assert len(np.unique(out)) == NUM_DRAWS
+@pytest.mark.parametrize("variant", floor.GATHERS)
+def test_draws_floor_gather(benchmark: Any, weights: Floats, variant: str) -> None:
+    words, buffers = np.arange(len(weights), dtype=np.uint64), Buffers(DRAWS)
+    benchmark.group = f"draws, {len(weights):,} items"
+    benchmark(lambda: floor.gather(variant, words, buffers.items))
+    check_draws(buffers.items, np.ones(len(weights)))
 
 
-def test_floor_gather(benchmark: Any, table: AliasTable) -> None:
-    out = np.empty(NUM_DRAWS, dtype=np.uint64)
-    benchmark.group = f"draws, {table.num_items:,} items"
-    benchmark(
-        lambda: run_chunks(
-            lambda i, j: gather_words(table.cells, np.uint64(1), i, out[i:j]), NUM_DRAWS
-        )
-    )
-    assert np.isin(out[:100], table.cells).all()
+@pytest.mark.parametrize("variant", floor.ENTRIES)
+def test_draws_floor_entries(benchmark: Any, weights: Floats, variant: str) -> None:
+    entries, buffers = np.zeros(2 * len(weights), dtype=np.uint64), Buffers(DRAWS)
+    entries[::2] = np.arange(len(weights))
+    entries.view(np.float32)[2::4] = -np.arange(len(weights))
+    benchmark.group = f"draws, {len(weights):,} items"
+    benchmark(lambda: floor.gather_entries(variant, entries, buffers.items, buffers.log_q))
+    check_draws(buffers.items, np.ones(len(weights)))
+    assert (buffers.log_q == -buffers.items.astype(np.float32)).all()
 
 
-def test_alias_table(benchmark: Any, table: AliasTable) -> None:
-    benchmark.group = f"draws, {table.num_items:,} items"
-    drawn = benchmark(lambda: table.draw(NUM_DRAWS, row=0))
-    assert drawn.shape == (NUM_DRAWS,)
-    expected = table.probabilities()[:1000].sum() * NUM_DRAWS
-    assert abs(int((drawn < 1000).sum()) - expected) < 6 * np.sqrt(expected) + 6
+def test_draws_alias_table(benchmark: Any, weights: Floats) -> None:
+    table = AliasTable(weights)
+    benchmark.group = f"draws, {len(weights):,} items"
+    check_draws(benchmark(lambda: table.draw(DRAWS, row=0)).numpy(), weights)
 
 
-def test_torch_multinomial(benchmark: Any, table: AliasTable) -> None:
-    benchmark.group = f"draws, {table.num_items:,} items"
-    weights = torch.from_numpy(table.probabilities())
-    drawn = benchmark.pedantic(
-        lambda: torch.multinomial(weights, NUM_DRAWS, replacement=True), rounds=3
-    )
-    assert drawn.shape == (NUM_DRAWS,)
+@pytest.mark.parametrize("make", [multinomial_call, vose_call])
+def test_draws_rivals(benchmark: Any, weights: Floats, make: Any) -> None:
+    benchmark.group = f"draws, {len(weights):,} items"
+    try:
+        call = make(weights, DRAWS)
+    except MissingError as missing:
+        pytest.skip(str(missing))
+    check_draws(benchmark.pedantic(call, rounds=3), weights)
 
 
 @pytest.mark.parametrize("num_negatives", [1, 8, 64])
 @pytest.mark.parametrize("log_q", [False, True], ids=["ids", "ids and log_q"])
 @pytest.mark.parametrize("kind", ["uniform", "popularity"])
-def test_excluding_positives(
-    benchmark: Any, interactions: Interactions, kind: str, log_q: bool, num_negatives: int
+def test_draws_excluding_positives(
+    benchmark: Any, known: Known, kind: str, log_q: bool, num_negatives: int
 ) -> None:
     benchmark.group = f"excluding positives, 8,192 rows x {num_negatives}"
-    sampler = (
-        UniformSampler(interactions)
-        if kind == "uniform"
-        else PopularitySampler(interactions, exponent=1.0)
-    )
-    rows = np.random.default_rng(2).integers(0, interactions.num_rows, 8192)
-    users = interactions.row_users[rows]
+    sampler: Any = UniformSampler(known.interactions)
+    if kind == "popularity":
+        sampler = PopularitySampler(known.interactions, exponent=1.0)
+    users = known.rows(8192)
     drawn = benchmark(lambda: sampler.sample(users, num_negatives, log_q=log_q))
     assert drawn.items.shape == (8192, num_negatives)
-    known = interactions.positive_mask(users[:64], np.arange(interactions.num_items)).numpy()
-    assert not np.take_along_axis(known, drawn.items[:64].numpy(), axis=1).any()
+    assert (drawn.log_q is not None) == log_q
+    assert known.positives_among(users, drawn.items.numpy()) == 0
 
 
-def test_train_instances(benchmark: Any, interactions: Interactions) -> None:
+@pytest.mark.parametrize("make", [NumPyRejection, PythonLoop])
+def test_draws_by_hand(benchmark: Any, known: Known, make: Any) -> None:
+    benchmark.group = "excluding positives, 8,192 rows x 8"
+    users = known.rows(8192)
+    drawn = benchmark.pedantic(make(known).call(users, 8), rounds=3)
+    assert drawn.shape == (8192, 8)
+    assert known.positives_among(users, drawn) == 0
+
+
+def test_draws_train_instances(benchmark: Any, known: Known) -> None:
     benchmark.group = "train instances, 20,000 pairs x 4"
-    users, items = interactions.row_users[:20_000], interactions.row_items[:20_000]
-    result = benchmark(lambda: train_instances(users, items, 4, interactions.num_items))
+    pairs = known.interactions
+    users, items = pairs.row_users[:20_000], pairs.row_items[:20_000]
+    result = benchmark(lambda: train_instances(users, items, 4, pairs.num_items))
     assert [len(column) for column in result] == [100_000] * 3
-
-
-def test_python_loop(benchmark: Any, interactions: Interactions) -> None:
-    benchmark.group = "train instances, 20,000 pairs x 4"
-    users = interactions.row_users[:20_000].tolist()
-    items = interactions.row_items[:20_000].tolist()
-    num_items = interactions.num_items
-
-    def loop() -> int:
-        pairs = set(zip(users, items, strict=True))
-        found = []
-        for u, i in zip(users, items, strict=True):
-            found.append((u, i, 1))
-            for _ in range(4):
-                j = np.random.randint(num_items)  # noqa: NPY002  (the loop as it is known)
-                while (u, j) in pairs:
-                    j = np.random.randint(num_items)  # noqa: NPY002
-                found.append((u, j, 0))
-        return len(found)
-
-    assert benchmark.pedantic(loop, rounds=3) == 100_000
