@@ -200,13 +200,13 @@ def choose_segments(
                     continue
             low, high = segments[segment], segments[segment + 1]
             count = 0
-            mass = _ZERO
-            for e in range(i, end):
+            for e in range(i, end):  # few are inside: written anyway, counted if so
                 place = np.int64(places_of[level, excluded[e]])
-                if low <= place < high:
-                    places[starts[b] + count] = place
-                    count += 1
-                    mass += masses[place]
+                places[starts[b] + count] = place
+                count += (place >= low) & (place < high)
+            mass = _ZERO
+            for e in range(starts[b], starts[b] + count):
+                mass += masses[places[e]]
             if level == last or high - low - count >= needed:
                 counts[b], levels[b], chosen[b], gone[b] = count, level, segment, mass
                 break

@@ -60,9 +60,9 @@ class GroupTables:
         sizes: list[int] = []
         for labels, group in zip(levels, groups, strict=True):
             known = labels != -1
-            values, codes = np.unique(labels[known], return_inverse=True)
-            sizes += np.bincount(codes[drawn[known]], minlength=len(values)).tolist()
-            group[known] = codes + (len(sizes) - len(values))
+            codes, count = _ranks(labels[known])
+            group[known] = codes + len(sizes)
+            sizes += np.bincount(codes[drawn[known]], minlength=count).tolist()
         sizes.append(int(np.count_nonzero(drawn)))
         segments = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         order = np.empty(int(segments[-1]), dtype=np.int32)
@@ -320,6 +320,17 @@ class GroupedSampler(Sampler):
         for_all = np.concatenate([[0], np.cumsum(places[items] >= 0)])
         count = for_all[indptr[1:]] - for_all[indptr[:-1]]
         return np.flatnonzero(count >= np.count_nonzero(places >= 0))
+
+
+def _ranks(labels: IntArray) -> tuple[IntArray, int]:
+    """int64 [n]: which of the distinct labels, ascending, each one is; and how many these are."""
+    low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
+    if high - low > 8 * len(labels):
+        values, codes = np.unique(labels, return_inverse=True)
+        return codes, len(values)
+    present = np.zeros(high - low + 1, dtype=np.int64)
+    present[labels - low] = 1
+    return (np.cumsum(present) - 1)[labels - low], int(present.sum())
 
 
 def _item_weights(
