@@ -352,6 +352,21 @@ def test_fewer_negatives_are_a_prefix_and_budgets_change_nothing() -> None:
     assert (drawn[0] % 13 == 0).all()
 
 
+@pytest.mark.parametrize(("left", "attempts"), [(5, 0), (6, 16)])
+def test_hopeless_rows_do_not_try_rejection(left: int, attempts: int) -> None:
+    """A quarter of the mass left, or less: the first word is a point of what is left."""
+    sampler = GroupedSampler(np.ones(20), np.zeros(20, int), min_items=1)
+    gone = list(range(20 - left))
+    rows = np.arange(300)
+    drawn = sampler.sample([-1] * 300, 4, positives=[0] * 300, exclude=[gone] * 300, rows=rows)
+    cells, masses = sampler.tables.cells[:20].tolist(), sampler.tables.masses[:20].tolist()
+    key = int(sampler._key(""))
+    for row in range(300):
+        for draw in range(4):
+            wanted = naive.table_draw(cells, masses, gone, key, row, draw, attempts=attempts)
+            assert drawn.items[row, draw] == wanted
+
+
 def test_state_copies_and_children() -> None:
     users, positives = _request(9)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fastneg import threads
 from fastneg.errors import ExhaustedUserError, FastnegError, FastnegTypeError
-from fastneg.samplers.log_uniform import LogUniformSampler
+from fastneg.samplers.log_uniform import LogUniformBins, LogUniformSampler
 from fastneg.samplers.mixed import MixedSampler
 from fastneg.samplers.uniform import UniformSampler
 from tests.naive import samplers as naive
@@ -119,6 +119,22 @@ def test_exhausted_users() -> None:
     assert bool(torch.isneginf(nothing).all())
     with pytest.raises(ExhaustedUserError):
         LogUniformSampler(1).sample([-1], 1, positives=[0])
+
+
+def test_hopeless_rows_do_not_try_rejection() -> None:
+    """Where a quarter of the mass is left, or less, the first words pick among what is left."""
+    catalog, key = LogUniformBins(255), LogUniformSampler(255)._key("")
+    for last, tried in ((61, True), (62, True), (64, False), (65, False)):  # ln 64 / ln 256 = 3/4
+        drawn = LogUniformSampler(255).sample([-1] * 50, 40, exclude=[np.arange(last)] * 50)
+        first = [
+            int(catalog.firsts[naive.pick(catalog.cells.tolist(), naive.word(int(key), b, d))])
+            for b in range(50)
+            for d in range(40)
+        ]
+        bins = np.searchsorted(catalog.firsts, drawn.items.numpy().ravel(), side="right") - 1
+        same = catalog.firsts[bins] == np.array(first)
+        fair = np.array(first) >= last  # draws whose first attempt falls on an allowed bin
+        assert (same[fair].mean() > 0.9) == tried
 
 
 # ------------------------------------------------------------------------------- huge catalogs
