@@ -18,7 +18,7 @@ from fastneg.kernels.streaming import bucket_of, share_of
 
 ATTEMPTS = 16  # places that a draw tries before it walks through the bucket
 TOTAL_BITS = 62  # the masses of the buckets that a draw chooses among sum to 2^62
-_BLOCK = 512
+_BLOCK = 1024
 _ZERO = np.uint64(0)
 _LOW = np.uint64(0xFFFFFFFF)
 _S32 = np.uint64(32)
@@ -148,6 +148,64 @@ def _take_out(low: int, high: int, excluded: Any, records: Any, mass: Any, share
         left[bucket_of(count, bits)] -= share_of(count, shares, law)
 
 
+@helper
+def _try_places(
+    attempt: int,
+    tries: int,
+    kept: Any,
+    draws: Any,
+    spans: Any,
+    records: Any,
+    order: Any,
+    shares: Any,
+    law: Any,
+    largest: int,
+    excluded: Any,
+    low: int,
+    high: int,
+    start: np.uint64,
+    first: np.uint64,
+    found: Any,
+    coins: Any,
+    limits: Any,
+    b: int,
+    items: Any,
+) -> int:
+    """One attempt for the ``tries`` draws in the lists; those rejected stand in front afterwards.
+
+    Pass by pass, so that the misses of one draw do not wait for those of another. An item's count
+    is not looked at where its bucket holds one count only. ``found``, ``coins`` and ``limits`` are
+    scratch.
+    """
+    bits, drop = np.int64(law[2]), np.uint64(64 - np.int64(law[3]))
+    many = np.uint64(bucket_of(np.int64(2) << bits, bits))  # the first bucket of several counts
+    for p in range(tries):
+        span = spans[kept[p]]
+        w = word(start, first + draws[p], np.uint64(attempt))
+        found[p] = (span >> _S32) + _scaled(w, span & _LOW)
+        coins[p] = np.int64((w * (span & _LOW)) >> drop if kept[p] >= many else _ZERO)
+    for p in range(tries):
+        found[p] = np.uint64(order[found[p]])
+    for p in range(tries):
+        limits[p] = records[found[p] if kept[p] >= many else _ZERO, 0]
+    if largest < shares.shape[0]:
+        for p in range(tries):
+            limits[p] = np.int64(shares[np.uint64(limits[p])])
+    else:
+        for p in range(tries):
+            limits[p] = np.int64(share_of(limits[p], shares, law))
+    rejected = 0
+    for p in range(tries):
+        item = np.int64(found[p])
+        items[b, draws[p]] = item
+        kept[rejected], draws[rejected] = kept[p], draws[p]
+        refused = coins[p] >= limits[p]
+        if low < high:
+            refused |= contains(excluded, low, high, item)
+        rejected += refused
+    return rejected
+
+
 @kernel
 def draw_popular(
     records: Any,
@@ -157,7 +215,7 @@ def draw_popular(
     upper: Any,
     shares: Any,
     law: Any,
-    buckets: int,
+    largest: int,
     indptr: Any,
     excluded: Any,
     owner: Any,
@@ -171,18 +229,21 @@ def draw_popular(
     """Draws from the current counts; rows, exclusion, source and items as in ``draws.py``.
 
     Attempt 0 of a draw picks the bucket, attempts 1 to 16 a place in it, attempt 17 a point of
-    what the bucket holds. ``buckets``: how many of them may hold something.
+    what the bucket holds. ``largest``: the largest count.
     """
+    buckets = bucket_of(np.int64(largest), np.int64(law[2])) + 1
     everything, first = source.shape[0] == 0, np.uint64(first_draw)
     most = 2
     while most < buckets:
         most *= 2
     cells, masses = np.empty((most, 3), dtype=np.int64), np.empty(most, dtype=np.int64)
     chosen, left = np.empty(buckets, dtype=np.int64), np.empty(buckets, dtype=np.uint64)
-    kept, found = np.empty(_BLOCK, dtype=np.uint64), np.empty(_BLOCK, dtype=np.uint64)
-    draws, coins = np.empty(_BLOCK, dtype=np.uint64), np.empty(_BLOCK, dtype=np.uint64)
-    bits, drop = np.int64(law[2]), np.uint64(64 - np.int64(law[3]))
-    many = np.uint64(bucket_of(np.int64(2) << bits, bits))  # the first bucket of several counts
+    kept, draws = np.empty(_BLOCK, dtype=np.uint64), np.empty(_BLOCK, dtype=np.uint64)
+    found, coins = np.empty(_BLOCK, dtype=np.uint64), np.empty(_BLOCK, dtype=np.int64)
+    limits = np.empty(_BLOCK, dtype=np.int64)
+    spans = np.empty(buckets, dtype=np.uint64)  # where each bucket starts, and its size
+    for bucket in range(buckets):
+        spans[bucket] = (np.uint64(borders[bucket, 0]) << _S32) | np.uint64(borders[bucket, 1])
     g, plain = 0, False  # whether the table in ``cells`` is that of rows that exclude nothing
     for b in range(rows.shape[0]):
         low = high = 0
@@ -195,36 +256,20 @@ def draw_popular(
             g = _fill_cells(chosen, buckets, cells, masses)
         start = row_key(key, np.uint64(rows[b]))
         for block in range(0, items.shape[1], _BLOCK):
-            open_draws = 0
+            tries = 0
             for d in range(block, min(block + _BLOCK, items.shape[1])):
-                draws[open_draws] = np.uint64(d)
-                open_draws += everything or source[b, d] == base
-            for p in range(open_draws):
+                draws[tries] = np.uint64(d)
+                tries += everything or source[b, d] == base
+            for p in range(tries):
                 kept[p] = _pick(cells, g, word(start, first + draws[p], _ZERO))
             attempt = 1
-            while open_draws > 0 and attempt <= ATTEMPTS:
-                # pass by pass, so that the misses of one draw do not wait for those of another
-                for p in range(open_draws):
-                    bucket = kept[p]
-                    size = np.uint64(borders[bucket, 1])
-                    w = word(start, first + draws[p], np.uint64(attempt))
-                    found[p] = np.uint64(borders[bucket, 0]) + _scaled(w, size)
-                    coins[p] = (w * size) >> drop if bucket >= many else _ZERO
-                for p in range(open_draws):
-                    found[p] = np.uint64(order[found[p]])
-                rejected = 0
-                for p in range(open_draws):
-                    item = found[p]
-                    items[b, draws[p]] = np.int64(item)
-                    count = records[item if kept[p] >= many else _ZERO, 0]
-                    kept[rejected], draws[rejected] = kept[p], draws[p]
-                    refused = coins[p] >= share_of(count, shares, law)
-                    if low < high:
-                        refused |= contains(excluded, low, high, np.int64(item))
-                    rejected += refused
-                open_draws = rejected
+            while tries > 0 and attempt <= ATTEMPTS:
+                tries = _try_places(
+                    attempt, tries, kept, draws, spans, records, order, shares, law, largest,
+                    excluded, low, high, start, first, found, coins, limits, b, items,
+                )  # fmt: skip
                 attempt += 1
-            for p in range(open_draws):
+            for p in range(tries):
                 w = word(start, first + draws[p], np.uint64(attempt))
                 begin, size = borders[kept[p], 0], borders[kept[p], 1]
                 items[b, draws[p]] = _walk(
@@ -240,7 +285,7 @@ def popular_log_q(
     upper: Any,
     shares: Any,
     law: Any,
-    buckets: int,
+    largest: int,
     indptr: Any,
     excluded: Any,
     owner: Any,
@@ -253,6 +298,7 @@ def popular_log_q(
     ``check`` looks for excluded items (-inf). out: float32 or float64 [B, K].
     """
     bits = np.int64(law[2])
+    buckets = bucket_of(np.int64(largest), bits) + 1
     chosen, left = np.empty(buckets, dtype=np.int64), np.empty(buckets, dtype=np.uint64)
     offset, values = np.empty(buckets, dtype=np.float64), np.empty(_BLOCK, dtype=np.float64)
     known = False  # whether ``offset`` is that of rows that exclude nothing

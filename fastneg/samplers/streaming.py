@@ -180,20 +180,19 @@ class StreamingPopularitySampler(Sampler):
         items: IntArray = np.empty(num_negatives, dtype=np.int64)
         values = np.empty(num_negatives, dtype=np.float32) if log_q else None
         with counts.lock:
-            if counts.support == 0:
+            if counts.largest == 0 and self.smoothing == 0.0:
                 fail(call, "every count is 0; update, or give counts or smoothing")
             counts.row[0] = self._counter.reserve(1) if row is None else row
             records, order, borders, mass, upper = counts.views
-            buckets = counts.num_buckets
             draw_popular(
-                records, order, borders, mass, upper, counts.shares, counts.law, buckets,
-                _NO_LISTS, _NO_IDS, _NOBODY, self._shared_key(), frozen(counts.row), 0, EVERYWHERE,
+                records, order, borders, mass, upper, counts.shares, counts.law, counts.largest,
+                _NO_LISTS, _NO_IDS, _NOBODY, self._shared_key(), counts.row_view, 0, EVERYWHERE,
                 0, items.reshape(1, -1),
             )  # fmt: skip
             if values is not None:
                 popular_log_q(
-                    records, mass, upper, counts.shares, counts.law, buckets, _NO_LISTS, _NO_IDS,
-                    _NOBODY, False, items.reshape(1, -1), values.reshape(1, -1),
+                    records, mass, upper, counts.shares, counts.law, counts.largest, _NO_LISTS,
+                    _NO_IDS, _NOBODY, False, items.reshape(1, -1), values.reshape(1, -1),
                 )  # fmt: skip
         return Negatives(
             torch.from_numpy(items),
@@ -245,7 +244,7 @@ class StreamingPopularitySampler(Sampler):
             def tile(r: slice, d: slice) -> None:
                 draw_popular(
                     records, order, borders, mass, upper, counts.shares, counts.law,
-                    counts.num_buckets, lists.indptr, lists.items, lists.owner[r], key, rows[r],
+                    counts.largest, lists.indptr, lists.items, lists.owner[r], key, rows[r],
                     first_draw + d.start, cut(source, r, d), base, items[r, d],
                 )  # fmt: skip
 
@@ -260,7 +259,7 @@ class StreamingPopularitySampler(Sampler):
             run_tiles(
                 items.shape,
                 lambda r, d: popular_log_q(
-                    records, mass, upper, counts.shares, counts.law, counts.num_buckets,
+                    records, mass, upper, counts.shares, counts.law, counts.largest,
                     lists.indptr, lists.items, lists.owner[r], check, items[r, d], out[r, d],
                 ),
             )  # fmt: skip

@@ -57,7 +57,7 @@ class StreamingCounts:
         edges[0] = 0.0 if smoothing > 0.0 else -1.0
         self.upper: FloatArray = np.empty((len(edges), 2), dtype=np.float64)
         fill_upper(frozen(edges), self.law, self.upper)
-        self.records: IntArray = np.zeros((self.num_items, 2), dtype=np.int64)
+        self.records: IntArray = np.empty((self.num_items, 2), dtype=np.int64)
         self.records[:, 0] = counts
         self.order: npt.NDArray[np.uint32] = np.empty(self.num_items, dtype=np.uint32)
         self.borders: IntArray = np.empty((len(edges), 2), dtype=np.int64)
@@ -70,6 +70,7 @@ class StreamingCounts:
         """What pickle leaves out: the lock, the table of shares, read-only views for kernels."""
         self.lock = threading.RLock()
         self.row = np.zeros(1, dtype=np.int64)  # of a shared draw, under the lock
+        self.row_view = frozen(self.row)
         self.shares: npt.NDArray[np.uint64] = np.empty(0, dtype=np.uint64)
         self._grow(4096)
         self.law = frozen(self.law)
@@ -80,7 +81,7 @@ class StreamingCounts:
 
     def __getstate__(self) -> dict[str, Any]:
         with self.lock:
-            dropped = ("lock", "row", "shares", "views")
+            dropped = ("lock", "row", "row_view", "shares", "views")
             state = {k: v for k, v in self.__dict__.items() if k not in dropped}
             return {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in state.items()}
 
@@ -103,14 +104,6 @@ class StreamingCounts:
         return arrange(
             halvings, self.records, self.order, self.borders, self.mass, self.shares, self.law
         )
-
-    @property
-    def num_buckets(self) -> int:
-        """The buckets up to that of the largest count."""
-        if self.largest == 0:
-            return 1
-        octave = self.largest.bit_length() - 1
-        return ((octave - 1) << self.bits) + ((self.largest << self.bits) >> octave) + 2
 
     @property
     def support(self) -> int:

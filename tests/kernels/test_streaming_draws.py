@@ -105,12 +105,34 @@ def test_draws_and_their_probabilities(exponent: float, smoothing: float, partia
     if partial:
         source = (np.indices(items.shape).sum(axis=0) % 3).astype(np.int8)
     streaming_draws.draw_popular(
-        *views, law, buckets, indptr, excluded, owner, np.uint64(KEY), rows, first, source, 1, items
+        *views,
+        law,
+        max(COUNTS),
+        indptr,
+        excluded,
+        owner,
+        np.uint64(KEY),
+        rows,
+        first,
+        source,
+        1,
+        items,
     )
     log_q = np.empty((len(OWNER), len(COUNTS)))
     everything = np.tile(np.arange(len(COUNTS)), (len(OWNER), 1))
     streaming_draws.popular_log_q(
-        records, mass, upper, shares, law, buckets, indptr, excluded, owner, True, everything, log_q
+        records,
+        mass,
+        upper,
+        shares,
+        law,
+        max(COUNTS),
+        indptr,
+        excluded,
+        owner,
+        True,
+        everything,
+        log_q,
     )
     places: dict[int, list[int]] = {}
     for item in order.tolist():
