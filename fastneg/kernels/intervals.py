@@ -1,4 +1,4 @@
-"""Which items are there at a time, and draws from them: interval stabbing over ranks of times.
+"""Which items are there at a time: interval stabbing over ranks of times.
 
 Times enter as ranks, so that kernels know integers only. The distinct first times are ticks
 1..T; an item's interval is (tick of its first time, rank of its last time among the distinct last
@@ -34,10 +34,7 @@ from typing import Any
 
 import numpy as np
 
-from fastneg.kernels.exclusion import contains
 from fastneg.kernels.jit import helper, kernel
-from fastneg.kernels.pow import log
-from fastneg.kernels.rng import multiply_high, row_key, word
 
 LEVELS = 32  # ticks are int32
 _ZERO = np.uint64(0)
@@ -60,7 +57,7 @@ def _prefix(keys: Any, side: int, begin: int, end: int, bound: int) -> int:
 
 
 @helper
-def _find_runs(tree: Any, started: int, ended: int, runs: Any, before: Any) -> int:
+def find_runs(tree: Any, started: int, ended: int, runs: Any, before: Any) -> int:
     """The runs of entries that are there, from the root down; returns their number.
 
     Args:
@@ -95,26 +92,46 @@ def _find_runs(tree: Any, started: int, ended: int, runs: Any, before: Any) -> i
 
 
 @helper
-def _item_at(tree: Any, runs: Any, before: Any, point: Any) -> Any:
-    """The item at a point below the mass of all runs."""
-    nodes, _, entries, sums, guides, shifts = tree
+def cell_at(tree: Any, runs: Any, before: Any, point: Any) -> tuple[Any, Any, Any]:
+    """Of a point below the mass of all runs: its run, the place of its cell, its running sum."""
     run = 0
     while before[run + 1] <= point:
         run += 1
-    side, begin, node = runs[run, 0], runs[run, 1], runs[run, 3]
+    side, begin = runs[run, 0], runs[run, 1]
     offset = point - before[run]
-    cell = begin + np.int64(offset >> shifts[side, node])
-    left, right = np.int64(guides[side, cell]), runs[run, 2] - 1
-    if cell + 1 < nodes[node + 1]:
-        right = min(right, np.int64(guides[side, cell + 1]))
-    target = sums[side, begin] + offset
-    while left < right:  # the last entry that starts at or before the target
+    place = begin + np.int64(offset >> tree[5][side, runs[run, 3]])
+    return run, place, tree[3][side, begin] + offset
+
+
+@helper
+def guided(tree: Any, runs: Any, run: int, place: int) -> tuple[Any, Any]:
+    """The first and the last entry that a cell of a run leaves possible."""
+    nodes, guides = tree[0], tree[4]
+    left, right = np.int64(guides[runs[run, 0], place]), runs[run, 2] - 1
+    if place + 1 < nodes[runs[run, 3] + 1]:
+        right = min(right, np.int64(guides[runs[run, 0], place + 1]))
+    return left, right
+
+
+@helper
+def search(tree: Any, side: int, left: int, right: int, target: Any) -> Any:
+    """The last entry in ``left..right`` that starts at or before the target."""
+    sums = tree[3]
+    while left < right:
         middle = (left + right + 1) >> 1
         if sums[side, middle] <= target:
             left = middle
         else:
             right = middle - 1
-    return entries[side, left]
+    return left
+
+
+@helper
+def item_at(tree: Any, runs: Any, before: Any, point: Any) -> Any:
+    """The item at a point below the mass of all runs."""
+    run, place, target = cell_at(tree, runs, before, point)
+    left, right = guided(tree, runs, run, place)
+    return tree[2][runs[run, 0], search(tree, runs[run, 0], left, right, target)]
 
 
 @helper
@@ -180,66 +197,8 @@ def count_excluded(
         count[b] = number
 
 
-@kernel
-def draw_present(
-    tree: Any,
-    started: Any,
-    ended: Any,
-    indptr: Any,
-    excluded: Any,
-    owner: Any,
-    attempts: Any,
-    key: np.uint64,
-    rows: Any,
-    first_draw: int,
-    source: Any,
-    base: int,
-    items: Any,
-) -> int:
-    """Draws from what is there, repeated while they fall on an excluded id.
-
-    Args:
-        attempts: int8 [B]: how often a row tries. A cell that is still unresolved then gets -1;
-            ``finish_present`` finishes it.
-        rows, first_draw, source, base, items: as in ``draws.py``. A row at whose time nothing is
-            there is left alone.
-
-    Returns:
-        The number of cells left at -1.
-    """
-    everything = source.shape[0] == 0
-    runs = np.empty((LEVELS, 4), dtype=np.int64)
-    before = np.empty(LEVELS + 1, dtype=np.uint64)
-    unresolved = 0
-    for b in range(rows.shape[0]):
-        low = high = 0
-        if owner[b] >= 0:
-            low, high = indptr[owner[b]], indptr[owner[b] + 1]
-        start = row_key(key, np.uint64(rows[b]))
-        found = -1
-        for d in range(items.shape[1]):
-            if not everything and source[b, d] != base:
-                continue
-            if found < 0:  # not for rows of a mixture that draw nothing here
-                found = _find_runs(tree, started[b], ended[b], runs, before)
-            if found == 0:
-                break
-            taken = np.int64(-1)
-            for attempt in range(attempts[b]):
-                w = word(start, np.uint64(first_draw + d), np.uint64(attempt))
-                point = multiply_high(w, before[found])
-                item = np.int64(_item_at(tree, runs, before, point))
-                if not contains(excluded, low, high, item):
-                    taken = item
-                    break
-            items[b, d] = taken
-            if taken < 0:
-                unresolved += 1
-    return unresolved
-
-
 @helper
-def _mass_before(tree: Any, run: int, runs: Any, before: Any, rank: Any, item: Any) -> Any:
+def mass_before(tree: Any, run: int, runs: Any, before: Any, rank: Any, item: Any) -> Any:
     """Where an item that is there lies in the mass of the runs: it is an entry of run ``run``."""
     _, keys, entries, sums, _, _ = tree
     side, begin = runs[run, 0], runs[run, 1]
@@ -255,7 +214,7 @@ def _mass_before(tree: Any, run: int, runs: Any, before: Any, rank: Any, item: A
 
 
 @helper
-def _place_excluded(
+def place_excluded(
     tree: Any,
     facts: Any,
     started: int,
@@ -288,7 +247,7 @@ def _place_excluded(
             while run < found - 1 and runs[run, 3] != node:
                 run += 1
             rank = -last if runs[run, 0] else tick
-            places[known] = _mass_before(tree, run, runs, before, rank, item)
+            places[known] = mass_before(tree, run, runs, before, rank, item)
             weights[known] = masses[item]
             known += 1
     order = np.argsort(places[:known])
@@ -297,99 +256,3 @@ def _place_excluded(
         gaps[j] = places[order[j]] - skipped[j]
         skipped[j + 1] = skipped[j] + weights[order[j]]
     return known
-
-
-@kernel
-def finish_present(
-    tree: Any,
-    facts: Any,
-    started: Any,
-    ended: Any,
-    indptr: Any,
-    excluded: Any,
-    owner: Any,
-    attempts: Any,
-    key: np.uint64,
-    rows: Any,
-    first_draw: int,
-    source: Any,
-    base: int,
-    items: Any,
-) -> None:
-    """Finish the cells at -1 without rejection.
-
-    The row's excluded items that are there are put in the order of the runs; a point of the
-    allowed mass, shifted past those of them that lie below it, is an allowed item.
-
-    Args:
-        attempts: int8 [B]; the word used is that of the attempt after the last.
-    """
-    everything = source.shape[0] == 0
-    runs = np.empty((LEVELS, 4), dtype=np.int64)
-    before = np.empty(LEVELS + 1, dtype=np.uint64)
-    longest = 0
-    for b in range(rows.shape[0]):
-        if owner[b] >= 0:
-            longest = max(longest, indptr[owner[b] + 1] - indptr[owner[b]])
-    gaps = np.empty(longest, dtype=np.uint64)
-    skipped = np.empty(longest + 1, dtype=np.uint64)
-    for b in range(rows.shape[0]):
-        low = high = 0
-        if owner[b] >= 0:
-            low, high = indptr[owner[b]], indptr[owner[b] + 1]
-        start = row_key(key, np.uint64(rows[b]))
-        found = -1
-        known = 0
-        allowed = _ZERO
-        for d in range(items.shape[1]):
-            if not (everything or source[b, d] == base) or items[b, d] >= 0:
-                continue
-            if found < 0:
-                found = _find_runs(tree, started[b], ended[b], runs, before)
-                known = _place_excluded(
-                    tree, facts, started[b], ended[b], excluded,
-                    low, high, runs, before, found, gaps, skipped,
-                )  # fmt: skip
-                allowed = before[found] - skipped[known]
-            if allowed == _ZERO:
-                break
-            w = word(start, np.uint64(first_draw + d), np.uint64(attempts[b]))
-            point = multiply_high(w, allowed)
-            left, right = 0, known  # excluded items with at most ``point`` of allowed mass before
-            while left < right:
-                middle = (left + right) >> 1
-                if gaps[middle] <= point:
-                    left = middle + 1
-                else:
-                    right = middle
-            items[b, d] = _item_at(tree, runs, before, point + skipped[left])
-
-
-@kernel
-def present_log_q(
-    facts: Any,
-    started: Any,
-    ended: Any,
-    log_allowed: Any,
-    items: Any,
-    check: bool,
-    out: Any,
-) -> None:
-    """out[b, d] = ln(mass of items[b, d]) - log_allowed[b], rounded once.
-
-    Args:
-        log_allowed: float64 [B], ln of the mass that each row may draw.
-        check: whether an item that is not there gets -inf; else all are taken to be there.
-        out: float32 or float64 [B, K].
-    """
-    ranks, _, masses = facts
-    for b in range(items.shape[0]):
-        for d in range(items.shape[1]):
-            item = items[b, d]
-            if check and not (ranks[item, 0] <= started[b] and ranks[item, 1] >= ended[b]):
-                out[b, d] = -np.inf
-                continue
-            value = log(float(masses[item])) - log_allowed[b]
-            if value > 0.0:  # the last item left: ln 1, but for the rounding of the two
-                value = 0.0
-            out[b, d] = value

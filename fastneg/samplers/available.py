@@ -23,13 +23,8 @@ from fastneg.checks import (
 from fastneg.errors import FastnegTypeError
 from fastneg.interactions import Interactions
 from fastneg.kernels.exclusion import mark_excluded
-from fastneg.kernels.intervals import (
-    count_excluded,
-    draw_present,
-    fill_guides,
-    finish_present,
-    present_log_q,
-)
+from fastneg.kernels.interval_draws import draw_present, finish_present, present_log_q
+from fastneg.kernels.intervals import count_excluded, fill_guides
 from fastneg.samplers.alias_table import integer_masses
 from fastneg.samplers.base import Plan, Sampler
 from fastneg.samplers.clock import as_clock, as_intervals
