@@ -103,7 +103,7 @@ def _pick(cells: Any, w: np.uint64) -> Any:
 
 
 @helper
-def _try_all(
+def _try_again(
     cells: Any,
     firsts: Any,
     peaks: Any,
@@ -115,8 +115,8 @@ def _try_all(
     places: np.uint64,
     draw: np.uint64,
 ) -> Any:
-    """The first attempt whose coin keeps an id that is allowed; -1 if there is none."""
-    for attempt in range(attempts):
+    """The first attempt after attempt 0 whose coin keeps an allowed id; -1 if there is none."""
+    for attempt in range(1, attempts):
         bin_ = _pick(cells, word(start, draw, np.uint64(attempt)))
         first = firsts[bin_]
         size = np.uint64(firsts[bin_ + _ONE] - first)
@@ -174,8 +174,8 @@ def draw_log_uniform(
                 size = np.uint64(firsts[bin_ + _ONE] - first)
                 place, coin = _product(word(places, draw, _ZERO), size)
                 item = first + np.int64(place)
-                if coin >= certain:
-                    item = _try_all(
+                if coin >= certain and not _kept(coin, item, peaks[bin_]):
+                    item = _try_again(
                         cells, firsts, peaks, excluded, low, high, tries, start, places, draw
                     )
                     if item < 0:
@@ -191,9 +191,9 @@ def draw_log_uniform(
             size = np.uint64(firsts[bin_ + _ONE] - first)
             place, coin = _product(word(places, draw, _ZERO), size)
             item = first + np.int64(place)
-            # nearly every first attempt ends here
-            if tries == 0 or coin >= certain or contains(excluded, low, high, item):
-                item = _try_all(
+            lost = coin >= certain and not _kept(coin, item, peaks[bin_])
+            if tries == 0 or lost or contains(excluded, low, high, item):
+                item = _try_again(
                     cells, firsts, peaks, excluded, low, high, tries, start, places, draw
                 )
                 if item < 0:
