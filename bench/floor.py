@@ -25,7 +25,7 @@ from numba.core.caching import NullCache
 from numba.extending import intrinsic
 
 from fastneg.kernels.jit import helper, kernel
-from fastneg.kernels.rng import row_key, word
+from fastneg.kernels.rng import GOLDEN, mix64, row_key, word
 from fastneg.threads import run_chunks
 
 BLOCK = 512
@@ -62,7 +62,19 @@ def _prefetch(typing_context: Any, array: Any, place: Any) -> Any:
     return types.void(array, types.intp), generate
 
 
+def _wide_vectors(typing_context: Any) -> Any:
+    """Ask LLVM for the widest vectors there are; for AVX-512 it prefers half of them."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        # llvmlite knows the common attributes only; the set itself takes any
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
 prefetch: Any = intrinsic(_prefetch)
+wide_vectors: Any = intrinsic(_wide_vectors)
 
 
 @helper
@@ -102,14 +114,26 @@ def gather_short(table: Any, key: np.uint64, first: int, out: Any) -> None:
 
 
 @floor_kernel
+def gather_wide(table: Any, key: np.uint64, first: int, out: Any) -> None:
+    """The widest vectors, the words stepped through by addition."""
+    wide_vectors()
+    size, place = np.uint64(table.shape[0]), row_key(key, _ZERO) + np.uint64(first) * GOLDEN
+    for d in range(out.shape[0]):
+        place += GOLDEN
+        out[d] = np.int64(table[_short_place(mix64(place), size)])
+
+
+@floor_kernel
 def gather_blocks(table: Any, key: np.uint64, first: int, out: Any) -> None:
-    size, start = np.uint64(table.shape[0]), row_key(key, _ZERO)
-    places = np.empty(BLOCK, np.uint32)
+    """Places first, reads after, a block at a time."""
+    wide_vectors()
+    size, place = np.uint64(table.shape[0]), row_key(key, _ZERO) + np.uint64(first) * GOLDEN
+    places = np.empty(BLOCK, np.int64)
     for low in range(0, out.shape[0], BLOCK):
         width = min(BLOCK, out.shape[0] - low)
         for d in range(width):
-            w = word(start, np.uint64(first + low + d), _ZERO)
-            places[d] = np.uint32(_short_place(w, size))
+            place += GOLDEN
+            places[d] = _short_place(mix64(place), size)
         for d in range(width):
             out[low + d] = np.int64(table[places[d]])
 
@@ -117,6 +141,7 @@ def gather_blocks(table: Any, key: np.uint64, first: int, out: Any) -> None:
 @floor_kernel
 def gather_ahead(table: Any, key: np.uint64, first: int, out: Any) -> None:
     """Blocks; the lines of a block are asked for while the block before is read."""
+    wide_vectors()
     size, start = np.uint64(table.shape[0]), row_key(key, _ZERO)
     places = np.empty((2, BLOCK), np.int64)
     before = 0
@@ -136,47 +161,53 @@ def gather_ahead(table: Any, key: np.uint64, first: int, out: Any) -> None:
 
 
 @floor_kernel
-def entries_plain(
-    words: Any, halves: Any, key: np.uint64, first: int, out: Any, log_q: Any
-) -> None:
-    """words: uint64 [2 n]; halves: float32 [4 n], a view of the same bytes."""
+def entries_plain(words: Any, key: np.uint64, first: int, out: Any, log_q: Any) -> None:
+    """words: uint64 [2 n]; log_q: the bits of float32 as uint32 [k]."""
     size, start = np.uint64(words.shape[0] >> 1), row_key(key, _ZERO)
     for d in range(out.shape[0]):
-        place = _place(word(start, np.uint64(first + d), _ZERO), size)
-        out[d] = np.int64(words[2 * place])
-        log_q[d] = halves[4 * place + 2]
+        place = 2 * _place(word(start, np.uint64(first + d), _ZERO), size)
+        out[d] = np.int64(words[place])
+        log_q[d] = np.uint32(words[place + 1] & _LOW)
 
 
 @floor_kernel
-def entries_short(
-    words: Any, halves: Any, key: np.uint64, first: int, out: Any, log_q: Any
-) -> None:
+def entries_short(words: Any, key: np.uint64, first: int, out: Any, log_q: Any) -> None:
     size, start = np.uint64(words.shape[0] >> 1), row_key(key, _ZERO)
     for d in range(out.shape[0]):
-        place = _short_place(word(start, np.uint64(first + d), _ZERO), size)
-        out[d] = np.int64(words[2 * place])
-        log_q[d] = halves[4 * place + 2]
+        place = 2 * _short_place(word(start, np.uint64(first + d), _ZERO), size)
+        out[d] = np.int64(words[place])
+        log_q[d] = np.uint32(words[place + 1] & _LOW)
 
 
 @floor_kernel
-def entries_blocks(
-    words: Any, halves: Any, key: np.uint64, first: int, out: Any, log_q: Any
-) -> None:
-    size, start = np.uint64(words.shape[0] >> 1), row_key(key, _ZERO)
+def entries_wide(words: Any, key: np.uint64, first: int, out: Any, log_q: Any) -> None:
+    wide_vectors()
+    size, place = np.uint64(words.shape[0] >> 1), row_key(key, _ZERO) + np.uint64(first) * GOLDEN
+    for d in range(out.shape[0]):
+        place += GOLDEN
+        index = 2 * _short_place(mix64(place), size)
+        out[d] = np.int64(words[index])
+        log_q[d] = np.uint32(words[index + 1] & _LOW)
+
+
+@floor_kernel
+def entries_blocks(words: Any, key: np.uint64, first: int, out: Any, log_q: Any) -> None:
+    wide_vectors()
+    size, place = np.uint64(words.shape[0] >> 1), row_key(key, _ZERO) + np.uint64(first) * GOLDEN
     places = np.empty(BLOCK, np.int64)
     for low in range(0, out.shape[0], BLOCK):
         width = min(BLOCK, out.shape[0] - low)
         for d in range(width):
-            places[d] = _short_place(word(start, np.uint64(first + low + d), _ZERO), size)
+            place += GOLDEN
+            places[d] = 2 * _short_place(mix64(place), size)
         for d in range(width):
-            out[low + d] = np.int64(words[2 * places[d]])
-            log_q[low + d] = halves[4 * places[d] + 2]
+            out[low + d] = np.int64(words[places[d]])
+            log_q[low + d] = np.uint32(words[places[d] + 1] & _LOW)
 
 
 @floor_kernel
-def entries_ahead(
-    words: Any, halves: Any, key: np.uint64, first: int, out: Any, log_q: Any
-) -> None:
+def entries_ahead(words: Any, key: np.uint64, first: int, out: Any, log_q: Any) -> None:
+    wide_vectors()
     size, start = np.uint64(words.shape[0] >> 1), row_key(key, _ZERO)
     places = np.empty((2, BLOCK), np.int64)
     before = 0
@@ -185,26 +216,28 @@ def entries_ahead(
         width = min(BLOCK, max(0, out.shape[0] - low))
         asked = places[turn]
         for d in range(width):
-            asked[d] = _short_place(word(start, np.uint64(first + low + d), _ZERO), size)
+            asked[d] = 2 * _short_place(word(start, np.uint64(first + low + d), _ZERO), size)
         for d in range(width):
-            prefetch(words, 2 * asked[d])
+            prefetch(words, asked[d])
         turn = 1 - turn
         read = places[turn]
         for d in range(before):
-            out[low - BLOCK + d] = np.int64(words[2 * read[d]])
-            log_q[low - BLOCK + d] = halves[4 * read[d] + 2]
+            out[low - BLOCK + d] = np.int64(words[read[d]])
+            log_q[low - BLOCK + d] = np.uint32(words[read[d] + 1] & _LOW)
         before = width
 
 
 GATHERS: dict[str, Any] = {
     "plain": gather_plain,
     "short": gather_short,
+    "wide": gather_wide,
     "blocks": gather_blocks,
     "ahead": gather_ahead,
 }
 ENTRIES: dict[str, Any] = {
     "plain": entries_plain,
     "short": entries_short,
+    "wide": entries_wide,
     "blocks": entries_blocks,
     "ahead": entries_ahead,
 }
@@ -223,9 +256,9 @@ def gather_entries(
     log_q: npt.NDArray[np.float32],
 ) -> None:
     """Fill ``out`` and ``log_q`` with random 16-byte entries, on fastneg's threads."""
-    function, halves = ENTRIES[variant], words.view(np.float32)
+    function, bits = ENTRIES[variant], log_q.view(np.uint32)
     run_chunks(
-        lambda i, j: function(words, halves, KEY, i, out[i:j], log_q[i:j]),
+        lambda i, j: function(words, KEY, i, out[i:j], bits[i:j]),
         len(out),
         smallest=SMALLEST,
     )

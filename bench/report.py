@@ -234,7 +234,10 @@ def _verdict(groups: dict[str, Any]) -> list[str]:
     missed = [row for row in judged if not row["reached"]]
     faults = sum("BEATS ITS FLOOR" in row["note"] for row in rows)
     discarded = sum(row["discarded"] for row in rows)
+    open_goals = sum(1 for row in rows if row["goal"] and row["reached"] is None)
     line = f"Goals: {len(judged) - len(missed)} of {len(judged)} reached."
+    if open_goals:
+        line += f" {open_goals} could not be judged: no round had its second core."
     if faults:
         line += f" {faults} results beat their floor: faults of the floor."
     if discarded:

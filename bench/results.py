@@ -82,6 +82,7 @@ def _measure(name: str, scale: Scale, draws: float, path: Path) -> None:
     """The child: one group, as JSON."""
     from bench.machine import facts
 
+    machine = facts()
     if name == "soak":
         from bench.groups import soak
 
@@ -89,7 +90,7 @@ def _measure(name: str, scale: Scale, draws: float, path: Path) -> None:
         soak.run(scale, group, int(min(draws, 1e7) if scale.quick else draws))
     else:
         group = groups.run(name, scale)
-    path.write_text(json.dumps({**report.as_json(group), "machine": facts()}), encoding="utf-8")
+    path.write_text(json.dumps({**report.as_json(group), "machine": machine}), encoding="utf-8")
 
 
 def _in_process(name: str, options: argparse.Namespace) -> dict[str, Any]:

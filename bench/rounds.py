@@ -168,6 +168,9 @@ def measure(sides: Sequence[Side], *, rounds: int, probe: bool = True) -> Timing
 
     Where more than half of the rounds lack it, up to as many rounds follow.
     """
+    import torch
+
+    own_threads = torch.get_num_threads()
     timing = Timing({side.key: [] for side in sides})
     calls = {side.key: _calls_in_a_row(side) for side in sides}
     probing = probe and any(side.threads > 1 for side in sides)
@@ -189,4 +192,5 @@ def measure(sides: Sequence[Side], *, rounds: int, probe: bool = True) -> Timing
         if collecting:
             gc.enable()
         fastneg.set_num_threads(None)
+        torch.set_num_threads(own_threads)
     return timing
