@@ -24,10 +24,8 @@ _CELL = np.uint64(1 << 32)
 _LOW = np.uint64(0xFFFFFFFF)
 _S32 = np.uint64(32)
 _ZERO = np.uint64(0)
-_ONE = np.uint64(1)
 
 
-# ------------------------------------------------------------------------------------- building
 @kernel
 def place_items(group: Any, weights: Any, following: Any, order: Any, places: Any) -> None:
     """Sort the items of one level into their segments.
@@ -36,8 +34,7 @@ def place_items(group: Any, weights: Any, following: Any, order: Any, places: An
         group: int32 [N], the segment of each item, -1 for none.
         weights: float64 [N]; items of weight 0 are left out.
         following: int64 [segments], the first place of each segment; left as its end.
-        order: int32 [places], written.
-        places: int32 [N], written: the item's place, -1 for none.
+        order: int32 [places]; places: int32 [N], the item's place, -1 for none; both written.
     """
     for i in range(group.shape[0]):
         places[i] = -1
@@ -69,8 +66,7 @@ def _sum_of(weights: Any, low: int, high: int, largest: float, limit: float) -> 
 def _apportion(weights: Any, low: int, high: int, masses: Any) -> None:
     """Whole masses of 1 or more, in proportion to the weights, that sum to (high - low) 2^32.
 
-    A weight that would fall below 1 gets 1; the others share what is left and are rounded down,
-    and the units that rounding left over are spread evenly.
+    As ``alias.py`` does: what would fall below 1 gets 1, the others share the rest.
     """
     size = high - low
     largest = 0.0
@@ -78,8 +74,7 @@ def _apportion(weights: Any, low: int, high: int, masses: Any) -> None:
         largest = max(largest, weights[p])
     target = float(size) * 4294967296.0
     everything, _ = _sum_of(weights, low, high, largest, 0.0)
-    limit = everything / target
-    large, small = _sum_of(weights, low, high, largest, limit)
+    large, small = _sum_of(weights, low, high, largest, everything / target)
     scale = (target - float(small)) / large
     rest = np.int64(size) << np.int64(32)
     for p in range(low, high):
@@ -87,21 +82,14 @@ def _apportion(weights: Any, low: int, high: int, masses: Any) -> None:
         masses[p] = np.uint64(mass)
         rest -= mass
     if rest < 0:  # rounding of the scale, or weights just above the limit
-        heaviest = low
-        for p in range(low, high):
-            if masses[p] > masses[heaviest]:
-                heaviest = p
-        masses[heaviest] -= np.uint64(-rest)
+        masses[low + np.argmax(masses[low:high])] -= np.uint64(-rest)
         return
-    each = rest // size
-    left = rest - each * size
-    error = np.int64(0)
+    each, left, error = rest // size, rest % size, np.int64(0)
     for p in range(low, high):
         error += left
-        over = error >= size
-        if over:
-            error -= size
-        masses[p] += np.uint64(each + np.int64(over))
+        over = np.int64(error >= size)
+        error -= over * size
+        masses[p] += np.uint64(each + over)
 
 
 @helper
@@ -151,7 +139,6 @@ def build_segments(
             _fill(masses, low, high, cells)
 
 
-# -------------------------------------------------------------------------------- what a row may
 @kernel
 def choose_segments(
     groups: Any,
@@ -183,9 +170,8 @@ def choose_segments(
         indptr, excluded, owner: the rows' excluded ids, as in ``exclusion.py``.
         starts: int64 [B], where each row's part of ``places`` begins: room for its whole list.
         places: int32, written: the excluded places of the row's segment, ascending.
-        counts: int64 [B], written: how many these are.
-        levels: int8 [B], written; chosen: int64 [B], the segment, written.
-        gone: uint64 [B], the mass of the excluded places, written.
+        counts: int64 [B], how many these are; gone: uint64 [B], their mass; written.
+        levels: int8 [B]; chosen: int64 [B], the segment; written.
     """
     last = groups.shape[0]
     for b in range(owner.shape[0]):
@@ -212,7 +198,6 @@ def choose_segments(
                 break
 
 
-# --------------------------------------------------------------------------------------- drawing
 @helper
 def _pick(cells: Any, low: Any, size: np.uint64, w: np.uint64) -> Any:
     """A place of the segment that begins at ``low``, from a 64-bit word; see ``alias.pick``."""
@@ -246,12 +231,10 @@ def draw_segments(
     """Draws from each row's segment, repeated while they fall on an excluded place.
 
     Args:
-        cells: uint64 [places]; order: int32 [places]; segments: int64 [segments + 1].
-        chosen, levels, starts, counts, places: see ``choose_segments``.
+        segments, chosen, levels, starts, counts, places: see ``choose_segments``.
         attempts: int8 [B]: how often a row tries. An unresolved cell gets -1.
-        key, rows, first_draw, source, base: as in ``draws.py``. Cells drawn are tagged with
-            ``base`` + level.
-        items: int64 [B, K].
+        key, rows, first_draw, source, base, items: as in ``draws.py``; cells drawn are tagged
+            with ``base`` + level.
 
     Returns:
         The number of cells left at -1.
@@ -335,12 +318,10 @@ def finish_segments(
     """Finish the cells at -1: a point of the allowed mass, shifted past what is excluded.
 
     Args:
-        masses: uint64 [places].
         sums: uint64 [ceil(places / stride)], the mass before every stride-th place, modulo 2^64.
         stride: the spacing of ``sums``; it decides speed and memory, never an id.
-        gone: uint64 [B], the mass of each row's excluded places.
         attempts: int8 [B]; the word used is that of the attempt after the last.
-        others: as in ``draw_segments``.
+        others: as in ``choose_segments`` and ``draw_segments``.
     """
     everything = source.shape[0] == 0
     for b in range(rows.shape[0]):
@@ -396,10 +377,9 @@ def segments_log_q(
 
     Args:
         log_q: float64 [levels + 1, N], inside the item's own segment.
-        places_of: int32 [levels + 1, N].
         log_allowed: float64 [B], ln of the share of the segment that is allowed.
         check: whether to write -inf for items that are excluded or outside the row's segment.
-        items: int64 [B, K]; out: float32 or float64 [B, K].
+        items: int64 [B, K]; out: float32 or float64 [B, K]; others: as in ``draw_segments``.
     """
     for b in range(items.shape[0]):
         level = levels[b]
