@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastneg.errors import FastnegError, FastnegTypeError
+from fastneg.kernels.scan import codes_within, scan_weights
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -59,6 +60,8 @@ def to_numpy(values: Any, *, call: str, name: str) -> AnyArray:
 
 def as_integers(values: Any, *, call: str, name: str, ndim: int | None = 1) -> IntArray:
     """C-contiguous int64 from any integer dtype; floats, bools and strings are refused."""
+    if type(values) is np.ndarray and values.dtype == np.int64 and values.ndim == ndim == 1:
+        return np.ascontiguousarray(values)  # the common case, in little time
     array = to_numpy(values, call=call, name=name)
     if array.size == 0 and array.dtype == np.float64:  # np.asarray([]) is float64
         array = array.astype(np.int64)
@@ -81,12 +84,10 @@ def as_codes(
 ) -> IntArray:
     """Dense codes in ``0..size-1`` as int64; ``unknown=True`` allows -1 as well."""
     codes = as_integers(values, call=call, name=name, ndim=ndim)
-    if codes.size == 0:
-        return codes
     low = -1 if unknown else 0
-    if int(codes.min()) >= low and int(codes.max()) < size:
+    flat = codes.reshape(-1)
+    if codes_within(frozen(flat), low, size):
         return codes
-    flat = codes.ravel()
     position = int(np.flatnonzero((flat < low) | (flat >= size))[0])
     where = ", ".join(str(int(i)) for i in np.unravel_index(position, codes.shape))
     fail(
@@ -157,6 +158,9 @@ def as_weights(
     if array.dtype.kind in "iu" and int(array.max()) > 2**53:
         fail(call, f"{describe(name, array)} has values over 2^53; {what}")
     weights = np.ascontiguousarray(array, dtype=np.float64)
+    valid, _, largest = scan_weights(frozen(weights))
+    if valid and largest > 0.0:
+        return weights
     bad = ~np.isfinite(weights)
     if bad.any():
         position = int(np.flatnonzero(bad)[0])

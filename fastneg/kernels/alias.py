@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from fastneg.kernels.jit import helper, kernel
-from fastneg.kernels.rng import row_key, word
+from fastneg.kernels.jit import helper, kernel, wide_vectors
+from fastneg.kernels.rng import GOLDEN, mix64, row_key
 
 BLOCK = 4096  # weights are summed in blocks of this many, whoever sums them
 CELL = np.uint64(1 << 32)
@@ -23,116 +23,215 @@ _ONE = np.uint64(1)
 
 
 @kernel
-def block_sums(weights: Any, limit: float, sums: Any, small: Any, first_block: int) -> None:
+def block_sums(
+    weights: Any, factor: float, limit: float, sums: Any, small: Any, first_block: int
+) -> None:
     """Per block: the sum of the weights of ``limit`` or more, and how many lie in (0, limit).
 
     Args:
-        weights: float64 [n].
+        weights: float64 [n], each multiplied by ``factor`` (a power of 2) first.
         limit: weights below it are counted, not summed.
         sums: float64 [blocks of this call].
         small: int64 [blocks of this call].
         first_block: the block that ``sums[0]`` belongs to.
+
+    A block is summed in eight lanes, then the lanes in order: fast, and the same bits everywhere.
     """
     n = weights.shape[0]
+    lanes = np.empty(8)
     for b in range(sums.shape[0]):
         start = (first_block + b) * BLOCK
-        total = 0.0
+        stop = min(start + BLOCK, n)
         count = 0
-        for i in range(start, min(start + BLOCK, n)):
-            if weights[i] >= limit:
-                total += weights[i]
+        lanes[:] = 0.0
+        whole = start + (stop - start) // 8 * 8
+        for i in range(start, whole, 8):
+            for j in range(8):
+                w = weights[i + j] * factor
+                large = w >= limit
+                lanes[j] += w if large else 0.0
+                count += (not large) & (weights[i + j] > 0.0)
+        for i in range(whole, stop):
+            w = weights[i] * factor
+            if w >= limit:
+                lanes[i - whole] += w
             elif weights[i] > 0.0:
                 count += 1
+        total = 0.0
+        for j in range(8):
+            total += lanes[j]
         sums[b] = total
         small[b] = count
 
 
 @kernel
-def floor_masses(weights: Any, scale: float, masses: Any) -> np.uint64:
-    """masses[i] = max(1, floor(weights[i] * scale)), 0 for a weight of 0; returns their sum."""
+def floor_masses(weights: Any, factor: float, scale: float, masses: Any) -> Any:
+    """masses[i] = max(1, floor(weights[i] factor scale)), 0 for a weight of 0.
+
+    Returns:
+        The sum of the masses, and how many are above 0.
+    """
     total = _ZERO
+    positive = 0
     for i in range(weights.shape[0]):
-        mass = _ZERO
-        if weights[i] > 0.0:
-            mass = max(np.uint64(weights[i] * scale), _ONE)
+        w = weights[i]
+        mass = np.uint64(w * factor * scale)
+        mass = max(mass, _ONE) if w > 0.0 else _ZERO
         masses[i] = mass
         total += mass
-    return total
+        positive += w > 0.0
+    return total, positive
 
 
 @kernel
-def spread_rest(masses: Any, positive: int, rest: int) -> None:
-    """Add ``rest`` units evenly over the ``positive`` entries above 0 (Bresenham's line)."""
-    each = rest // positive
-    left = rest - each * positive
-    error = 0
+def spread_rest(
+    weights: Any,
+    factor: float,
+    scale: float,
+    each: int,
+    left: int,
+    positive: int,
+    error: int,
+    masses: Any,
+) -> Any:
+    """Add ``each`` unit to every positive entry, and ``left`` more evenly (Bresenham's line).
+
+    Args:
+        weights, factor, scale: as in ``floor_masses``, for the error.
+        each, left: units; 0 <= left < positive.
+        positive: positive entries of the whole table.
+        error: (positive entries before ``masses[0]``) left modulo ``positive``.
+        masses: uint64 [m], a part of the table, changed in place.
+
+    Returns:
+        What the parts of the sweep need and what the report says: the surplus above a cell, the
+        deficit below it, the largest relative error of a mass, the sum of absolute errors.
+    """
+    surplus = deficit = _ZERO
+    largest, total = 0.0, 0.0
     for i in range(masses.shape[0]):
-        if masses[i] > _ZERO:
-            add = each
+        mass = masses[i]
+        if mass > _ZERO:
             error += left
-            if error >= positive:
-                error -= positive
-                add += 1
-            masses[i] += np.uint64(add)
+            over = error >= positive
+            error -= positive if over else 0
+            mass += np.uint64(each + over)
+            masses[i] = mass
+        surplus += mass - CELL if mass > CELL else _ZERO
+        deficit += CELL - mass if mass < CELL else _ZERO
+        asked = weights[i] * factor * scale
+        off = abs(float(mass) - asked)
+        total += off
+        largest = max(largest, off / asked if asked > 0.0 else 0.0)
+    return surplus, deficit, largest, total
 
 
 @helper
-def _next_light(masses: Any, i: int) -> int:
-    while i < masses.shape[0] and masses[i] >= CELL:
+def _next_light(masses: Any, i: int, cell: np.uint64) -> int:
+    while i < masses.shape[0] and masses[i] >= cell:
         i += 1
     return i
 
 
 @helper
-def _next_heavy(masses: Any, i: int) -> int:
-    while i < masses.shape[0] and masses[i] < CELL:
+def _next_heavy(masses: Any, i: int, cell: np.uint64) -> int:
+    while i < masses.shape[0] and masses[i] < cell:
         i += 1
     return i
+
+
+@kernel
+def find_heavy(masses: Any, start: int, before: np.uint64, given: np.uint64) -> Any:
+    """The heavy entry that gives next once ``given`` units have been given: (index, what it holds).
+
+    Args:
+        start: an index at or before it.
+        before: the surplus of the entries before ``start``, at most ``given``.
+    """
+    surplus = before
+    i = start
+    while i < masses.shape[0]:
+        if masses[i] > CELL:
+            surplus += masses[i] - CELL
+            if surplus > given:
+                return i, CELL + (surplus - given)
+        i += 1
+    return i, CELL
+
+
+@kernel
+def fill_part(
+    masses: Any, light: int, stop: int, heavy: int, held: np.uint64, alias_bits: int, cells: Any
+) -> None:
+    """Fill the cells by a sweep with two fingers, on light and on heavy entries.
+
+    Args:
+        masses: uint64 [n] that sum to exactly n cells.
+        light, stop: the light entries of ``light..stop-1`` are filled by this call; the last call
+            (stop = n) finishes all heavy ones.
+        heavy, held: the heavy entry that gives first, and what it still holds (``find_heavy``);
+            the first call begins with the first entry of a cell or more.
+        alias_bits: 32 here: a cell holds 2^(64 - alias_bits) units.
+        cells: uint64 [n]; threshold << alias_bits | alias. A coin below the threshold keeps the
+            cell's own index. A cell that is all its own has itself as alias.
+
+    No worklist is needed: a heavy entry gives to light ones until it holds one cell or less, then
+    takes what it lacks from the next heavy one (Huebschle-Schneider and Sanders 2022, section 3).
+    Which heavy entry serves a light one depends on sums only, so calls side by side fill the very
+    table that one call fills.
+    """
+    n = masses.shape[0]
+    shift = np.uint64(alias_bits)
+    cell = _ONE << (np.uint64(64) - shift)
+    full = (cell - _ONE) << shift
+    light = _next_light(masses, light, cell)
+    while heavy < n:
+        if held > cell:
+            if light >= stop:
+                return
+            cells[light] = (masses[light] << shift) | np.uint64(heavy)
+            held -= cell - masses[light]
+            light = _next_light(masses, light + 1, cell)
+            continue
+        following = _next_heavy(masses, heavy + 1, cell)
+        if held == cell or following == n:
+            cells[heavy] = full | np.uint64(heavy)
+            if following < n:
+                held = masses[following]
+        else:
+            cells[heavy] = (held << shift) | np.uint64(following)
+            held = masses[following] - (cell - held)
+        heavy = following
 
 
 @kernel
 def fill_table(masses: Any, cells: Any) -> None:
-    """Fill the cells by one sweep with two fingers, on light and on heavy entries.
-
-    Args:
-        masses: uint64 [n] that sum to exactly n 2^32.
-        cells: uint64 [n]; threshold << 32 | alias. A coin below the threshold keeps the cell's own
-            index. A cell that is all its own has itself as alias.
-
-    No worklist is needed: a heavy entry gives to light ones until it holds one cell or less, then
-    takes what it lacks from the next heavy one (Huebschle-Schneider and Sanders 2022, section 3).
-    """
-    n = masses.shape[0]
-    light = _next_light(masses, 0)
-    heavy = _next_heavy(masses, 0)
-    held = masses[heavy]
-    while heavy < n:
-        if held > CELL:
-            cells[light] = (masses[light] << _S32) | np.uint64(heavy)
-            held -= CELL - masses[light]
-            light = _next_light(masses, light + 1)
-            continue
-        following = _next_heavy(masses, heavy + 1)
-        if held == CELL or following == n:
-            cells[heavy] = (_LOW << _S32) | np.uint64(heavy)
-            if following < n:
-                held = masses[following]
-        else:
-            cells[heavy] = (held << _S32) | np.uint64(following)
-            held = masses[following] - (CELL - held)
-        heavy = following
+    """Fill a whole table; uint64 [n] each, the masses sum to exactly n 2^32."""
+    heavy = _next_heavy(masses, 0, CELL)
+    fill_part(masses, 0, masses.shape[0], heavy, masses[heavy], 32, cells)
 
 
 @helper
-def pick(cells: Any, num_cells: np.uint64, w: np.uint64) -> np.uint64:
-    """One draw from a 64-bit word: t = floor(w n / 2^32) holds the cell above and the coin below.
+def scale_word(num_cells: np.uint64, w: np.uint64) -> Any:
+    """T = floor(w n / 2^32): the cell in its upper half, the coin in its lower; n below 2^32.
 
     The probability of a run of t is off by 2^-64 at most.
     """
-    t = (w >> _S32) * num_cells + (((w & _LOW) * num_cells) >> _S32)
-    index = t >> _S32
-    cell = cells[np.int64(index)]
-    return index if (t & _LOW) < (cell >> _S32) else cell & _LOW
+    n = num_cells & _LOW  # says to LLVM that 32-bit multiplications do
+    return (w >> _S32) * n + (((w & _LOW) * n) >> _S32)
+
+
+@helper
+def choose(t: np.uint64, cell: np.uint64) -> Any:
+    """The cell's own index where the coin lies below its threshold, else its alias."""
+    return t >> _S32 if (t & _LOW) < (cell >> _S32) else cell & _LOW
+
+
+@helper
+def pick(cells: Any, num_cells: np.uint64, w: np.uint64) -> Any:
+    """One draw from a 64-bit word."""
+    t = scale_word(num_cells, w)
+    return choose(t, cells[np.int64(t >> _S32)])
 
 
 @kernel
@@ -149,9 +248,54 @@ def table_masses(cells: Any, masses: Any) -> None:
 
 
 @kernel
+def fill_entries(cells: Any, log_q: Any, first: int, entries: Any) -> None:
+    """Entries of 16 bytes: a cell, and beside it the log-probabilities of both that it can give.
+
+    Args:
+        cells: uint64 [n]; log_q: the bits of float32 as uint32 [n].
+        first: the cell of entries[0].
+        entries: uint64 [2 m]: a cell, then own log_q << 32 | the alias's.
+    """
+    for i in range(entries.shape[0] >> 1):
+        cell = cells[first + i]
+        own = np.uint64(log_q[first + i])
+        entries[2 * i] = cell
+        entries[2 * i + 1] = (own << _S32) | np.uint64(log_q[np.int64(cell & _LOW)])
+
+
+@kernel
 def draw_plain(cells: Any, key: np.uint64, row: int, first_draw: int, out: Any) -> None:
     """out[d] = a draw from the table by the word of (row, first_draw + d); out: int64 [k]."""
+    wide_vectors()
     num_cells = np.uint64(cells.shape[0])
-    start = row_key(key, np.uint64(row))
+    place = row_key(key, np.uint64(row)) + np.uint64(first_draw) * GOLDEN
     for d in range(out.shape[0]):
-        out[d] = np.int64(pick(cells, num_cells, word(start, np.uint64(first_draw + d), _ZERO)))
+        place += GOLDEN  # the words of ``word``, by addition
+        out[d] = np.int64(pick(cells, num_cells, mix64(place)))
+
+
+@kernel
+def draw_entries(
+    entries: Any, key: np.uint64, row: int, first_draw: int, out: Any, log_q: Any
+) -> None:
+    """As ``draw_plain``, with log-probabilities; log_q: the bits of float32 as uint32 [k]."""
+    wide_vectors()
+    num_cells = np.uint64(entries.shape[0] >> 1)
+    place = row_key(key, np.uint64(row)) + np.uint64(first_draw) * GOLDEN
+    for d in range(out.shape[0]):
+        place += GOLDEN
+        t = scale_word(num_cells, mix64(place))
+        index = np.int64(t >> _S32) * 2
+        cell, both = entries[index], entries[index + 1]
+        own = (t & _LOW) < (cell >> _S32)
+        out[d] = np.int64(t >> _S32 if own else cell & _LOW)
+        log_q[d] = np.uint32((both >> (_S32 if own else _ZERO)) & _LOW)
+
+
+@kernel
+def all_aliases_below(cells: Any, limit: int) -> bool:
+    """Whether every alias is an index below ``limit``: what was read from a file is looked at."""
+    largest = _ZERO
+    for i in range(cells.shape[0]):
+        largest = max(largest, cells[i] & _LOW)
+    return bool(largest < np.uint64(limit))

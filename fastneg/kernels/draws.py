@@ -1,8 +1,18 @@
-"""Draws for a batch of rows, one kernel per kind of sampler.
+"""Draws for a batch of rows, never an excluded id: one kernel per kind of distribution.
 
-Shared by all: ``rows`` int64 [B] and ``first_draw`` say which words are used; the row's excluded
-ids are given as in ``exclusion.py``; ``items`` int64 [B, K] is written. ``source`` int8 [B, K]
-restricts a kernel to the cells that hold ``base``; with shape (0, 0) every cell is drawn.
+All work alike: items are picked for 64 cells of [B, K] at once, the lists' filters say which of
+them might be excluded, and only those are looked up and drawn again. The 64 cells lie in one row
+where rows are wide, else in one column of 64 rows, so that the far reads of many rows are under
+way together. Filters decide speed and never an id.
+
+Shared arguments:
+    indptr, excluded: int64, the lists of excluded ids (``exclusion.py``).
+    metas, words: the lists' filters (``filters.py``).
+    attempts: int8 [lists + 1]: how often a row of the list tries; 0 where rejection is hopeless.
+    owner: int64 [B], the list of each row; -1 (the last entry of metas and attempts) for none.
+    key, rows, first_draw: which words are used.
+    source: int8 [B, K]; only cells that hold ``base`` are drawn. With shape (0, 0) all are.
+    items: int64 [B K], written.
 """
 
 from __future__ import annotations
@@ -11,13 +21,96 @@ from typing import Any
 
 import numpy as np
 
-from fastneg.kernels.alias import pick
+from fastneg.kernels.alias import choose, pick, scale_word
+from fastneg.kernels.count_classes import pick_position
 from fastneg.kernels.exclusion import contains, skip_excluded
-from fastneg.kernels.jit import helper, kernel
-from fastneg.kernels.pow import log
-from fastneg.kernels.rng import multiply_high, row_key, word
+from fastneg.kernels.filters import may_contain, prefetch_filter
+from fastneg.kernels.jit import helper, kernel, prefetch, trailing_zeros, wide_vectors
+from fastneg.kernels.rng import ATTEMPT, GOLDEN, mix64, multiply_high, row_key
 
+_LANES = 64
+_WIDE = 32  # negatives a row from which cells are taken along the row
+_AHEAD = 4  # rows whose filters are asked for before they are read
+_S32 = np.uint64(32)
 _ZERO = np.uint64(0)
+_ONE = np.uint64(1)
+_ALL = np.uint64((1 << 64) - 1)
+_TWO_32 = np.uint64(1 << 32)
+
+
+@helper
+def _begin_rows(
+    first: int, count: int, key: np.uint64, rows: Any, owner: Any, metas: Any, words: Any,
+    first_draw: int, places: Any, filters: Any,
+) -> None:  # fmt: skip
+    """Where the words of 64 rows start, and their filters, which are asked for."""
+    for j in range(count):
+        places[j] = row_key(key, np.uint64(rows[first + j])) + np.uint64(first_draw) * GOLDEN
+        filters[j] = metas[owner[first + j]]
+    for j in range(count):
+        prefetch_filter(words, filters[j])
+
+
+@helper
+def _suspects(words: Any, filters: Any, found: Any, count: int) -> Any:
+    """What the filters say of 64 rows, as the bits of a word."""
+    mask = _ZERO
+    for j in range(count):
+        mask |= may_contain(words, filters[j], found[j]) << np.uint64(j)
+    return mask
+
+
+@helper
+def _tagged(source: Any, base: int, first: int, count: int, d: int) -> Any:
+    """Which of 64 rows draw in column d, as the bits of a word."""
+    if source.shape[0] == 0:
+        return _ALL
+    mask = _ZERO
+    for j in range(count):
+        mask |= np.uint64(source[first + j, d] == base) << np.uint64(j)
+    return mask
+
+
+@helper
+def _write(
+    first: int, count: int, width: int, d: int, found: Any, tagged: np.uint64, items: Any
+) -> None:
+    """Column d of 64 rows, where they are tagged."""
+    if tagged == _ALL:
+        for j in range(count):
+            items[(first + j) * width + d] = found[j]
+    else:
+        for j in range(count):
+            if (tagged >> np.uint64(j)) & _ONE:
+                items[(first + j) * width + d] = found[j]
+
+
+@helper
+def _uniform_again(
+    num_items: np.uint64, excluded: Any, low: int, high: int, attempts: int, place: np.uint64
+) -> Any:
+    """The attempts after the first; then a rank among the allowed items, shifted to its id."""
+    for attempt in range(1, attempts):
+        w = mix64(place + np.uint64(attempt) * ATTEMPT)
+        item = np.int64(multiply_high(w, num_items))
+        if not contains(excluded, low, high, item):
+            return item
+    w = mix64(place + np.uint64(attempts) * ATTEMPT)
+    rank = np.int64(multiply_high(w, num_items - np.uint64(high - low)))
+    return skip_excluded(excluded, low, high, rank)
+
+
+@helper
+def _uniform_column(n: np.uint64, small: Any, places: Any, count: int, found: Any) -> None:
+    """The next word of 64 rows, scaled to 0..n-1."""
+    if small:
+        for j in range(count):
+            places[j] += GOLDEN
+            found[j] = np.int64(scale_word(n, mix64(places[j])) >> _S32)
+    else:
+        for j in range(count):
+            places[j] += GOLDEN
+            found[j] = np.int64(multiply_high(mix64(places[j]), n))
 
 
 @kernel
@@ -25,6 +118,9 @@ def draw_uniform(
     num_items: int,
     indptr: Any,
     excluded: Any,
+    metas: Any,
+    words: Any,
+    attempts: Any,
     owner: Any,
     key: np.uint64,
     rows: Any,
@@ -33,28 +129,80 @@ def draw_uniform(
     base: int,
     items: Any,
 ) -> None:
-    """Uniform over the allowed items, without rejection: a rank among them, shifted to an id."""
-    everything = source.shape[0] == 0
-    for b in range(rows.shape[0]):
-        low = high = 0
-        if owner[b] >= 0:
-            low, high = indptr[owner[b]], indptr[owner[b] + 1]
-        start = row_key(key, np.uint64(rows[b]))
-        allowed = np.uint64(num_items - (high - low))
-        for d in range(items.shape[1]):
-            if everything or source[b, d] == base:
-                w = word(start, np.uint64(first_draw + d), _ZERO)
-                rank = np.int64(multiply_high(w, allowed))
-                items[b, d] = skip_excluded(excluded, low, high, rank)
+    """Uniform over the allowed items: rejection, and a shifted rank where it is hopeless."""
+    wide_vectors()
+    num_rows = rows.shape[0]
+    width = items.shape[0] // max(1, num_rows)
+    n = np.uint64(num_items)
+    small = n < _TWO_32
+    if small and source.shape[0] == 0 and width >= _WIDE:
+        for b in range(num_rows):
+            if b + _AHEAD < num_rows:
+                prefetch_filter(words, metas[owner[b + _AHEAD]])
+            o = owner[b]
+            low, high = indptr[o], indptr[o + 1]
+            meta = metas[o]
+            place = row_key(key, np.uint64(rows[b])) + np.uint64(first_draw) * GOLDEN
+            for s in range(b * width, (b + 1) * width, _LANES):
+                begin = place
+                mask = _ZERO
+                for j in range(min(_LANES, (b + 1) * width - s)):
+                    place += GOLDEN
+                    item: Any = np.int64(scale_word(n, mix64(place)) >> _S32)
+                    items[s + j] = item
+                    mask |= may_contain(words, meta, item) << np.uint64(j)
+                while mask != _ZERO:
+                    j = trailing_zeros(mask)
+                    mask &= mask - _ONE
+                    if attempts[o] == 0 or contains(excluded, low, high, items[s + j]):
+                        place_j = begin + np.uint64(j + 1) * GOLDEN
+                        item = _uniform_again(n, excluded, low, high, attempts[o], place_j)
+                        items[s + j] = item
+
+        return
+    places, filters = np.empty(_LANES, np.uint64), np.empty(_LANES, np.uint64)
+    found = np.empty(_LANES, np.int64)
+    for first in range(0, num_rows, _LANES):
+        count = min(_LANES, num_rows - first)
+        _begin_rows(first, count, key, rows, owner, metas, words, first_draw, places, filters)
+        for d in range(width):
+            tagged = _tagged(source, base, first, count, d)
+            _uniform_column(n, small, places, count, found)
+            mask = _suspects(words, filters, found, count) & tagged
+            while mask != _ZERO:
+                j = trailing_zeros(mask)
+                mask &= mask - _ONE
+                o = owner[first + j]
+                low, high = indptr[o], indptr[o + 1]
+                if attempts[o] == 0 or contains(excluded, low, high, found[j]):
+                    found[j] = _uniform_again(n, excluded, low, high, attempts[o], places[j])
+
+            _write(first, count, width, d, found, tagged, items)
+
+
+@helper
+def _table_again(
+    table: Any, excluded: Any, low: int, high: int, attempts: int, place: np.uint64
+) -> Any:
+    """The attempts after the first; -1 where all of them fail."""
+    num_cells = np.uint64(table.shape[0])
+    for attempt in range(1, attempts):
+        w = mix64(place + np.uint64(attempt) * ATTEMPT)
+        item = np.int64(pick(table, num_cells, w))
+        if not contains(excluded, low, high, item):
+            return item
+    return -1
 
 
 @kernel
 def draw_table(
-    cells: Any,
+    table: Any,
     indptr: Any,
     excluded: Any,
-    owner: Any,
+    metas: Any,
+    words: Any,
     attempts: Any,
+    owner: Any,
     key: np.uint64,
     rows: Any,
     first_draw: int,
@@ -62,180 +210,145 @@ def draw_table(
     base: int,
     items: Any,
 ) -> int:
-    """Draws from an alias table, rejected and repeated while they fall on an excluded id.
-
-    Args:
-        cells: uint64 [n], the packed table.
-        attempts: int8 [B]: how often a row tries. A cell that is still unresolved then gets -1;
-            ``draw_by_mass`` finishes it.
+    """Draws from a packed alias table (uint64 [n]), repeated while they fall on an excluded id.
 
     Returns:
-        The number of cells left at -1.
+        The number of cells left at -1, to be finished by ``finish_by_mass``.
     """
-    everything = source.shape[0] == 0
-    num_cells = np.uint64(cells.shape[0])
+    wide_vectors()
+    num_rows = rows.shape[0]
+    width = items.shape[0] // max(1, num_rows)
+    num_cells = np.uint64(table.shape[0])
     unresolved = 0
-    for b in range(rows.shape[0]):
-        low = high = 0
-        if owner[b] >= 0:
-            low, high = indptr[owner[b]], indptr[owner[b] + 1]
-        start = row_key(key, np.uint64(rows[b]))
-        if low == high and everything:
-            for d in range(items.shape[1]):
-                w = word(start, np.uint64(first_draw + d), _ZERO)
-                items[b, d] = np.int64(pick(cells, num_cells, w))
-            continue
-        for d in range(items.shape[1]):
-            if not everything and source[b, d] != base:
-                continue
-            found = np.int64(-1)
-            for attempt in range(attempts[b]):
-                w = word(start, np.uint64(first_draw + d), np.uint64(attempt))
-                item = np.int64(pick(cells, num_cells, w))
-                if not contains(excluded, low, high, item):
-                    found = item
-                    break
-            items[b, d] = found
-            if found < 0:
-                unresolved += 1
+    if source.shape[0] == 0 and width >= _WIDE:
+        for b in range(num_rows):
+            if b + _AHEAD < num_rows:
+                prefetch_filter(words, metas[owner[b + _AHEAD]])
+            o = owner[b]
+            low, high = indptr[o], indptr[o + 1]
+            meta = metas[o]
+            place = row_key(key, np.uint64(rows[b])) + np.uint64(first_draw) * GOLDEN
+            for s in range(b * width, (b + 1) * width, _LANES):
+                begin = place
+                mask = _ZERO
+                for j in range(min(_LANES, (b + 1) * width - s)):
+                    place += GOLDEN
+                    t = scale_word(num_cells, mix64(place))
+                    item: Any = np.int64(choose(t, table[np.int64(t >> _S32)]))
+                    items[s + j] = item
+                    mask |= may_contain(words, meta, item) << np.uint64(j)
+                while mask != _ZERO:
+                    j = trailing_zeros(mask)
+                    mask &= mask - _ONE
+                    if attempts[o] == 0 or contains(excluded, low, high, items[s + j]):
+                        place_j = begin + np.uint64(j + 1) * GOLDEN
+                        item = _table_again(table, excluded, low, high, attempts[o], place_j)
+                        items[s + j] = item
+                        unresolved += item < 0
+        return unresolved
+    places, filters = np.empty(_LANES, np.uint64), np.empty(_LANES, np.uint64)
+    found = np.empty(_LANES, np.int64)
+    for first in range(0, num_rows, _LANES):
+        count = min(_LANES, num_rows - first)
+        _begin_rows(first, count, key, rows, owner, metas, words, first_draw, places, filters)
+        for d in range(width):
+            tagged = _tagged(source, base, first, count, d)
+            for j in range(count):
+                places[j] += GOLDEN
+                t = scale_word(num_cells, mix64(places[j]))
+                found[j] = np.int64(choose(t, table[np.int64(t >> _S32)]))
+            mask = _suspects(words, filters, found, count) & tagged
+            while mask != _ZERO:
+                j = trailing_zeros(mask)
+                mask &= mask - _ONE
+                o = owner[first + j]
+                low, high = indptr[o], indptr[o + 1]
+                if attempts[o] == 0 or contains(excluded, low, high, found[j]):
+                    found[j] = _table_again(table, excluded, low, high, attempts[o], places[j])
+                    unresolved += found[j] < 0
+            _write(first, count, width, d, found, tagged, items)
     return unresolved
 
 
 @helper
-def _mass_before(masses: Any, starts: Any, stride: int, item: int) -> Any:
-    block = item // stride
-    total = starts[block]
-    for i in range(block * stride, item):
-        total += masses[i]
-    return total
+def _classes_again(
+    table: Any,
+    spans: Any,
+    order: Any,
+    excluded: Any,
+    low: int,
+    high: int,
+    attempts: int,
+    place: np.uint64,
+    salt: np.uint64,
+) -> Any:
+    """The attempts after the first; -1 where all of them fail."""
+    for attempt in range(1, attempts):
+        turn = place + np.uint64(attempt) * ATTEMPT
+        item = pick_position(table, spans, mix64(turn), mix64(turn ^ salt))
+        if order.shape[0] > 0:
+            item = np.int64(order[item])
+        if not contains(excluded, low, high, item):
+            return item
+    return -1
 
 
 @kernel
-def draw_by_mass(
-    masses: Any,
-    starts: Any,
-    stride: int,
-    total: np.uint64,
+def draw_classes(
+    table: Any,
+    spans: Any,
+    order: Any,
     indptr: Any,
     excluded: Any,
-    excluded_mass: Any,
-    owner: Any,
+    metas: Any,
+    words: Any,
     attempts: Any,
-    key: np.uint64,
-    rows: Any,
-    first_draw: int,
-    source: Any,
-    base: int,
-    items: Any,
-) -> None:
-    """Finish the cells at -1 without rejection.
-
-    A point of the allowed mass, shifted past the excluded ids that lie below it, is looked up in
-    the running sums.
-
-    Args:
-        masses: uint64 [n].
-        starts: uint64 [ceil(n / stride)], the mass before every stride-th item.
-        stride: the spacing of ``starts``; it decides speed and memory, never an id.
-        total: the sum of all masses.
-        excluded_mass: uint64 [B], the mass of each row's excluded ids.
-        attempts: int8 [B]; the word used is that of the attempt after the last.
-    """
-    everything = source.shape[0] == 0
-    n = masses.shape[0]
-    for b in range(rows.shape[0]):
-        low = high = 0
-        if owner[b] >= 0:
-            low, high = indptr[owner[b]], indptr[owner[b] + 1]
-        start = row_key(key, np.uint64(rows[b]))
-        allowed = total - excluded_mass[b]
-        for d in range(items.shape[1]):
-            if items[b, d] >= 0 or not (everything or source[b, d] == base):
-                continue
-            w = word(start, np.uint64(first_draw + d), np.uint64(attempts[b]))
-            point = multiply_high(w, allowed)
-            for e in range(low, high):
-                if _mass_before(masses, starts, stride, excluded[e]) > point:
-                    break
-                point += masses[excluded[e]]
-            left, right = 0, starts.shape[0]  # the last block that starts at or before the point
-            while right - left > 1:
-                middle = (left + right) >> 1
-                if starts[middle] <= point:
-                    left = middle
-                else:
-                    right = middle
-            i = left * stride
-            before = starts[left]
-            while i < n - 1 and before + masses[i] <= point:
-                before += masses[i]
-                i += 1
-            items[b, d] = i
-
-
-@kernel
-def draw_lists(
-    indptr: Any,
-    entries: Any,
-    cumulative: Any,
     owner: Any,
     key: np.uint64,
+    salt: np.uint64,
     rows: Any,
     first_draw: int,
     source: Any,
     base: int,
     items: Any,
-) -> None:
-    """Draws from a list per row in proportion to the entries' masses.
+) -> int:
+    """As ``draw_table``, from a count-class table (``count_classes.py``).
 
     Args:
-        indptr: int64 [lists + 1]; entries: int64; cumulative: uint64, the running sum of the
-            masses within each list, the entry's own included.
-        owner: int64 [B], the row's list, which is not empty; -1 leaves the row alone.
+        table, spans: the classes.
+        order: uint32 [n], the items by class; empty where they are their own order.
+        salt: tells the second word of a draw from the first.
     """
-    everything = source.shape[0] == 0
-    for b in range(rows.shape[0]):
-        if owner[b] < 0:
-            continue
-        low, high = indptr[owner[b]], indptr[owner[b] + 1]
-        start = row_key(key, np.uint64(rows[b]))
-        total = cumulative[high - 1]
-        for d in range(items.shape[1]):
-            if everything or source[b, d] == base:
-                point = multiply_high(word(start, np.uint64(first_draw + d), _ZERO), total)
-                left, right = low, high - 1
-                while left < right:
-                    middle = (left + right) >> 1
-                    if cumulative[middle] <= point:
-                        left = middle + 1
-                    else:
-                        right = middle
-                items[b, d] = entries[left]
-
-
-@kernel
-def list_log_q(
-    indptr: Any, entries: Any, cumulative: Any, owner: Any, items: Any, out: Any
-) -> None:
-    """out[b, d] = ln(mass of items[b, d] in the row's list / mass of the list), -inf if not there.
-
-    Entries are ascending and distinct within a list; out: float64 [B, K].
-    """
-    for b in range(owner.shape[0]):
-        low = high = 0
-        if owner[b] >= 0:
-            low, high = indptr[owner[b]], indptr[owner[b] + 1]
-        for d in range(items.shape[1]):
-            out[b, d] = -np.inf
-            left, right = low, high
-            while left < right:
-                middle = (left + right) >> 1
-                if entries[middle] < items[b, d]:
-                    left = middle + 1
-                else:
-                    right = middle
-            if left < high and entries[left] == items[b, d]:
-                mass = cumulative[left]
-                if left > low:
-                    mass -= cumulative[left - 1]
-                out[b, d] = log(float(mass)) - log(float(cumulative[high - 1]))
+    wide_vectors()
+    num_rows = rows.shape[0]
+    width = items.shape[0] // max(1, num_rows)
+    unresolved = 0
+    places, filters = np.empty(_LANES, np.uint64), np.empty(_LANES, np.uint64)
+    found = np.empty(_LANES, np.int64)
+    for first in range(0, num_rows, _LANES):
+        count = min(_LANES, num_rows - first)
+        _begin_rows(first, count, key, rows, owner, metas, words, first_draw, places, filters)
+        for d in range(width):
+            tagged = _tagged(source, base, first, count, d)
+            for j in range(count):
+                places[j] += GOLDEN
+                place = places[j]
+                found[j] = pick_position(table, spans, mix64(place), mix64(place ^ salt))
+            if order.shape[0] > 0:
+                for j in range(count):  # all lines are asked for before the first is read
+                    prefetch(order, found[j])
+                for j in range(count):
+                    found[j] = np.int64(order[found[j]])
+            mask = _suspects(words, filters, found, count) & tagged
+            while mask != _ZERO:
+                j = trailing_zeros(mask)
+                mask &= mask - _ONE
+                o = owner[first + j]
+                low, high = indptr[o], indptr[o + 1]
+                if attempts[o] == 0 or contains(excluded, low, high, found[j]):
+                    found[j] = _classes_again(
+                        table, spans, order, excluded, low, high, attempts[o], places[j], salt
+                    )
+                    unresolved += found[j] < 0
+            _write(first, count, width, d, found, tagged, items)
+    return unresolved

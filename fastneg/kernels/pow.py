@@ -114,6 +114,12 @@ def exp2(y: float) -> Any:
     return series * _from_bits(np.uint64(np.int64(whole) + 1023) << np.uint64(52))
 
 
+@helper
+def bits_of(x: float) -> np.uint64:
+    """The 64 bits of a double."""
+    return _to_bits(x)  # type: ignore[no-any-return]
+
+
 @kernel
 def relative_powers(values: Any, exponent: float, largest: float, out: Any) -> None:
     """out[i] = (values[i] / largest)^exponent, 0 where values[i] is 0.
@@ -150,17 +156,45 @@ def log_masses(masses: Any, total: float, out: Any) -> None:
 
 
 @kernel
-def table_log_q(log_q: Any, items: Any, log_allowed: Any, out: Any) -> None:
-    """out[b, d] = log_q[items[b, d]] - log_allowed[b], in double precision, rounded once.
+def table_log_q(log_q: Any, items: Any, owner: Any, log_allowed: Any, out: Any) -> None:
+    """out[b, d] = log_q[items[b, d]] - log_allowed[owner[b]], in double precision, rounded once.
 
     Args:
-        log_q: float64 [n]; items: int64 [B, K]; log_allowed: float64 [B].
+        log_q: float64 [n]; items: int64 [B, K]; owner: int64 [B], -1 for the last entry of
+            log_allowed: float64 [lists + 1].
         out: float32 or float64 [B, K].
     """
     for b in range(items.shape[0]):
-        rest = log_allowed[b]
+        rest = log_allowed[owner[b]]
         for d in range(items.shape[1]):
-            value = log_q[items[b, d]] - rest
-            if value > 0.0:  # the last item left: ln 1, but for the rounding of the two
-                value = 0.0
-            out[b, d] = value
+            # at most ln 1: the last item left is off by the rounding of the two
+            out[b, d] = min(log_q[items[b, d]] - rest, 0.0)
+
+
+@kernel
+def class_log_q(
+    log_q: Any, class_of: Any, starts: Any, items: Any, owner: Any, log_allowed: Any, out: Any
+) -> None:
+    """As ``table_log_q``, with log_q per class.
+
+    Args:
+        log_q: float64 [classes].
+        class_of: uint16 [n], the class of each item; empty where items are ordered by class.
+        starts: int64 [classes], the first item of each class; read where class_of is empty.
+    """
+    for b in range(items.shape[0]):
+        rest = log_allowed[owner[b]]
+        for d in range(items.shape[1]):
+            item = items[b, d]
+            if class_of.shape[0] > 0:
+                c: Any = np.int64(class_of[item])
+            else:
+                left, right = 0, starts.shape[0]
+                while right - left > 1:
+                    middle = (left + right) >> 1
+                    if starts[middle] <= item:
+                        left = middle
+                    else:
+                        right = middle
+                c = left
+            out[b, d] = min(log_q[c] - rest, 0.0)

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import FloatArray, as_integer, as_weights, fail
+from fastneg.checks import IntArray, as_weights, fail, frozen
 from fastneg.kernels.alias import (
-    BLOCK,
-    block_sums,
+    all_aliases_below,
+    draw_entries,
     draw_plain,
-    fill_table,
-    floor_masses,
-    spread_rest,
+    fill_entries,
+    table_masses,
 )
-from fastneg.kernels.pow import log_masses
-from fastneg.streams import RowCounter, key_of, stream_of
+from fastneg.samplers.item_table import Bits, ItemTable
+from fastneg.samplers.masses import Masses, fill_cells, whole_masses
 from fastneg.threads import run_chunks
 
-if TYPE_CHECKING:
-    import torch
-
 MAX_ITEMS = 2**32 - 1
+_KIND, _VERSION = "fastneg alias table", 1
 
 
-class AliasTable:
+class AliasTable(ItemTable):
     """Draws from any discrete distribution in constant time: one word, one cache line a draw.
 
     Weights become integer masses m_i that sum to n 2^32 (1 or more for a positive weight, 0 only
     for 0), and the table is exact for the masses: q_i = m_i / (n 2^32). ``error`` reports what the
-    rounding cost. Tables are equal, bit for bit, at any number of threads.
+    rounding cost. Tables are equal, bit for bit, at any number of threads. A table takes 8 bytes an
+    item; the first draw with log-probabilities makes one of 16 bytes beside it, in which both lie
+    on the cache line that the draw reads anyway.
 
     Args:
         weights: [n], finite, 0 or more, one positive at least; n up to 2^32 - 1.
@@ -44,143 +43,99 @@ class AliasTable:
         p = weights / weights.sum()
         np.random.default_rng(seed).choice(len(p), size, p=p)
 
-    Source: Walker 1977; Vose 1991.
+    Source: Walker 1977; Vose 1991; the sweep of Huebschle-Schneider and Sanders 2022.
     """
 
     def __init__(self, weights: Any, *, seed: int = 0, name: str = "alias-table") -> None:
         call = "AliasTable"
+        shape: tuple[int, ...] = getattr(weights, "shape", ())
+        if len(shape) == 1 and shape[0] > MAX_ITEMS:
+            fail(call, f"weights has {shape[0]} entries; {MAX_ITEMS} at most")
         asked = as_weights(weights, call=call, name="weights")
-        if len(asked) > MAX_ITEMS:
-            fail(call, f"weights has {len(asked)} entries; {MAX_ITEMS} at most")
-        self.seed = as_integer(seed, call=call, name="seed")
-        self.name = str(name)
-        self.masses = integer_masses(asked)
-        self.cells: npt.NDArray[np.uint64] = np.empty(len(asked), dtype=np.uint64)
-        fill_table(self.masses, self.cells)
-        self.log_q: FloatArray = np.empty(len(asked), dtype=np.float64)
-        run_chunks(
-            lambda i, j: log_masses(self.masses[i:j], float(self.total), self.log_q[i:j]),
-            len(asked),
-            smallest=65_536,
-        )
-        self.num_items = len(asked)
-        self.error = _realised_error(asked, self.masses)
-        self._starts: tuple[npt.NDArray[np.uint64], int] | None = None
-        self._counter = RowCounter()
-        self._freeze()
+        self._begin(seed=seed, name=name, call=call)
+        whole = whole_masses(asked)
+        cells: Masses = np.empty(len(asked), dtype=np.uint64)
+        fill_cells(whole, cells)
+        self._hold(cells, whole.error)
+        self._num_reachable = int(np.count_nonzero(whole.masses))
 
-    def _freeze(self) -> None:
-        for array in (self.masses, self.cells, self.log_q):
-            array.setflags(write=False)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._freeze()  # pickle forgets it, and kernels are compiled for read-only tables
+    def _hold(self, cells: Masses, error: dict[str, float]) -> None:
+        self.cells = frozen(cells)
+        self.num_items, self.total, self.error = len(cells), len(cells) << 32, error
 
     @property
-    def total(self) -> int:
-        """What the masses sum to: n 2^32."""
-        return len(self.masses) << 32
+    def num_reachable(self) -> int:
+        """How many items have a mass."""
+        return self._num_reachable
 
-    def probabilities(self) -> FloatArray:
-        """float64 [n]: what is really drawn, m_i / (n 2^32)."""
-        return self.masses.astype(np.float64) / float(self.total)
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """The packed cells."""
+        return {"cells": self.cells}
 
-    def draw(self, num_draws: int, *, row: int | None = None, epoch: int = 0) -> torch.Tensor:
-        """int64 [num_draws]: independent draws.
+    def _make_masses(self) -> Masses:
+        masses = np.zeros(self.num_items, dtype=np.uint64)
+        table_masses(self.cells, masses)
+        return masses
 
-        Args:
-            num_draws: 1 or more.
-            row: selects the random words; the same row gives the same draws. By default a counter.
-            epoch: another epoch, other words.
-        """
-        import torch
-
-        call = "AliasTable.draw"
-        count = as_integer(num_draws, call=call, name="num_draws", minimum=1, maximum=2**40)
-        epoch = as_integer(epoch, call=call, name="epoch", minimum=0)
-        if row is None:
-            row = self._counter.reserve(1)
-        row = as_integer(row, call=call, name="row", minimum=0, maximum=2**63 - 1)
-        key = np.uint64(key_of(self.seed, stream_of(self.name), epoch))
-        out = np.empty(count, dtype=np.int64)
+    def _make_entries(self) -> Masses:
+        bits = frozen(self.log_q.astype(np.float32).view(np.uint32))
+        entries = np.empty(2 * self.num_items, dtype=np.uint64)
         run_chunks(
-            lambda i, j: draw_plain(self.cells, key, row, i, out[i:j]), count, smallest=32_768
+            lambda i, j: fill_entries(self.cells, bits, i, entries[2 * i : 2 * j]),
+            self.num_items,
+            smallest=65_536,
         )
-        return torch.from_numpy(out)
+        return frozen(entries)
 
-    def running_sums(self, memory_budget: int) -> tuple[npt.NDArray[np.uint64], int]:
-        """(starts, stride): the mass before every stride-th item; built once, when first needed.
+    def draw_into(
+        self, key: int, row: int, first: int, items: IntArray, log_q: Bits | None
+    ) -> None:
+        """Draw into ``items`` [k], and the bits of float32 log-probabilities into ``log_q`` [k]."""
+        if log_q is None:
+            draw_plain(self.cells, np.uint64(key), row, first, items)
+        else:
+            entries = self._once("entries", self._make_entries)
+            draw_entries(entries, np.uint64(key), row, first, items, log_q)
 
-        The stride is the smallest power of two that keeps ``starts`` within ``memory_budget``
-        bytes; it decides speed only.
+    # ---------------------------------------------------------------- files
+    def save(self, folder: str | Path) -> None:
+        """Write the table to a folder that ``open`` maps into memory.
+
+        Raises:
+            FileFormatError: the folder cannot be written, or holds something else.
         """
-        if self._starts is None:
-            stride = 1
-            while 8 * (self.num_items // stride + 1) > memory_budget and stride < self.num_items:
-                stride *= 2
-            ends = np.cumsum(np.add.reduceat(self.masses, np.arange(0, self.num_items, stride)))
-            starts = np.concatenate([np.zeros(1, dtype=np.uint64), ends[:-1]])
-            self._starts = (starts, stride)
-        return self._starts
+        from fastneg.storage import write_folder
 
-    def fingerprint(self) -> str:
-        """A hash of the table: equal tables, equal hashes, on every machine."""
-        return hashlib.blake2b(self.cells.tobytes(), digest_size=16).hexdigest()
+        facts = {"error": self.error, "num_reachable": self._num_reachable}
+        write_folder(
+            folder, call="AliasTable.save", kind=_KIND, version=_VERSION,
+            arrays={"cells": self.cells}, texts={}, facts=facts,
+        )  # fmt: skip
 
+    @classmethod
+    def open(cls, folder: str | Path, *, seed: int = 0, name: str = "alias-table") -> Self:
+        """A saved table, memory-mapped: processes that open the same one share its memory.
 
-def integer_masses(weights: FloatArray) -> npt.NDArray[np.uint64]:
-    """uint64 [n] that sum to exactly n 2^32, in proportion to the weights.
+        Raises:
+            FileFormatError: not a saved table, or damaged.
+        """
+        table = cls.__new__(cls)
+        table._read(str(Path(folder).resolve()), seed=seed, name=name)
+        return table
 
-    A weight that would fall below 1 gets 1; the others share what is left and are rounded down,
-    and the units that rounding left over are spread evenly. Sums are taken in blocks of a fixed
-    size, in order, so that they do not depend on threads.
-    """
-    n = len(weights)
-    target = n << 32
-    positive = weights > 0.0
-    weights = weights / weights.max()  # so that no sum overflows
-    weights[positive & (weights == 0.0)] = 5e-324  # what underflowed is still drawn
-    everything, _ = _sums(weights, 0.0)
-    limit = everything / target
-    large, num_small = _sums(weights, limit)
-    scale = float(target - num_small) / large
-    masses: npt.NDArray[np.uint64] = np.empty(n, dtype=np.uint64)
-    sums = np.zeros(n // BLOCK + 1, dtype=np.uint64)
+    def _read(self, folder: str, *, seed: int, name: str) -> None:
+        from fastneg.storage import SavedFolder
 
-    def floor(first: int, last: int) -> None:
-        for b in range(first, last):
-            part = slice(b * BLOCK, min((b + 1) * BLOCK, n))
-            sums[b] = floor_masses(weights[part], scale, masses[part])
-
-    run_chunks(floor, len(sums), smallest=16)
-    rest = target - int(sums.sum())
-    if rest >= 0:
-        spread_rest(masses, int(np.count_nonzero(masses)), rest)
-    else:  # rounding of the scale, or weights just above the limit: a few units from the largest
-        masses[int(masses.argmax())] -= np.uint64(-rest)
-    return masses
-
-
-def _sums(weights: FloatArray, limit: float) -> tuple[float, int]:
-    blocks = -(-len(weights) // BLOCK)
-    sums, small = np.zeros(blocks), np.zeros(blocks, dtype=np.int64)
-    run_chunks(
-        lambda i, j: block_sums(weights, limit, sums[i:j], small[i:j], i), blocks, smallest=16
-    )
-    total = 0.0
-    for block_sum in sums.tolist():
-        total += block_sum
-    return total, int(small.sum())
-
-
-def _realised_error(weights: FloatArray, masses: npt.NDArray[np.uint64]) -> dict[str, float]:
-    """The largest relative error of a probability, and the total variation distance."""
-    asked = weights / weights.max()  # the sum of the weights themselves may overflow
-    asked /= asked.sum()
-    real = masses.astype(np.float64) / float(len(masses) << 32)
-    positive = asked > 0
-    return {
-        "max_relative": float(np.max(np.abs(real[positive] / asked[positive] - 1.0))),
-        "total_variation": float(0.5 * np.abs(real - asked).sum()),
-    }
+        call = "AliasTable.open"
+        saved = SavedFolder(folder, call=call, kind=_KIND, version=_VERSION)
+        cells = saved.array("cells")
+        error, reachable = saved.manifest.get("error"), saved.manifest.get("num_reachable")
+        if cells is None or cells.dtype != np.uint64 or cells.ndim != 1 or not len(cells) > 0:
+            raise saved.damaged("cells.npy", "it is not an array of cells")
+        if not all_aliases_below(frozen(cells), len(cells)):
+            raise saved.damaged("cells.npy", "an alias is no item")
+        if not isinstance(error, dict) or not isinstance(reachable, int):
+            raise saved.damaged("manifest.json", "facts are missing")
+        self._begin(seed=seed, name=name, folder=folder, call=call)
+        self._hold(cells, error)
+        self._num_reachable = reachable

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import torch
 
 STATE_VERSION = 1
+_NOBODY = frozen(np.full(1, -1, dtype=np.int64))
 
 
 @dataclass
@@ -51,6 +52,11 @@ class Plan:
 
     request: Request
     allowed: IntArray
+
+    @property
+    def surely(self) -> bool:
+        """Whether every row is known to have something left, without a look at ``allowed``."""
+        return False
 
 
 class Sampler(ABC):
@@ -78,6 +84,7 @@ class Sampler(ABC):
         self.epoch = 0
         self._path: tuple[str, ...] = (self.name,)
         self._counter = RowCounter()
+        self._keys: dict[tuple[Any, ...], np.uint64] = {}
 
     # ---------------------------------------------------------------- what a subclass says
     @property
@@ -103,6 +110,12 @@ class Sampler(ABC):
     @abstractmethod
     def _log_q(self, plan: Any, items: IntArray, out: npt.NDArray[Any], *, check: bool) -> None:
         """Write the log-probability of one draw; ``check`` looks for excluded items (-inf)."""
+
+    def _draw_shared(
+        self, plan: Any, items: IntArray, log_q: npt.NDArray[np.float32] | None
+    ) -> bool:
+        """Draw one row for all into [K] arrays, the ids that ``_draw`` would give; or decline."""
+        return False
 
     def _num_reachable(self, plan: Plan, at_most: int) -> IntArray:
         """int64 [B]: how many items can come up, exact where it is ``at_most`` or less."""
@@ -166,9 +179,7 @@ class Sampler(ABC):
             FastnegError: bad arguments.
         """
         call = f"{type(self).__name__}.sample"
-        width = as_integer(
-            num_negatives, call=call, name="num_negatives", minimum=1, maximum=2**31 - 1
-        )
+        width = _width(num_negatives, call)
         check_device(device, pin_memory, call=call)
         request = make_request(
             users,
@@ -205,6 +216,7 @@ class Sampler(ABC):
         row: int | None = None,
         time: Any = None,
         log_q: bool = True,
+        out: Negatives | tuple[Any, Any, Any] | None = None,
         device: Any = None,
         pin_memory: bool = False,
     ) -> Negatives:
@@ -214,21 +226,23 @@ class Sampler(ABC):
             num_negatives: K, 1 or more.
             row: the row number that selects the random words; by default a counter.
             time: one number or datetime64, for samplers that need the time; others ignore it.
-            log_q, device, pin_memory: as in ``sample``.
+            log_q, out, device, pin_memory: as in ``sample``; ``out`` has the shape [K].
 
         Returns:
             ``Negatives`` of shape [K], with the unconditional log-probability.
         """
         call = f"{type(self).__name__}.sample_shared"
-        width = as_integer(
-            num_negatives, call=call, name="num_negatives", minimum=1, maximum=2**31 - 1
-        )
+        width = _width(num_negatives, call)
         check_device(device, pin_memory, call=call)
-        request = Request(
-            np.full(1, -1, dtype=np.int64), np.zeros(1, dtype=np.int64), lane="shared"
-        )
+        request = Request(_NOBODY, _NOBODY, lane="shared")
         if time is not None:
             request.times = as_times(np.asarray([time]), 1, call=call, name="time")
+        buffers: list[npt.NDArray[Any] | None] | None = None
+        if out is not None:
+            buffers = [
+                None if view is None else view[None, :]
+                for view in check_out(out, (width,), log_q=log_q, inputs=[], call=call)
+            ]
         plan = self._plan(request)
         self._refuse_exhausted(plan, width, call)
         if row is None:
@@ -236,7 +250,9 @@ class Sampler(ABC):
         else:
             row = as_integer(row, call=call, name="row", minimum=0, maximum=2**63 - 1)
         request.rows = frozen(np.full(1, row, dtype=np.int64))
-        result = self._draw_request(plan, width, log_q=log_q, buffers=None)
+        result = self._draw_request(plan, width, log_q=log_q, buffers=buffers)
+        if out is not None:
+            return Negatives(*out)
         return as_tensors([None if a is None else a[0] for a in result], device, pin_memory)
 
     def log_q(
@@ -310,6 +326,12 @@ class Sampler(ABC):
         source.fill(0)
         if items.size == 0:
             return buffers
+        if (
+            plan.request.lane
+            and self.replacement
+            and self._draw_shared(plan, items[0], None if log_q_out is None else log_q_out[0])
+        ):
+            return buffers
         if not self.replacement:
             stop = draw_distinct(self, plan, items, source)
             if log_q_out is not None:
@@ -322,6 +344,8 @@ class Sampler(ABC):
 
     def _refuse_exhausted(self, plan: Plan, width: int, call: str) -> None:
         needed = 1 if self.replacement else width
+        if plan.surely and needed == 1:
+            return
         bad = plan.allowed < needed
         if bad.any() and not self.replacement:
             bad = self._num_reachable(plan, needed) < needed
@@ -345,8 +369,15 @@ class Sampler(ABC):
     # ---------------------------------------------------------------- the stream
     def _key(self, lane: str, purpose: str = "") -> np.uint64:
         """The key of the words for (seed, stream, epoch); lanes and purposes are own streams."""
-        path = self._path + ((f"/{lane}",) if lane else ()) + ((f"#{purpose}",) if purpose else ())
-        return np.uint64(key_of(self.seed, stream_of(*path), self.epoch))
+        asked = (self.seed, self._path, self.epoch, lane, purpose)
+        if asked not in self._keys:
+            path = (
+                self._path + ((f"/{lane}",) if lane else ()) + ((f"#{purpose}",) if purpose else ())
+            )
+            key = key_of(self.seed, stream_of(*path), self.epoch)
+            self._keys = {**self._keys, asked: np.uint64(key)} if len(self._keys) < 16 else {}
+            return np.uint64(key)
+        return self._keys[asked]
 
     def set_epoch(self, epoch: int) -> None:
         """Move to another epoch: the same rows get new words."""
@@ -404,3 +435,7 @@ class Sampler(ABC):
             f"{type(self).__name__}(num_items={self.num_items}, name={self.name!r}, "
             f"seed={self.seed}, epoch={self.epoch})"
         )
+
+
+def _width(num_negatives: Any, call: str) -> int:
+    return as_integer(num_negatives, call=call, name="num_negatives", minimum=1, maximum=2**31 - 1)

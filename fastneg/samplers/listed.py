@@ -21,8 +21,8 @@ from fastneg.checks import (
     to_numpy,
 )
 from fastneg.interactions import Interactions
-from fastneg.kernels.draws import draw_lists, list_log_q
 from fastneg.kernels.exclusion import filter_lists, lists_lengths
+from fastneg.kernels.lists import draw_lists, list_log_q
 from fastneg.samplers.base import Plan, Sampler
 from fastneg.samplers.request import Request
 from fastneg.samplers.tiles import cut, run_tiles

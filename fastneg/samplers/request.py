@@ -20,47 +20,12 @@ from fastneg.checks import (
     same_length,
     to_numpy,
 )
-from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
-from fastneg.kernels.exclusion import all_contained, excluded_masses, merge_lists, merged_sizes
+from fastneg.kernels.exclusion import all_contained, merge_lists, merged_sizes
+from fastneg.samplers.exclusion import Exclusion
+from fastneg.samplers.item_table import check_buffers
 
 _NO_IDS = np.zeros(0, dtype=np.int64)
-
-
-@dataclass(frozen=True)
-class Exclusion:
-    """Per row an ascending list of excluded ids; ``owner[b]`` is -1 where nothing is excluded.
-
-    ``shared`` says that the lists are the training positives by user code, so that what is known
-    per user (excluded masses, say) can be looked up by ``owner`` instead of computed again.
-    """
-
-    indptr: IntArray
-    items: IntArray
-    owner: IntArray
-    shared: bool
-
-    def __post_init__(self) -> None:
-        for name in ("indptr", "items", "owner"):
-            object.__setattr__(self, name, frozen(getattr(self, name)))
-
-    def sizes(self) -> IntArray:
-        """int64 [B]: how many ids each row excludes."""
-        lengths = np.append(np.diff(self.indptr), 0)  # owner -1 reads the 0 at the end
-        return lengths[self.owner]
-
-    def take(self, rows: npt.NDArray[Any]) -> Exclusion:
-        """The same lists for some of the rows."""
-        return Exclusion(self.indptr, self.items, self.owner[rows], self.shared)
-
-    def masses(
-        self, item_masses: npt.NDArray[np.uint64]
-    ) -> tuple[npt.NDArray[np.uint64], IntArray]:
-        """Per list (not per row): the mass that it excludes and the ids with mass in it."""
-        lists = len(self.indptr) - 1
-        total, support = np.zeros(lists, dtype=np.uint64), np.zeros(lists, dtype=np.int64)
-        excluded_masses(self.indptr, self.items, item_masses, total, support)
-        return total, support
 
 
 @dataclass
@@ -116,7 +81,7 @@ class Request:
             indptr, items = interactions.positive_indptr, interactions.positive_items
             owner = self.users
         if self.extra_indptr is None or self._nothing_new(indptr, items, owner):
-            return Exclusion(indptr, items, owner, shared=True)
+            return Exclusion(indptr, items, owner, source=interactions)
         sizes = np.zeros(self.num_rows + 1, dtype=np.int64)
         merged_sizes(indptr, items, owner, self.extra_indptr, self.extra_items, sizes[1:])
         merged_indptr = np.cumsum(sizes)
@@ -124,7 +89,7 @@ class Request:
         merge_lists(
             indptr, items, owner, self.extra_indptr, self.extra_items, merged_indptr, merged
         )
-        return Exclusion(merged_indptr, merged, np.arange(self.num_rows), shared=False)
+        return Exclusion(merged_indptr, merged, np.arange(self.num_rows))
 
     def _nothing_new(self, indptr: IntArray, items: IntArray, owner: IntArray) -> bool:
         """Whether the extra ids are just one positive a row that the lists hold already."""
@@ -238,44 +203,16 @@ def check_out(
     """The NumPy views of ``out`` = (items, log_q, source), fit for kernels that assume no overlap.
 
     Raises:
-        FastnegError: not C-contiguous, not writable, another shape or dtype, on another device, or
-            overlapping one another or an input.
+        FastnegError: as ``check_buffers``.
     """
-    wanted = {"items": np.int64, "log_q": np.float32, "source": np.int8}
     if not isinstance(out, tuple) or len(out) != 3:
         fail(call, "out must be a Negatives(items, log_q, source)")
-    views: list[npt.NDArray[Any] | None] = []
-    seen = list(inputs)
-    for (name, dtype), given in zip(wanted.items(), out, strict=True):
-        if name == "log_q" and not log_q:
-            if given is not None:
-                fail(call, "out.log_q is given although log_q=False")
-            views.append(None)
-            continue
-        if given is None:
-            fail(call, f"out.{name} is None; give an array of shape {shape}, {np.dtype(dtype)}")
-        if hasattr(given, "detach"):
-            if str(given.device) != "cpu":
-                fail(call, f"out.{name} is on {given.device}; give a CPU tensor or array")
-            array = given.detach().numpy()
-        else:
-            array = given
-        if not isinstance(array, np.ndarray):
-            raise FastnegError(f"{call}: out.{name} is a {type(given).__name__}, not an array")
-        array = np.asarray(array)  # a plain view of memory maps and other subclasses
-        if array.shape != shape or array.dtype != dtype:
-            fail(
-                call,
-                f"out.{name} ({array.dtype}, shape {array.shape}) should be "
-                f"({np.dtype(dtype)}, shape {shape})",
-            )
-        if not (array.flags.c_contiguous and array.flags.writeable and array.flags.aligned):
-            fail(call, f"out.{name} is not C-contiguous, aligned and writable")
-        if any(np.may_share_memory(array, other) for other in seen):
-            fail(call, f"out.{name} overlaps another argument")
-        seen.append(array)
-        views.append(array)
-    return views
+    if not log_q and out[1] is not None:
+        fail(call, "out.log_q is given although log_q=False")
+    names = ("items", "log_q", "source") if log_q else ("items", "source")
+    given = tuple(out) if log_q else (out[0], out[2])
+    views = check_buffers(given, names, shape, inputs=inputs, call=call)
+    return [*views] if log_q else [views[0], None, views[1]]
 
 
 def as_rows(rows: Any, num_rows: int, *, call: str) -> IntArray:

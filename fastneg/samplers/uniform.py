@@ -2,35 +2,71 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import FloatArray, IntArray, as_integer
+from fastneg.checks import FloatArray, IntArray, as_integer, frozen
 from fastneg.interactions import Interactions
 from fastneg.kernels.draws import draw_uniform
 from fastneg.kernels.exclusion import mark_excluded
 from fastneg.samplers.base import Plan, Sampler
-from fastneg.samplers.request import Exclusion, Request, split_catalog
+from fastneg.samplers.exclusion import Exclusion, ListFilters
+from fastneg.samplers.request import Request, split_catalog
 from fastneg.samplers.tiles import cut, run_tiles
 
 MAX_ITEMS = 2**40
+_NO_IDS = np.zeros(0, dtype=np.int64)
 
 
-@dataclass
+_HOPELESS = 0.5  # share of excluded items from which a row does not try rejection
+_ATTEMPTS = 16
+
+
 class UniformPlan(Plan):
-    """The lists that each row excludes."""
+    """The lists that the rows exclude, and what each leaves."""
 
-    exclusion: Exclusion
+    def __init__(self, request: Request, exclusion: Exclusion, lists: ListSizes) -> None:
+        self.request, self.exclusion, self.lists = request, exclusion, lists
+
+    @cached_property
+    def allowed(self) -> IntArray:  # type: ignore[override]
+        """int64 [B]: how many items can come up."""
+        return self.lists.allowed[self.exclusion.owner]
+
+    @property
+    def surely(self) -> bool:
+        """Whether every row has something left, known without looking at the rows."""
+        return not self.lists.nobody
+
+
+class ListSizes(NamedTuple):
+    """Per list, and at the end for none: items left [lists + 1], attempts int8, ln of the share."""
+
+    allowed: IntArray
+    attempts: npt.NDArray[np.int8]
+    log_q: npt.NDArray[np.float64]
+    nobody: bool
+
+
+def _list_sizes(exclusion: Exclusion, num_items: int) -> ListSizes:
+    allowed = num_items - exclusion.list_sizes()
+    attempts = np.where(allowed < (1.0 - _HOPELESS) * num_items, 0, _ATTEMPTS).astype(np.int8)
+    with np.errstate(divide="ignore"):
+        log_q = -np.log(allowed.astype(np.float64))
+    return ListSizes(
+        frozen(allowed), frozen(attempts), frozen(log_q), bool((allowed[:-1] <= 0).any())
+    )
 
 
 class UniformSampler(Sampler):
     """Every item that the user has not interacted with, with equal probability.
 
-    q(i|u) = 1 / (N - |P_u|). A rank among the allowed items is drawn and shifted past the user's
-    positives, so users who know nearly everything cost no more than others.
+    q(i|u) = 1 / (N - |P_u|). A draw that falls on a positive is repeated; for users who know half
+    of the catalog or more, and after 16 repetitions, a rank among the allowed items is drawn and
+    shifted past the positives, so users who know nearly everything cost no more than others.
 
     Args:
         interactions: ``Interactions`` whose positives are excluded, or a number of items N up to
@@ -73,9 +109,19 @@ class UniformSampler(Sampler):
             memory_budget=memory_budget,
         )
 
+        known_lists = (
+            Exclusion(np.zeros(1, np.int64), _NO_IDS, _NO_IDS)
+            if known is None
+            else Exclusion(known.positive_indptr, known.positive_items, _NO_IDS, source=known)
+        )
+        self._lists = _list_sizes(known_lists, number)
+        self._shared_filters: ListFilters | None = None
+
     def _plan(self, request: Request) -> UniformPlan:
         exclusion = request.exclusion(self.interactions)
-        return UniformPlan(request, self.num_items - exclusion.sizes(), exclusion)
+        if exclusion.shared or not len(exclusion.items):
+            return UniformPlan(request, exclusion, self._lists)
+        return UniformPlan(request, exclusion, _list_sizes(exclusion, self.num_items))
 
     def _draw(
         self,
@@ -87,11 +133,13 @@ class UniformSampler(Sampler):
     ) -> None:
         key = self._key(plan.request.lane)
         exclusion, rows = plan.exclusion, plan.request.rows
+        metas, words = self._filters(exclusion, plan.lists.attempts, items.size)
 
         def tile(r: slice, d: slice) -> None:
             draw_uniform(
-                self.num_items, exclusion.indptr, exclusion.items, exclusion.owner[r], key,
-                rows[r], first_draw + d.start, cut(source, r, d), base, items[r, d],
+                self.num_items, exclusion.indptr, exclusion.items, metas, words,
+                plan.lists.attempts, exclusion.owner[r], key, rows[r], first_draw + d.start,
+                cut(source, r, d), base, items[r, d].reshape(-1),
             )  # fmt: skip
 
         run_tiles(items.shape, tile)
@@ -99,16 +147,31 @@ class UniformSampler(Sampler):
     def _log_q(
         self, plan: UniformPlan, items: IntArray, out: npt.NDArray[Any], *, check: bool
     ) -> None:
-        with np.errstate(divide="ignore"):
-            out[...] = -np.log(plan.allowed.astype(np.float64))[:, None]
+        exclusion = plan.exclusion
+        out[...] = plan.lists.log_q[exclusion.owner][:, None]
         if check:
-            lists = plan.exclusion
-            mark_excluded(lists.indptr, lists.items, lists.owner, items, out)
+            mark_excluded(exclusion.indptr, exclusion.items, exclusion.owner, items, out)
 
     def _distinct_log_q(
         self, plan: UniformPlan, items: IntArray, stop: FloatArray, out: npt.NDArray[Any]
     ) -> None:
         out[...] = np.log(items.shape[1] / plan.allowed.astype(np.float64))[:, None]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _shared_filters=None)
+        parts = self._lists  # pickle forgets that they are read-only
+        self._lists = ListSizes(
+            frozen(parts.allowed), frozen(parts.attempts), frozen(parts.log_q), parts.nobody
+        )
+
+    def _filters(
+        self, exclusion: Exclusion, attempts: npt.NDArray[np.int8], num_draws: int
+    ) -> ListFilters:
+        if not exclusion.shared:
+            return exclusion.filters(num_draws, attempts, self.memory_budget)
+        if self._shared_filters is None:
+            self._shared_filters = exclusion.filters(num_draws, attempts, self.memory_budget)
+        return self._shared_filters
 
     def exhausted_users(self) -> IntArray:
         if self.interactions is None:

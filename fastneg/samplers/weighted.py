@@ -1,78 +1,87 @@
-"""Samplers over an alias table: what popularity and its relatives share."""
+"""Samplers over a table of weights: what popularity and its relatives share."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import FloatArray, IntArray
+from fastneg.checks import FloatArray, IntArray, frozen
 from fastneg.interactions import Interactions
-from fastneg.kernels.draws import draw_by_mass, draw_table
+from fastneg.kernels.complement import finish_by_mass
+from fastneg.kernels.draws import draw_classes, draw_table
 from fastneg.kernels.exclusion import mark_excluded
-from fastneg.kernels.pow import table_log_q
+from fastneg.kernels.pow import class_log_q, table_log_q
 from fastneg.samplers.alias_table import AliasTable
 from fastneg.samplers.base import Plan, Sampler
-from fastneg.samplers.request import Exclusion, Request
+from fastneg.samplers.complement import (
+    Complements,
+    ListMasses,
+    build_complements,
+    list_masses,
+    no_complements,
+)
+from fastneg.samplers.count_classes import CountClassTable
+from fastneg.samplers.exclusion import Exclusion, ListFilters
+from fastneg.samplers.request import Request
 from fastneg.samplers.tiles import cut, run_tiles
 
-_ATTEMPTS = 16  # rejections before a draw is finished through the running sums
-_HOPELESS = 0.75  # share of excluded mass from which a row does not try rejection at all
+Table = AliasTable | CountClassTable
 
 
-@dataclass
 class WeightedPlan(Plan):
-    """Per row: the excluded lists, their mass, the tries by rejection, ln of the allowed share."""
+    """The excluded lists of the rows, and what each list leaves."""
 
-    exclusion: Exclusion
-    excluded_mass: npt.NDArray[np.uint64]
-    attempts: npt.NDArray[np.int8]
-    log_allowed: FloatArray
+    def __init__(self, request: Request, exclusion: Exclusion, lists: ListMasses) -> None:
+        self.request, self.exclusion, self.lists = request, exclusion, lists
+
+    @cached_property
+    def allowed(self) -> IntArray:  # type: ignore[override]
+        """int64 [B]: how many items can come up."""
+        return self.lists.allowed[self.exclusion.owner]
+
+    @property
+    def surely(self) -> bool:
+        """Whether every row has something left, known without looking at the rows."""
+        return not self.lists.nobody
 
 
 class WeightedSampler(Sampler):
-    """q(i|u) = w_i / (1 - w(P_u)) by an alias table, rejection, and running sums behind it.
+    """q(i|u) = w_i / (1 - w(P_u)) by a table, rejection, and inversion behind it.
 
     A draw that falls on an excluded item is repeated with the row's next word; where rejection is
     hopeless, or has failed 16 times, one word picks a point of the allowed mass directly. Which of
     the two happens depends on the data only, both are exact, and neither can loop.
     """
 
-    table: AliasTable
+    table: Table
 
-    def __init__(
-        self, table: AliasTable, *, interactions: Interactions | None, **options: Any
-    ) -> None:
+    def __init__(self, table: Table, *, interactions: Interactions | None, **options: Any) -> None:
         super().__init__(table.num_items, interactions=interactions, **options)
+        self._use(table)
+
+    def _use(self, table: Table) -> None:
+        """Draw from this table; what the users exclude of it is computed here, once."""
         self.table = table
-        self._support = int(np.count_nonzero(table.masses))
-        self._user_mass = np.zeros(1, dtype=np.uint64)
-        self._user_support = np.zeros(1, dtype=np.int64)
-        if interactions is not None:
-            nobody = np.zeros(0, dtype=np.int64)
-            lists = Exclusion(
-                interactions.positive_indptr, interactions.positive_items, nobody, shared=True
-            )
-            mass, support = lists.masses(table.masses)
-            self._user_mass = np.append(mass, np.uint64(0))  # owner -1 reads the 0 at the end
-            self._user_support = np.append(support, 0)
+        self._shared_filters: ListFilters | None = None
+        nobody = np.zeros(0, dtype=np.int64)
+        known = self.interactions
+        if known is None:
+            lists = Exclusion(np.zeros(1, dtype=np.int64), nobody, nobody)
+        else:
+            lists = Exclusion(known.positive_indptr, known.positive_items, nobody, source=known)
+        self._lists = list_masses(lists, table)
+        self._complements = no_complements(len(lists.indptr) - 1)
+        if known is not None:
+            self._complements = build_complements(lists, self._lists, table, self.memory_budget)
 
     def _plan(self, request: Request) -> WeightedPlan:
         exclusion = request.exclusion(self.interactions)
-        if exclusion.shared:
-            mass, support = self._user_mass[exclusion.owner], self._user_support[exclusion.owner]
-        else:
-            mass, support = exclusion.masses(self.table.masses)
-        total = np.uint64(self.table.total)
-        share = (total - mass).astype(np.float64) / float(self.table.total)
-        attempts = np.where(share <= 1.0 - _HOPELESS, 0, _ATTEMPTS).astype(np.int8)
-        with np.errstate(divide="ignore"):
-            log_allowed = np.log(share)
-        return WeightedPlan(
-            request, self._support - support, exclusion, mass, attempts, log_allowed
-        )
+        if exclusion.shared or not len(exclusion.items):
+            return WeightedPlan(request, exclusion, self._lists)
+        return WeightedPlan(request, exclusion, list_masses(exclusion, self.table))
 
     def _draw(
         self,
@@ -83,38 +92,96 @@ class WeightedSampler(Sampler):
         base: int,
     ) -> None:
         key = self._key(plan.request.lane)
-        lists, rows = plan.exclusion, plan.request.rows
-        table = self.table
+        exclusion, lists, rows, table = plan.exclusion, plan.lists, plan.request.rows, self.table
+        metas, words = self._filters(exclusion, plan.lists.attempts, items.size)
 
         def tile(r: slice, d: slice) -> None:
-            cells = cut(source, r, d)
-            first = first_draw + d.start
-            unresolved = draw_table(
-                table.cells, lists.indptr, lists.items, lists.owner[r], plan.attempts[r], key,
-                rows[r], first, cells, base, items[r, d],
-            )  # fmt: skip
-            if unresolved:
-                starts, stride = table.running_sums(self.memory_budget)
-                draw_by_mass(
-                    table.masses, starts, stride, np.uint64(table.total), lists.indptr,
-                    lists.items, plan.excluded_mass[r], lists.owner[r], plan.attempts[r], key,
-                    rows[r], first, cells, base, items[r, d],
+            cells, flat = cut(source, r, d), items[r, d].reshape(-1)
+            owner, row, first = exclusion.owner[r], rows[r], first_draw + d.start
+            if isinstance(table, AliasTable):
+                unresolved = draw_table(
+                    table.cells, exclusion.indptr, exclusion.items, metas, words, lists.attempts,
+                    owner, key, row, first, cells, base, flat,
                 )  # fmt: skip
+            else:
+                unresolved = draw_classes(
+                    table.cells, table.classes.spans, table.classes.order, exclusion.indptr,
+                    exclusion.items, metas, words, lists.attempts, owner, key,
+                    table.salt_of(int(key)), row, first, cells, base, flat,
+                )  # fmt: skip
+            if unresolved:
+                self._finish(plan, key, (owner, row, first, cells, base, flat))
 
         run_tiles(items.shape, tile)
+
+    def _finish(self, plan: WeightedPlan, key: np.uint64, tile: tuple[Any, ...]) -> None:
+        """Finish the cells at -1 by inversion."""
+        owner, row, first, cells, base, flat = tile
+        lists, exclusion, table = plan.lists, plan.exclusion, self.table
+        own: Complements = (
+            self._complements if exclusion.shared else no_complements(len(exclusion.indptr) - 1)
+        )
+        starts, stride = table.running_sums(self.memory_budget)
+        finish_by_mass(
+            table.masses, starts, stride, np.uint64(table.total), exclusion.indptr,
+            exclusion.items, lists.mass, lists.attempts, own.table_of, own.bounds, own.items,
+            own.sums, owner, key, row, first, cells, base, flat,
+        )  # fmt: skip
+
+    def _draw_shared(
+        self, plan: WeightedPlan, items: IntArray, log_q: npt.NDArray[np.float32] | None
+    ) -> bool:
+        key, row = self._key(plan.request.lane), int(plan.request.rows[0])
+        self.table.draw_row(int(key), row, items, log_q)
+        return True
 
     def _log_q(
         self, plan: WeightedPlan, items: IntArray, out: npt.NDArray[Any], *, check: bool
     ) -> None:
-        run_tiles(
-            items.shape,
-            lambda r, d: table_log_q(self.table.log_q, items[r, d], plan.log_allowed[r], out[r, d]),
-        )
+        table, lists, exclusion = self.table, plan.lists, plan.exclusion
+        if isinstance(table, AliasTable):
+            log_q = table.log_q
+
+            def tile(r: slice, d: slice) -> None:
+                table_log_q(log_q, items[r, d], exclusion.owner[r], lists.log_allowed, out[r, d])
+        else:
+            class_of, starts = table.class_of, table.starts
+            per_class: FloatArray = table.class_log_q
+
+            def tile(r: slice, d: slice) -> None:
+                class_log_q(
+                    per_class, class_of, starts, items[r, d], exclusion.owner[r],
+                    lists.log_allowed, out[r, d],
+                )  # fmt: skip
+
+        run_tiles(items.shape, tile)
         if check:
-            lists = plan.exclusion
-            mark_excluded(lists.indptr, lists.items, lists.owner, items, out)
+            mark_excluded(exclusion.indptr, exclusion.items, exclusion.owner, items, out)
+
+    def _filters(
+        self, exclusion: Exclusion, attempts: npt.NDArray[np.int8], num_draws: int
+    ) -> ListFilters:
+        if not exclusion.shared:
+            return exclusion.filters(num_draws, attempts, self.memory_budget)
+        if self._shared_filters is None:
+            self._shared_filters = exclusion.filters(num_draws, attempts, self.memory_budget)
+        return self._shared_filters
 
     def exhausted_users(self) -> IntArray:
         if self.interactions is None:
             return np.zeros(0, dtype=np.int64)
-        return np.flatnonzero(self._user_support[:-1] >= self._support)
+        return np.flatnonzero(self._lists.allowed[:-1] <= 0)
+
+    def memory(self) -> dict[str, int]:
+        """Bytes held now, by what they are for; what ``memory_budget`` bounds is among them."""
+        held = {f"table.{name}": size for name, size in self.table.memory().items()}
+        held["lists"] = sum(a.nbytes for a in self._lists[:4])
+        held["complements"] = self._complements.nbytes
+        return held
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _shared_filters=None)
+        for name in ("_lists", "_complements"):  # pickle forgets that they are read-only
+            parts = getattr(self, name)
+            fixed = [frozen(p) if isinstance(p, np.ndarray) else p for p in parts]
+            setattr(self, name, type(parts)(*fixed))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -102,20 +104,42 @@ def test_draws_follow_the_masses_and_a_broken_table_does_not() -> None:
 @given(
     st.lists(st.floats(0, 1e9), min_size=1, max_size=50),
     st.floats(1e-3, 1e3),
+    st.sampled_from([1.0, 0.25]),
 )
-def test_floor_masses(weights: list[float], scale: float) -> None:
+def test_floor_masses(weights: list[float], scale: float, factor: float) -> None:
     masses = np.empty(len(weights), dtype=np.uint64)
-    total = alias.floor_masses(np.array(weights), scale, masses)
-    expected = [0 if w == 0 else max(1, int(w * scale)) for w in weights]
+    total, positive = alias.floor_masses(np.array(weights), factor, scale, masses)
+    expected = [0 if w == 0 else max(1, int(w * factor * scale)) for w in weights]
     assert masses.tolist() == expected
     assert int(total) == sum(expected)
+    assert positive == sum(mass > 0 for mass in expected)
 
 
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=40).filter(any), st.integers(0, 500))
-def test_the_rest_is_spread_evenly(masses: list[int], rest: int) -> None:
+@given(
+    st.lists(st.integers(0, 2**34), min_size=1, max_size=40).filter(any),
+    st.integers(0, 500),
+    st.integers(0, 40),
+)
+def test_the_rest_is_spread_evenly(masses: list[int], rest: int, cut: int) -> None:
     spread = np.array(masses, dtype=np.uint64)
+    weights = np.array(masses, dtype=np.float64)
     positive = sum(mass > 0 for mass in masses)
-    alias.spread_rest(spread, positive, rest)
+    each, left = divmod(rest, positive)
+    surplus = deficit = 0
+    for part in (slice(0, cut), slice(cut, None)):  # parts go on where the one before ended
+        before = sum(mass > 0 for mass in masses[: part.start])
+        error = before * left % positive
+        over, under, largest, total = alias.spread_rest(
+            weights[part], 1.0, 1.0, each, left, positive, error, spread[part]
+        )
+        surplus, deficit = surplus + int(over), deficit + int(under)
+        added = spread[part].astype(float) - weights[part]
+        assert total == added.sum()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            relative = np.nan_to_num(added / weights[part], nan=0.0)
+        assert largest == pytest.approx(relative.max(initial=0.0), rel=1e-12)
+    assert surplus == sum(max(0, int(mass) - CELL) for mass in spread)
+    assert deficit == sum(max(0, CELL - int(mass)) for mass in spread)
     added = spread.astype(int) - np.array(masses)
     assert added.sum() == rest
     assert (added[np.array(masses) == 0] == 0).all()
@@ -135,12 +159,60 @@ def test_block_sums(size: int, limit: float) -> None:
     sums, small = np.zeros(blocks), np.zeros(blocks, dtype=np.int64)
     half = blocks // 2
     whole = np.array(weights)
-    alias.block_sums(whole, limit, sums[:half], small[:half], 0)
-    alias.block_sums(whole, limit, sums[half:], small[half:], half)
+    alias.block_sums(whole, 0.5, limit, sums[:half], small[:half], 0)
+    alias.block_sums(whole, 0.5, limit, sums[half:], small[half:], half)
     for block in range(blocks):
-        part = weights[block * alias.BLOCK : (block + 1) * alias.BLOCK]
+        part = weights[block * alias.BLOCK : (block + 1) * alias.BLOCK] * 0.5
+        lanes = [0.0] * 8
+        for i, weight in enumerate(part):  # in order: the very same bits
+            lanes[i % 8] += weight if weight >= limit else 0.0
         total = 0.0
-        for weight in part[(part > 0) & (part >= limit)]:  # in order: the very same bits
-            total += weight
+        for lane in lanes:
+            total += lane
         assert sums[block] == total
         assert small[block] == np.count_nonzero((part > 0) & (part < limit))
+
+
+@given(
+    st.lists(PART, min_size=2, max_size=60).filter(any),
+    st.lists(st.integers(0, 60), min_size=1, max_size=4),
+)
+def test_parts_of_the_sweep_fill_the_table_of_the_whole(
+    parts: list[float], cuts: list[int]
+) -> None:
+    masses = _masses(parts)
+    cells = np.zeros(len(masses), dtype=np.uint64)
+    borders = sorted({0, *[min(cut, len(masses)) for cut in cuts]} - {len(masses)})
+    borders.append(len(masses))
+    for start, stop in itertools.pairwise(borders):
+        given = sum(max(0, CELL - int(mass)) for mass in masses[:start])
+        if start == 0:
+            heavy = int(np.argmax(masses >= CELL))
+            held = int(masses[heavy])
+        else:
+            heavy, held = alias.find_heavy(masses, 0, np.uint64(0), np.uint64(given))
+        alias.fill_part(masses, start, stop, heavy, np.uint64(held), 32, cells)
+    np.testing.assert_array_equal(cells, _table(masses))
+
+
+def test_entries_carry_the_logarithms_of_both() -> None:
+    masses = _masses([5.0, 0.0, 1.0, 1e-5, 3.0, 3.0, 2.0])
+    cells = _table(masses)
+    with np.errstate(divide="ignore"):
+        log_q = np.log(masses.astype(float) / (len(masses) * CELL)).astype(np.float32)
+    entries = np.zeros(2 * len(masses), dtype=np.uint64)
+    half = 3
+    alias.fill_entries(cells, log_q.view(np.uint32), 0, entries[: 2 * half])
+    alias.fill_entries(cells, log_q.view(np.uint32), half, entries[2 * half :])
+    items, bits = np.empty(1000, dtype=np.int64), np.empty(1000, dtype=np.uint32)
+    alias.draw_entries(entries, np.uint64(77), 3, 0, items, bits)
+    assert items.tolist() == _draws(cells, 1000).tolist()
+    np.testing.assert_array_equal(bits.view(np.float32), log_q[items])
+    assert len(np.unique(items)) > 4
+
+
+def test_aliases_out_of_range_are_seen() -> None:
+    cells = _table(_masses([5.0, 0.0, 1.0]))
+    assert alias.all_aliases_below(cells, 3)
+    cells[1] |= np.uint64(3)
+    assert not alias.all_aliases_below(cells, 3)

@@ -1,4 +1,4 @@
-"""Every drawing kernel against Python integers, word for word."""
+"""Every drawing kernel against Python integers, word for word, whatever the filters say."""
 
 from __future__ import annotations
 
@@ -6,24 +6,30 @@ import numpy as np
 import pytest
 
 from fastneg.checks import frozen
-from fastneg.kernels import draws as kernels
-from fastneg.kernels.alias import fill_table
+from fastneg.kernels import count_classes, draws
+from fastneg.kernels.alias import fill_part, fill_table
+from fastneg.kernels.complement import finish_by_mass, running_sums
+from fastneg.samplers.exclusion import build_filters, no_filters
 from tests.naive import samplers as naive
 
 N = 9
 KEY = 0x1234_5678_9ABC_DEF1
-WIDTH = 40
-LISTS = [[], [0], [N - 1], [2, 3, 4], [0, 1, 3, 4, 6, 7, 8], [1, 2, 3, 4, 5, 6, 7, 8]]
-OWNER = [-1, 0, 1, 2, 3, 4, 5, 3]
-ROWS = [0, 1, 2, 5, 2**40, 2**62, 7, 8]
+SALT = 0xFEDC_BA98_7654_3210
+LISTS = [[], [0], [N - 1], [2, 3, 4], [0, 1, 3, 4, 6, 7, 8], [1, 2, 3, 4, 5, 6, 7, 8], [2, 3, 4]]
+OWNER = [-1, 0, 1, 2, 3, 4, 5, 6] * 9 + [3]  # more rows than one block of 64
+ROWS = [b if b % 3 else 2**40 + b for b in range(len(OWNER))]
 MASSES = [7 << 32, 0, 1 << 31, 1 << 30, 1, 1 << 28, 3 << 28, 1 << 20, 0]
 MASSES[0] += (N << 32) - sum(MASSES)
 EVERYWHERE = np.zeros((0, 0), dtype=np.int8)
+WIDTHS = [1, 5, 31, 32, 70]  # columns of 64 rows, rows of 32 and more, over one block of 64
+# by list: list 2 is hopeless by decree, list 5 gives up early
+ATTEMPTS = [16, 16, 0, 16, 16, 2, 1, 16]
 
 indptr = frozen(np.cumsum([0, *map(len, LISTS)]))
 excluded = frozen(np.array([i for ids in LISTS for i in ids]))
 owner = frozen(np.array(OWNER))
 rows = frozen(np.array(ROWS))
+attempts = frozen(np.array(ATTEMPTS, dtype=np.int8))
 masses = np.array(MASSES, dtype=np.uint64)
 cells = np.empty(N, dtype=np.uint64)
 fill_table(masses, cells)
@@ -35,105 +41,154 @@ def _known(b: int) -> list[int]:
     return LISTS[OWNER[b]] if OWNER[b] >= 0 else []
 
 
-def _empty() -> np.ndarray:
-    return np.full((len(OWNER), WIDTH), -9)
+def _filters(kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """No filters; exact-sized ones; ones so small that most ids seem to be listed."""
+    filters = no_filters(len(LISTS)) if kind == "none" else build_filters(indptr, excluded, 1 << 20)
+    metas, words = np.array(filters.metas), np.array(filters.words)
+    if kind == "crowded":
+        words |= np.uint64(0x5555_5555_5555_5555)
+    metas[np.array(ATTEMPTS) == 0] = no_filters(1).metas[0]
+    return frozen(metas), frozen(words)
 
 
-def _checker(base: int) -> np.ndarray:
-    """Every other cell belongs to ``base``."""
-    where = np.indices((len(OWNER), WIDTH)).sum(axis=0) % 2 == 0
-    return np.where(where, base, 5).astype(np.int8)
+def _checker(width: int) -> np.ndarray:
+    """Every other cell belongs to 3."""
+    where = np.indices((len(OWNER), width)).sum(axis=0) % 2 == 0
+    return np.where(where, 3, 5).astype(np.int8)
 
 
-def _agree(got: np.ndarray, expected: list[list[int]], source: np.ndarray, base: int) -> None:
-    mine = np.ones(got.shape, bool) if source.size == 0 else source == base
-    np.testing.assert_array_equal(got, np.where(mine, expected, -9))
+def _source(tagged: bool, width: int) -> np.ndarray:
+    return _checker(width) if tagged else EVERYWHERE
 
 
-@pytest.mark.parametrize("first", [0, 100])
-@pytest.mark.parametrize("source", [EVERYWHERE, _checker(3)], ids=["all", "some"])
-def test_uniform(first: int, source: np.ndarray) -> None:
-    items = _empty()
-    kernels.draw_uniform(
-        N, indptr, excluded, owner, np.uint64(KEY), rows, first, source, 3, items
+def _agree(got: np.ndarray, expected: list[list[int]], source: np.ndarray) -> None:
+    table = got.reshape(len(OWNER), -1)
+    mine = np.ones(table.shape, bool) if source.size == 0 else source == 3
+    np.testing.assert_array_equal(table, np.where(mine, expected, -9))
+
+
+each_way = pytest.mark.parametrize("kind", ["none", "built", "crowded"])
+each_width = pytest.mark.parametrize("width", WIDTHS)
+each_source = pytest.mark.parametrize("tagged", [False, True], ids=["all", "some"])
+
+
+@each_way
+@each_width
+@each_source
+def test_uniform(kind: str, width: int, tagged: bool) -> None:
+    first, source, items = (
+        100 * (width == 5),
+        _source(tagged, width),
+        np.full(len(OWNER) * width, -9),
+    )
+    draws.draw_uniform(
+        N, indptr, excluded, *_filters(kind), attempts, owner, np.uint64(KEY), rows, first, source,
+        3, items,
     )  # fmt: skip
     expected = [
         [
-            naive.uniform_draw(sorted(set(range(N)) - set(_known(b))), KEY, ROWS[b], first + d)
-            for d in range(WIDTH)
+            naive.uniform_draw(N, _known(b), KEY, ROWS[b], first + d, attempts=ATTEMPTS[OWNER[b]])
+            for d in range(width)
         ]
         for b in range(len(OWNER))
     ]
-    _agree(items, expected, source, 3)
+    _agree(items, expected, source)
 
 
-def _draw_table(attempts: np.ndarray, first: int, source: np.ndarray, stride: int) -> np.ndarray:
-    items = _empty()
-    unresolved = kernels.draw_table(
-        cells, indptr, excluded, owner, attempts, np.uint64(KEY), rows, first, source, 3, items
-    )
-    assert unresolved == (items == -1).sum()
-    starts = np.concatenate([[0], np.cumsum(masses)[:-1]])[::stride].astype(np.uint64)
-    mass = np.array([sum(MASSES[i] for i in _known(b)) for b in range(len(OWNER))], np.uint64)
-    kernels.draw_by_mass(
-        masses, starts, stride, np.uint64(N << 32), indptr, excluded, mass, owner, attempts,
-        np.uint64(KEY), rows, first, source, 3, items,
+def test_uniform_over_more_than_32_bits() -> None:
+    size, width = 2**40, 40
+    items = np.full(len(OWNER) * width, -9)
+    draws.draw_uniform(
+        size, indptr, excluded, *_filters("built"), attempts, owner, np.uint64(KEY), rows, 0,
+        EVERYWHERE, 3, items,
     )  # fmt: skip
-    return items
+    expected = [
+        [(naive.word(KEY, ROWS[b], d) * size) >> 64 for d in range(width)]
+        for b in range(len(OWNER))
+    ]
+    hopeful = np.array(ATTEMPTS)[owner] > 0
+    np.testing.assert_array_equal(items.reshape(-1, width)[hopeful], np.array(expected)[hopeful])
 
 
-# row 7 knows 2, 3, 4; row 5 (0, 1, 3, 4, 6, 7, 8) leaves 2 and 5; row 6 leaves item 0 alone
-ATTEMPTS = np.array([16, 16, 0, 16, 16, 16, 2, 1], dtype=np.int8)
+def _finish(items: np.ndarray, unresolved: int, first: int, source: np.ndarray) -> None:
+    assert unresolved == (items == -1).sum()
+    assert unresolved > 0
+    starts = np.empty(N, dtype=np.uint64)
+    running_sums(masses, 1, starts)
+    mass = np.array([*(sum(MASSES[i] for i in ids) for ids in LISTS), 0], dtype=np.uint64)
+    no_tables = frozen(np.full(len(LISTS) + 1, -1))
+    finish_by_mass(
+        masses, frozen(starts), 1, np.uint64(N << 32), indptr, excluded, frozen(mass), attempts,
+        no_tables, no_tables[:1], frozen(np.zeros(0, np.uint32)), frozen(np.zeros(0, np.uint64)),
+        owner, np.uint64(KEY), rows, first, source, 3, items,
+    )  # fmt: skip
 
 
-@pytest.mark.parametrize("first", [0, 100])
-@pytest.mark.parametrize("source", [EVERYWHERE, _checker(3)], ids=["all", "some"])
-def test_table_with_rejection_and_without(first: int, source: np.ndarray) -> None:
+@each_way
+@each_width
+@each_source
+def test_table_with_rejection_and_without(kind: str, width: int, tagged: bool) -> None:
+    first, source, items = (
+        100 * (width == 5),
+        _source(tagged, width),
+        np.full(len(OWNER) * width, -9),
+    )
+    unresolved = draws.draw_table(
+        cells, indptr, excluded, *_filters(kind), attempts, owner, np.uint64(KEY), rows, first,
+        source, 3, items,
+    )  # fmt: skip
+    _finish(items, unresolved, first, source)
     expected = [
         [
             naive.table_draw(
-                cells.tolist(),
-                MASSES,
-                _known(b),
-                KEY,
-                ROWS[b],
-                first + d,
-                attempts=int(ATTEMPTS[b]),
+                cells.tolist(), MASSES, _known(b), KEY, ROWS[b], first + d,
+                attempts=ATTEMPTS[OWNER[b]],
             )
-            for d in range(WIDTH)
+            for d in range(width)
         ]
         for b in range(len(OWNER))
-    ]
-    for stride in (1, 2, 4, 16):
-        _agree(_draw_table(ATTEMPTS, first, source, stride), expected, source, 3)
-    assert not set(_known(5)) & set(expected[5])
+    ]  # fmt: skip
+    _agree(items, expected, source)
 
 
-def test_lists_and_their_probabilities() -> None:
-    weights = [[], [5], [1 << 40], [1, 2, 4], [3, 1, 1, 1, 1 << 35, 9, 9], [2] * 8]
-    cumulative = frozen(
-        np.concatenate([np.cumsum(w, dtype=np.uint64) for w in weights]).astype(np.uint64)
+CLASS_SIZES = [1, 3, 0, 4, 1]  # the last one has no mass
+ORDER = [4, 8, 0, 3, 7, 1, 2, 6, 5]
+SPANS = [(int(s), c) for s, c in zip(np.cumsum([0, *CLASS_SIZES]), CLASS_SIZES, strict=False)]
+
+
+def _class_cells() -> np.ndarray:
+    class_masses = np.array([5 << 39, 3 << 38, 0, 7 << 37, 0], dtype=np.uint64)
+    class_masses[0] += np.uint64((5 << 40) - int(class_masses.sum()))
+    table = np.empty(5, dtype=np.uint64)
+    heavy = int(np.argmax(class_masses >= count_classes.CELL))
+    fill_part(class_masses, 0, 5, heavy, class_masses[heavy], count_classes.ALIAS_BITS, table)
+    return frozen(table)
+
+
+@each_way
+@each_width
+@each_source
+@pytest.mark.parametrize("ordered", [False, True])
+def test_classes(kind: str, width: int, tagged: bool, ordered: bool) -> None:
+    first, source, items = (
+        100 * (width == 5),
+        _source(tagged, width),
+        np.full(len(OWNER) * width, -9),
     )
-    owner = frozen(np.array([-1, 1, 2, 3, 4, 5, 5, -1]))
-    items = _empty()
-    kernels.draw_lists(
-        indptr, excluded, cumulative, owner, np.uint64(KEY), rows, 4, EVERYWHERE, 0, items
-    )
-    for b, o in enumerate(owner):
-        expected = [-9] * WIDTH
-        if o >= 0:
-            by_item = dict(zip(LISTS[o], weights[o], strict=True))
-            expected = [
-                naive.mass_draw(by_item, naive.word(KEY, ROWS[b], 4 + d)) for d in range(WIDTH)
-            ]
-        assert items[b].tolist() == expected
-    log_q = np.empty((len(OWNER), N))
-    grid = np.tile(np.arange(N), (len(OWNER), 1))
-    kernels.list_log_q(indptr, excluded, cumulative, owner, grid, log_q)
-    for b, o in enumerate(owner):
-        by_item = dict(zip(LISTS[o], weights[o], strict=True)) if o >= 0 else {}
-        total = sum(by_item.values()) or 1
-        for item in range(N):
-            with np.errstate(divide="ignore"):
-                wanted = np.log(by_item.get(item, 0) / total)
-            np.testing.assert_allclose(log_q[b, item], wanted, rtol=0, atol=8e-15)
+    table, order = _class_cells(), [] if ordered else ORDER
+    spans = frozen(np.array([(f << 32) | c for f, c in SPANS], dtype=np.uint64))
+    draws.draw_classes(
+        table, spans, frozen(np.array(order, dtype=np.uint32)), indptr, excluded, *_filters(kind),
+        attempts, owner, np.uint64(KEY), np.uint64(SALT), rows, first, source, 3, items,
+    )  # fmt: skip
+
+    def draw(b: int, d: int) -> int:
+        for attempt in range(ATTEMPTS[OWNER[b]]):
+            place = naive.place_of(KEY, ROWS[b], first + d, attempt)
+            item = naive.class_draw(table.tolist(), SPANS, order, place, SALT)
+            if item not in _known(b):
+                return item
+        return -1
+
+    expected = [[draw(b, d) for d in range(width)] for b in range(len(OWNER))]
+    _agree(items, expected, source)

@@ -120,5 +120,6 @@ def test_log_masses_and_what_is_rounded_once() -> None:
     items = np.array([[1, 2, 3], [4, 0, 1]])
     rounded = np.empty((2, 3), dtype=np.float32)
     allowed = np.array([0.0, -0.25])
-    kernels.table_log_q(out, items, allowed, rounded)
+    owner = np.array([0, -1])
+    kernels.table_log_q(out, items, owner, allowed, rounded)
     np.testing.assert_array_equal(rounded, (out[items] - allowed[:, None]).astype(np.float32))

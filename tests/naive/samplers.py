@@ -164,9 +164,25 @@ def word(key: int, row: int, draw: int, attempt: int = 0) -> int:
     return mix64((start + (draw + 1) * 0x9E3779B97F4A7C15 + attempt * 0xD1342543DE82EF95) & WORD)
 
 
-def uniform_draw(allowed: Sequence[int], key: int, row: int, draw: int) -> int:
-    """One of the allowed ids, ascending: the word scaled to their number is the place."""
-    return allowed[(word(key, row, draw) * len(allowed)) >> 64]
+def uniform_draw(
+    num_items: int,
+    excluded: Iterable[int],
+    key: int,
+    row: int,
+    draw: int,
+    *,
+    attempts: int | None = None,
+) -> int:
+    """Any id, 16 times, until one is allowed; where half is excluded, a place among the allowed."""
+    excluded = set(excluded)
+    if attempts is None:
+        attempts = 0 if num_items - len(excluded) < num_items / 2 else 16
+    for attempt in range(attempts):
+        item = (word(key, row, draw, attempt) * num_items) >> 64
+        if item not in excluded:
+            return item
+    allowed = [item for item in range(num_items) if item not in excluded]
+    return allowed[(word(key, row, draw, attempts) * len(allowed)) >> 64]
 
 
 def mass_draw(masses: Mapping[int, int], w: int) -> int:
@@ -204,6 +220,28 @@ def pick(cells: Sequence[int], word: int) -> int:
     cell, coin = divmod((word * len(cells)) >> 32, 1 << 32)
     threshold, alias = divmod(int(cells[cell]), 1 << 32)
     return cell if coin < threshold else alias
+
+
+def class_draw(
+    cells: Sequence[int],
+    spans: Sequence[tuple[int, int]],
+    order: Sequence[int],
+    place: int,
+    salt: int,
+) -> int:
+    """A class by the word of a place, an item of it by the word of place ^ salt."""
+    scaled = mix64(place) * len(cells)
+    cell, coin = scaled >> 64, scaled & WORD
+    threshold, alias = divmod(int(cells[cell]), 1 << 24)
+    first, size = spans[cell if coin < threshold << 24 else alias]
+    position = first + ((mix64(place ^ salt) * size) >> 64)
+    return order[position] if len(order) else position
+
+
+def place_of(key: int, row: int, draw: int, attempt: int = 0) -> int:
+    """What ``word`` mixes."""
+    start = mix64((key + row * 0xA0761D6478BD642F) & WORD)
+    return (start + (draw + 1) * 0x9E3779B97F4A7C15 + attempt * 0xD1342543DE82EF95) & WORD
 
 
 def cell_masses(cells: Sequence[int]) -> list[int]:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from fastneg import threads
 from fastneg.errors import FastnegError
-from fastneg.samplers.alias_table import AliasTable, integer_masses
+from fastneg.samplers.alias_table import AliasTable
+from fastneg.samplers.masses import integer_masses
 from fastneg.streams import key_of, stream_of
 from tests.naive import samplers as naive
 from tests.naive.statistics import LEVEL, assert_follows, chi_square

@@ -46,7 +46,7 @@ def test_the_first_part_draws_word_for_word() -> None:
     words = key_of(3, stream_of("mixed", "0", "uniform"), 0)
     for draw, (item, tag) in enumerate(zip(drawn.items[0], drawn.source[0], strict=True)):
         if tag == 0:
-            assert item == naive.uniform_draw(range(N), words, 4, draw)
+            assert item == naive.uniform_draw(N, (), words, 4, draw)
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 5, 10])

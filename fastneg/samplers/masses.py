@@ -1,0 +1,163 @@
+"""Weights become whole masses that sum to what a table holds, the same at any number of threads."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fastneg.checks import FloatArray, frozen
+from fastneg.kernels.alias import (
+    BLOCK,
+    CELL,
+    block_sums,
+    fill_part,
+    find_heavy,
+    floor_masses,
+    spread_rest,
+)
+from fastneg.kernels.scan import scan_weights
+from fastneg.threads import get_num_threads, run_chunks
+
+Masses = npt.NDArray[np.uint64]
+_SMALLEST = 16  # blocks below which a chunk is not worth a thread
+_BITS = 32  # of an alias in a packed cell
+
+
+class WholeMasses(NamedTuple):
+    """Masses uint64 [n] that sum to n 2^32, and by block what lies above and below a cell."""
+
+    masses: Masses
+    surplus: Masses
+    deficit: Masses
+    error: dict[str, float]
+
+
+def whole_masses(weights: FloatArray) -> WholeMasses:
+    """Masses in proportion to the weights, with sums that the parts of a sweep start from.
+
+    A weight that would fall below 1 gets 1; the others share what is left and are rounded down,
+    and the units that rounding left over are spread evenly. Sums are taken in blocks of a fixed
+    size, in order, so that they do not depend on threads. One array of masses is all that is made.
+
+    Args:
+        weights: float64 [n], finite, 0 or more, one positive at least.
+    """
+    weights = frozen(weights)
+    n, target = len(weights), len(weights) << _BITS
+    blocks = -(-n // BLOCK)
+    _, smallest, largest = scan_weights(weights)
+    factor = _factor(largest)
+    everything, _ = block_totals(weights, factor, 0.0)
+    limit = everything / target
+    if smallest * factor >= limit:
+        large, num_small = everything, 0
+    else:
+        large, num_small = block_totals(weights, factor, limit)
+    scale = float(target - num_small) / large
+    masses: Masses = np.empty(n, dtype=np.uint64)
+    sums, positive = np.zeros(blocks, dtype=np.uint64), np.zeros(blocks, dtype=np.int64)
+
+    def floor(first: int, last: int) -> None:
+        for b in range(first, last):
+            part = slice(b * BLOCK, min((b + 1) * BLOCK, n))
+            sums[b], positive[b] = floor_masses(weights[part], factor, scale, masses[part])
+
+    run_chunks(floor, blocks, smallest=_SMALLEST)
+    rest = target - int(sums.sum())
+    if rest < 0:  # rounding of the scale, or weights just above the limit: units of the largest
+        masses[int(masses.argmax())] -= np.uint64(-rest)
+        rest = 0
+    count = int(positive.sum())
+    each, left = divmod(rest, count)
+    before = np.concatenate([[0], np.cumsum(positive[:-1])]).tolist()
+    surplus, deficit = np.zeros(blocks, dtype=np.uint64), np.zeros(blocks, dtype=np.uint64)
+    relative, total = np.zeros(blocks), np.zeros(blocks)
+
+    def spread(first: int, last: int) -> None:
+        for b in range(first, last):
+            part = slice(b * BLOCK, min((b + 1) * BLOCK, n))
+            surplus[b], deficit[b], relative[b], total[b] = spread_rest(
+                weights[part], factor, target / everything, each, left, count,
+                before[b] * left % count, masses[part],
+            )  # fmt: skip
+
+    run_chunks(spread, blocks, smallest=_SMALLEST)
+    error = {
+        "max_relative": float(relative.max()),
+        "total_variation": 0.5 * math.fsum(total.tolist()) / float(target),
+    }
+    return WholeMasses(masses, surplus, deficit, error)
+
+
+def integer_masses(weights: FloatArray) -> Masses:
+    """uint64 [n] that sum to exactly n 2^32, in proportion to the weights."""
+    return whole_masses(weights).masses
+
+
+def _factor(largest: float) -> float:
+    """A power of 2 that keeps sums of weights and their inverses within the range of doubles."""
+    exponent = math.frexp(largest)[1]
+    return 1.0 if -500 < exponent < 500 else 2.0 ** max(-1000, min(1000, -exponent))
+
+
+def block_totals(weights: FloatArray, factor: float, limit: float) -> tuple[float, int]:
+    """The sum of the weights of ``limit`` or more, and how many lie in (0, limit)."""
+    weights = frozen(weights)
+    blocks = -(-len(weights) // BLOCK)
+    sums, small = np.zeros(blocks), np.zeros(blocks, dtype=np.int64)
+    run_chunks(
+        lambda i, j: block_sums(weights, factor, limit, sums[i:j], small[i:j], i),
+        blocks,
+        smallest=_SMALLEST,
+    )
+    total = 0.0
+    for block_sum in sums.tolist():
+        total += block_sum
+    return total, int(small.sum())
+
+
+def fill_cells(whole: WholeMasses, cells: Masses) -> None:
+    """The packed table of the masses, in parts that run side by side.
+
+    A part takes the light entries of a stretch of blocks; which heavy entry serves its first one
+    follows from the deficits before it, so the parts together are the one sweep.
+    """
+    masses = frozen(whole.masses)
+    n, blocks = len(masses), len(whole.surplus)
+    parts = max(1, min(get_num_threads(), blocks // _SMALLEST))
+    borders = [blocks * p // parts for p in range(parts + 1)]
+    surplus = np.concatenate([np.zeros(1, np.uint64), np.cumsum(whole.surplus, dtype=np.uint64)])
+    deficit = np.concatenate([np.zeros(1, np.uint64), np.cumsum(whole.deficit, dtype=np.uint64)])
+    states: list[tuple[int, np.uint64]] = []
+    for border in borders[:-1]:
+        given = deficit[border]
+        if border == 0:
+            heavy = first_heavy(masses)
+            states.append((heavy, masses[heavy]))
+        else:  # the block in which the running surplus first exceeds what was given
+            block = int(np.searchsorted(surplus, given, side="right")) - 1
+            if block >= blocks:
+                states.append((n, np.uint64(CELL)))
+            else:
+                states.append(find_heavy(masses, block * BLOCK, surplus[block], given))
+
+    def fill(first: int, last: int) -> None:
+        for p in range(first, last):
+            heavy, held = states[p]
+            light = min(borders[p] * BLOCK, n)
+            stop = n if p == parts - 1 else borders[p + 1] * BLOCK
+            fill_part(masses, light, stop, heavy, np.uint64(held), _BITS, cells)
+
+    run_chunks(fill, parts)
+
+
+def first_heavy(masses: Masses) -> int:
+    """The first entry of a cell or more."""
+    for start in range(0, len(masses), 1 << 20):
+        found = masses[start : start + (1 << 20)] >= np.uint64(CELL)
+        if found.any():
+            return start + int(found.argmax())
+    return len(masses)
