@@ -25,7 +25,7 @@ class Goal:
         return value >= self.value if self.at_least else value <= self.value
 
     def text(self, unit: str) -> str:
-        return f"{'≥' if self.at_least else '≤'} {self.value:.3g}{unit}"
+        return f"{'≥' if self.at_least else '≤'} {_short(self.value)}{unit}"
 
 
 @dataclass
@@ -137,7 +137,7 @@ def absolute(
     if math.isnan(value):
         note = _joined("no round had its second core", note)
     elif ours.kept > 1:
-        note = _joined(f"quartiles {ours.low * scale:.3g} to {ours.high * scale:.3g}", note)
+        note = _joined(f"quartiles {_short(ours.low * scale)} to {_short(ours.high * scale)}", note)
     return Row(
         what,
         size,
@@ -150,6 +150,11 @@ def absolute(
         discarded=ours.discarded,
         note=note,
     )
+
+
+def _short(value: float) -> str:
+    """Three digits that count, and no exponent before a million."""
+    return f"{float(f'{value:.3g}'):,g}"
 
 
 def _real(value: float) -> float | None:

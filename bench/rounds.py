@@ -150,8 +150,8 @@ def _calls_in_a_row(side: Side) -> int:
     return 1 if taken > _COLD_NS else max(2, min(_MOST_CALLS, _SAMPLE_NS // max(1, taken)))
 
 
-def qualified(sides: Sequence[Side], *, rounds: int = 3, slack: float = 1.15) -> list[Side]:
-    """The variants of a floor that are worth all rounds: within 15 % of the fastest in a few.
+def qualified(sides: Sequence[Side], *, rounds: int = 4, slack: float = 1.25) -> list[Side]:
+    """The variants of a floor that are worth all rounds: within a quarter of the fastest in a few.
 
     Sides with different numbers of threads are judged apart.
     """

@@ -57,7 +57,7 @@ def test_more_rounds_follow_where_the_second_core_was_away(
 
 
 def test_qualified_keeps_the_fast_variants(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = {("a", 1): 1.0, ("b", 1): 1.1, ("c", 1): 1.3, ("a", 2): 9.0, ("c", 2): 1.0}
+    known = {("a", 1): 1.0, ("b", 1): 1.2, ("c", 1): 1.3, ("a", 2): 9.0, ("c", 2): 1.0}
     sides = [Side(name, lambda: None, threads=threads) for name, threads in known]
     fixed = Timing({key: [value] * 3 for key, value in known.items()}, [True] * 3)
     monkeypatch.setattr(rounds, "measure", lambda *_, **__: fixed)
@@ -82,6 +82,7 @@ def test_goals() -> None:
     assert row(goal=Goal(1.3, at_least=False)).reached is True
     assert row(goal=None).reached is None
     assert Goal(1 / 1.1).text("x") == "≥ 0.909x"
+    assert Goal(15_000, at_least=False).text(" ns") == "≤ 15,000 ns"
 
 
 def test_only_the_groups_that_ran_are_replaced(tmp_path: Any) -> None:
