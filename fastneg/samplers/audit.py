@@ -49,13 +49,15 @@ class Audit:
             Cells that expect fewer than 20 draws are pooled. Where rows differ the degrees of
             freedom are the statistic's expectation, which need not be whole.
         num_drawable: items with a probability above 0 in some row.
-        coverage, expected_coverage: the share of them that came up, and that should.
+        coverage, expected_coverage: the share of them that came up, and that should (about, without
+            replacement).
         worst: the items farthest off, farthest first; items that must not come up before all.
         false_negatives: share of known positives among the draws (for shared draws: averaged over
             the given users); None where no positives are known.
         total_probability: the sum of q over all items; of all rows, the one farthest from 1.
         log_q_error: the largest distance between a log_q that came with a draw and ``log_q``.
-        importance_weight: the mean of 1 / (M q) over the draws, M the drawable items: 1 expected.
+        importance_weight: the mean of 1 / (M q) over the draws, M the drawable items: 1 expected,
+            but for rare items that too few draws cannot show.
         sources: share of each of ``source_names`` among the draws.
         announced: float64 [N], expected share of each item.
         empirical: float64 [N], what came up.

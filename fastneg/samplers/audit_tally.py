@@ -164,6 +164,7 @@ class Tally:
                 self.spread += np.bincount(ids, weights=spread, minlength=size)
                 stop = -np.log1p(-share.min(axis=1)) / np.exp(announced[:, 0])
                 stop = np.minimum(stop, _FOREVER)
+                stop *= self.width / (self.width + 1.0)  # by T one item more has come
                 self.stop += np.bincount(of_row, weights=stop, minlength=given)
         self.inverse += np.bincount(of_row, weights=inverse.sum(axis=1), minlength=given)
         if self._keys is not None:

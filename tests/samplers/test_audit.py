@@ -21,6 +21,7 @@ from fastneg.samplers.audit import Audit, audit
 from fastneg.samplers.audit_tally import chi_square_survival, pool
 from fastneg.samplers.available import AvailableSampler
 from fastneg.samplers.base import Sampler
+from fastneg.samplers.listed import ListedSampler
 from fastneg.samplers.mixed import MixedSampler
 from fastneg.samplers.popularity import PopularitySampler
 from fastneg.samplers.uniform import UniformSampler
@@ -60,6 +61,11 @@ def test_cells_expect_enough(expected: list[float]) -> None:
         assert len(sums) <= 1
     for cell in range(len(sums)):  # cells of more than one item hold no two large ones
         assert (due[cells == cell] >= 20).sum() <= 1
+
+
+def test_items_of_almost_enough_share_cells_that_expect_enough() -> None:
+    due = np.array([0.1] + [19.95] * 5)
+    assert (np.bincount(pool(due, 20.0), weights=due) >= 20).all()
 
 
 # ---------------------------------------------------------------- right samplers
@@ -111,6 +117,15 @@ def test_p_values_are_even() -> None:
     assert stats.kstest(distinct, "uniform").pvalue > 1e-4
 
 
+def test_degrees_of_freedom_are_what_the_statistic_is_on_average() -> None:
+    assert audit(UniformSampler(12), 5_000).degrees_of_freedom == pytest.approx(11, abs=1e-4)
+    lists = ListedSampler([[2 * user, 2 * user + 1] for user in range(20)], num_items=40)
+    found = [audit(lists, 4_000, users=np.arange(20), seed=seed) for seed in range(100)]
+    assert found[0].degrees_of_freedom == pytest.approx(20, abs=1e-4)  # a coin for each user
+    statistics = [one.statistic for one in found]
+    assert np.mean(statistics) == pytest.approx(20, abs=4 * np.sqrt(40 / 100))
+
+
 def test_times_reach_the_sampler() -> None:
     first, last = np.arange(12) * 1.0, np.arange(12) + 5.0
     sampler = AvailableSampler(worlds.interactions(), first, last)
@@ -157,6 +172,10 @@ def test_rare_items_are_pooled_and_coverage_is_what_it_should_be() -> None:
     assert found.coverage == pytest.approx(found.expected_coverage, rel=0.02)
     assert 0.1 < found.coverage < 0.9
     assert all(abs(item.z) < 5 for item in found.worst)
+    distinct = PopularitySampler(1 / np.arange(1, 2001), exponent=1.0, replacement=False)
+    rows = audit(distinct, 4_000, users=[-1], num_negatives=5)
+    assert rows.coverage == pytest.approx(rows.expected_coverage, abs=0.03)
+    assert 0.3 < rows.coverage < 0.9
     values = [abs(item.z) for item in found.worst]
     assert values == sorted(values, reverse=True)
 
@@ -193,6 +212,20 @@ class _Inconsistent(UniformSampler):
         super()._log_q(plan, items, out, check=check)
         if not check:
             out -= 0.5
+
+
+class _Denying(UniformSampler):
+    """Draws item 0 like any other and says that it cannot come."""
+
+    def _log_q(self, plan: Any, items: Any, out: Any, *, check: bool) -> None:
+        out[...] = np.where(items == 0, -np.inf, -np.log(self.num_items - 1))
+
+
+def test_one_impossible_item_is_enough() -> None:
+    found = audit(_Denying(2000), 40_000)
+    assert found.p_value == 0
+    assert found.worst[0].item == 0
+    assert found.num_drawable == 1999
 
 
 @pytest.mark.parametrize("replacement", [True, False])
