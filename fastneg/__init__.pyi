@@ -46,3 +46,12 @@ from fastneg.training.trainer import Trainer as Trainer
 
 __version__: str
 __all__: list[str]
+from fastneg.samplers.audit import Audit as Audit
+from fastneg.samplers.available import AvailableSampler as AvailableSampler
+from fastneg.samplers.frequency import FrequencyEstimator as FrequencyEstimator
+from fastneg.samplers.grouped import GroupedSampler as GroupedSampler
+from fastneg.samplers.log_uniform import LogUniformSampler as LogUniformSampler
+from fastneg.samplers.streaming import StreamingPopularitySampler as StreamingPopularitySampler
+from fastneg.samplers.subsampling import SubsampledPositives as SubsampledPositives
+from fastneg.samplers.subsampling import keep_probabilities as keep_probabilities
+from fastneg.samplers.subsampling import subsample_positives as subsample_positives

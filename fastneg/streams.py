@@ -56,7 +56,8 @@ def uniform_words(key: int, num_words: int, *, start: int = 0) -> npt.NDArray[np
 
 def unit_interval(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
     """float64 in (0, 1), never 0 and never 1: the upper 53 bits of each word, centred."""
-    return ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    centred = ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    return np.minimum(centred, 1.0 - 2.0**-53)  # the last of them would round to 1
 
 
 def permutation(key: int, size: int) -> npt.NDArray[np.int64]:

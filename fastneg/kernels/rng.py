@@ -58,4 +58,5 @@ def multiply_high(a: np.uint64, b: np.uint64) -> np.uint64:
 @helper
 def unit_interval(w: np.uint64) -> float:
     """A double in (0, 1), never 0 and never 1: the upper 53 bits, centred."""
-    return (float(w >> _S11) + 0.5) * 1.1102230246251565e-16
+    # the last of them would round to 1
+    return min((float(w >> _S11) + 0.5) * 1.1102230246251565e-16, 0.9999999999999999)

@@ -9,16 +9,15 @@ Shapes: B rows, K negatives a row, N items in the catalog.
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fastneg.checks import IntArray, as_codes, as_integer, fail, frozen
-from fastneg.errors import CheckpointError, ExhaustedUserError
+from fastneg.errors import ExhaustedUserError
 from fastneg.interactions import Interactions
 from fastneg.samplers.distinct import draw_distinct
 from fastneg.samplers.request import (
@@ -28,16 +27,16 @@ from fastneg.samplers.request import (
     check_out,
     input_arrays,
     make_request,
-    stream_name,
 )
 from fastneg.samplers.results import Negatives, as_tensors, check_device
+from fastneg.samplers.stream import Stream
 from fastneg.samplers.tiles import EVERYWHERE
-from fastneg.streams import RowCounter, key_of, stream_of
 
 if TYPE_CHECKING:
     import torch
 
-STATE_VERSION = 1
+    from fastneg.samplers.audit import Audit
+
 _NOBODY = frozen(np.full(1, -1, dtype=np.int64))
 
 
@@ -59,10 +58,8 @@ class Plan:
         return False
 
 
-class Sampler(ABC):
+class Sampler(Stream, ABC):
     """Base class of the samplers; see ``sample`` for the contract they share."""
-
-    kind: str = "sampler"
 
     def __init__(
         self,
@@ -75,16 +72,11 @@ class Sampler(ABC):
         memory_budget: int,
     ) -> None:
         call = type(self).__name__
+        super().__init__(seed=seed, name=name, call=call)
         self.num_items = num_items
         self.interactions = interactions
-        self.seed = as_integer(seed, call=call, name="seed")
-        self.name = self.kind if name is None else stream_name(name, call)
         self.replacement = bool(replacement)
         self.memory_budget = as_integer(memory_budget, call=call, name="memory_budget", minimum=0)
-        self.epoch = 0
-        self._path: tuple[str, ...] = (self.name,)
-        self._counter = RowCounter()
-        self._keys: dict[tuple[Any, ...], np.uint64] = {}
 
     # ---------------------------------------------------------------- what a subclass says
     @property
@@ -305,6 +297,25 @@ class Sampler(ABC):
         result[plan.allowed == 0] = -np.inf
         return torch.from_numpy(result.reshape(codes.shape))
 
+    def audit(self, num_draws: int, **options: Any) -> Audit:
+        """Draw, count and compare with what is announced: see ``samplers.audit.audit``.
+
+        Args:
+            num_draws: draws in all.
+            options: ``users``, ``positives``, ``times``, ``num_negatives``, ``seed``, and others.
+
+        Returns:
+            An ``Audit``: chi-square, coverage, the worst items, the share of known positives. It
+            prints as a table and plots.
+        """
+        from fastneg.samplers.audit import audit
+
+        return audit(self, num_draws, **options)
+
+    def memory(self) -> dict[str, int]:
+        """Bytes held now, by what they are for; what ``memory_budget`` bounds is among them."""
+        return {}
+
     def _draw_request(
         self,
         plan: Plan,
@@ -365,76 +376,6 @@ class Sampler(ABC):
 
     def _num_users(self) -> int | None:
         return None if self.interactions is None else self.interactions.num_users
-
-    # ---------------------------------------------------------------- the stream
-    def _key(self, lane: str, purpose: str = "") -> np.uint64:
-        """The key of the words for (seed, stream, epoch); lanes and purposes are own streams."""
-        asked = (self.seed, self._path, self.epoch, lane, purpose)
-        if asked not in self._keys:
-            path = (
-                self._path + ((f"/{lane}",) if lane else ()) + ((f"#{purpose}",) if purpose else ())
-            )
-            key = key_of(self.seed, stream_of(*path), self.epoch)
-            self._keys = {**self._keys, asked: np.uint64(key)} if len(self._keys) < 16 else {}
-            return np.uint64(key)
-        return self._keys[asked]
-
-    def set_epoch(self, epoch: int) -> None:
-        """Move to another epoch: the same rows get new words."""
-        self.epoch = as_integer(
-            epoch, call=f"{type(self).__name__}.set_epoch", name="epoch", minimum=0
-        )
-
-    def spawn(self, name: str) -> Self:
-        """A sampler of the same distribution with a stream of its own, counting rows from 0."""
-        call = f"{type(self).__name__}.spawn"
-        return self._bound(self.seed, (*self._path, stream_name(name, call)))
-
-    def _bound(self, seed: int, path: tuple[str, ...]) -> Self:
-        """A copy that shares the tables and draws from another stream."""
-        other = copy.copy(self)
-        other.seed, other._path, other._counter = seed, path, RowCounter()
-        return other
-
-    def state_dict(self) -> dict[str, Any]:
-        """(seed, epoch, next row) and what they belong to; JSON-able."""
-        return {
-            "version": STATE_VERSION,
-            "kind": self.kind,
-            "path": list(self._path),
-            "num_items": self.num_items,
-            "seed": self.seed,
-            "epoch": self.epoch,
-            "next_row": self._counter.next_row,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where ``state_dict`` was taken.
-
-        Raises:
-            CheckpointError: the state of another version, kind, name or catalog.
-        """
-        call = f"{type(self).__name__}.load_state_dict"
-        mine = self.state_dict()
-        if not isinstance(state, dict) or set(state) != set(mine):
-            raise CheckpointError(f"{call}: not a sampler's state; keys {sorted(mine)} expected")
-        for field in ("version", "kind", "path", "num_items"):
-            if state[field] != mine[field]:
-                raise CheckpointError(
-                    f"{call}: the state's {field} is {state[field]!r}, this sampler's is "
-                    f"{mine[field]!r}"
-                )
-        seed = as_integer(state["seed"], call=call, name="seed")
-        epoch = as_integer(state["epoch"], call=call, name="epoch", minimum=0)
-        row = as_integer(state["next_row"], call=call, name="next_row", minimum=0, maximum=2**62)
-        self.seed, self._counter = seed, RowCounter(row)
-        self.set_epoch(epoch)
-
-    def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}(num_items={self.num_items}, name={self.name!r}, "
-            f"seed={self.seed}, epoch={self.epoch})"
-        )
 
 
 def _width(num_negatives: Any, call: str) -> int:

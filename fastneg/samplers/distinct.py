@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import FloatArray, IntArray
+from fastneg.checks import FloatArray, IntArray, fail
 from fastneg.kernels.distinct import keep_distinct
 from fastneg.samplers.tiles import EVERYWHERE
 from fastneg.streams import mix64, uniform_words, unit_interval
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from fastneg.samplers.base import Plan, Sampler
 
 _ROUNDS = 3  # blocks of arrivals before the rest is raced
+_RACEABLE = 1 << 27  # items that a race may hold side by side
+_PATIENCE = 64  # blocks of arrivals for catalogs beyond that
 
 
 def draw_distinct(
@@ -46,7 +48,9 @@ def draw_distinct(
     block = width + width // 2 + 16
     size = 1 << (2 * (width + 1)).bit_length()
     rows = plan.request.rows
-    for turn in range(_ROUNDS):
+    # a race over all items is for catalogs that fit; larger ones have items enough to wait for
+    rounds = _ROUNDS if sampler.num_items <= _RACEABLE else _PATIENCE
+    for turn in range(rounds):
         drawn = np.zeros((num_rows, block), dtype=np.int64)
         tags = np.zeros((num_rows, block), dtype=np.int8)
         cells = EVERYWHERE if len(sampler.source_names) == 1 else tags
@@ -69,6 +73,12 @@ def draw_distinct(
         if (found >= wanted).all():
             break
     waiting = np.flatnonzero(found < wanted)
+    if len(waiting) and sampler.num_items > _RACEABLE:
+        fail(
+            type(sampler).__name__,
+            f"{width} distinct items of {sampler.num_items} do not turn up in {rounds * block} "
+            "draws; give fewer negatives or draw with replacement",
+        )
     for b in waiting:
         _race(sampler, plan, int(b), int(found[b]), int(wanted[b]), clock, items, source)
     clock[reachable <= width] = np.inf

@@ -119,7 +119,7 @@ class UniformSampler(Sampler):
 
     def _plan(self, request: Request) -> UniformPlan:
         exclusion = request.exclusion(self.interactions)
-        if exclusion.shared or not len(exclusion.items):
+        if exclusion.shared or len(exclusion.indptr) == 1:
             return UniformPlan(request, exclusion, self._lists)
         return UniformPlan(request, exclusion, _list_sizes(exclusion, self.num_items))
 

@@ -79,7 +79,7 @@ class WeightedSampler(Sampler):
 
     def _plan(self, request: Request) -> WeightedPlan:
         exclusion = request.exclusion(self.interactions)
-        if exclusion.shared or not len(exclusion.items):
+        if exclusion.shared or len(exclusion.indptr) == 1:
             return WeightedPlan(request, exclusion, self._lists)
         return WeightedPlan(request, exclusion, list_masses(exclusion, self.table))
 

@@ -41,6 +41,7 @@ from fastneg.samplers.base import Sampler
 from fastneg.samplers.listed import ListedSampler
 from fastneg.samplers.mixed import MixedSampler
 from fastneg.samplers.popularity import PopularitySampler
+from fastneg.samplers.subsampling import keep_probabilities
 from fastneg.samplers.uniform import UniformSampler
 from fastneg.training.batches import Batch, NegativeBatches
 from fastneg.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
@@ -187,6 +188,11 @@ class Objective:
             name=f"{stage}/batches",
             exhausted=settings.exhausted,
         )
+        if settings.subsample_positives is not None:  # before the tables: Q is of what is served
+            keep = keep_probabilities(
+                train, settings.subsample_positives, formula=settings.subsample_formula
+            )
+            self.batches.subsample(keep, weights=settings.subsample_weights)
         self._item_log_q_N, self._user_mass_U = self._log_q_tables(easy)
         self._no_penalty = torch.zeros((), device=self.device)
         self._source_names = () if row_sampler is None else row_sampler.source_names

@@ -16,14 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fastneg.checks import fail
 from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
-from fastneg.samplers.base import Sampler
-from fastneg.samplers.subsampling import keep_probabilities
 from fastneg.streams import key_of, stream_of
 from fastneg.training.batches import Batch
 from fastneg.training.checkpoints import write_text
@@ -79,20 +76,6 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-class _Objective(Objective):
-    """An objective whose loader subsamples positives where the settings ask for it."""
-
-    def _log_q_tables(self, easy: Sampler) -> tuple[Tensor | None, Tensor | None]:
-        # before the tables are made: Q is the frequency of items as they will be served
-        settings = self.settings
-        if settings.subsample_positives is not None:
-            keep = keep_probabilities(
-                self.train, settings.subsample_positives, formula=settings.subsample_formula
-            )
-            self.batches.subsample(keep, weights=settings.subsample_weights)
-        return super()._log_q_tables(easy)
-
-
 class Trainer:
     """Trains a model on interactions by its settings, once.
 
@@ -142,7 +125,7 @@ class Trainer:
         self.stage, self.progress, self.on_step = stage, progress, on_step
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.log = None if log is None else Path(log)
-        self.objective = _Objective(train, settings, hard=hard, device=self.device, stage=stage)
+        self.objective = Objective(train, settings, hard=hard, device=self.device, stage=stage)
         self.batches = self.objective.batches
         self.optimizer = torch.optim.AdamW(
             model.parameters(),
