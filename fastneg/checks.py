@@ -229,6 +229,8 @@ def as_csr(
 
 def frozen(array: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
     """A read-only view: what kernels only read has one type, so each is compiled once."""
+    if not array.flags.writeable:
+        return array
     view = array.view()
     view.flags.writeable = False
     return view

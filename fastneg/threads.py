@@ -101,7 +101,9 @@ def run_chunks(function: Callable[[int, int], object], total: int, *, smallest: 
     Raises:
         Whatever ``function`` raises first, after every chunk has ended.
     """
-    chunks = min(get_num_threads(), total // max(1, smallest))
+    chunks = total // max(1, smallest)
+    if chunks > 1:
+        chunks = min(get_num_threads(), chunks)
     if chunks <= 1 or getattr(_local, "busy", False):
         if total > 0:
             function(0, total)

@@ -40,15 +40,13 @@ _TWO_32 = np.uint64(1 << 32)
 
 @helper
 def _begin_rows(
-    first: int, count: int, key: np.uint64, rows: Any, owner: Any, metas: Any, words: Any,
+    first: int, count: int, key: np.uint64, rows: Any, owner: Any, metas: Any,
     first_draw: int, places: Any, filters: Any,
 ) -> None:  # fmt: skip
-    """Where the words of 64 rows start, and their filters, which are asked for."""
+    """Where the words of 64 rows start, and their filters."""
     for j in range(count):
         places[j] = row_key(key, np.uint64(rows[first + j])) + np.uint64(first_draw) * GOLDEN
         filters[j] = metas[owner[first + j]]
-    for j in range(count):
-        prefetch_filter(words, filters[j])
 
 
 @helper
@@ -164,7 +162,7 @@ def draw_uniform(
     found = np.empty(_LANES, np.int64)
     for first in range(0, num_rows, _LANES):
         count = min(_LANES, num_rows - first)
-        _begin_rows(first, count, key, rows, owner, metas, words, first_draw, places, filters)
+        _begin_rows(first, count, key, rows, owner, metas, first_draw, places, filters)
         for d in range(width):
             tagged = _tagged(source, base, first, count, d)
             _uniform_column(n, small, places, count, found)
@@ -250,7 +248,7 @@ def draw_table(
     found = np.empty(_LANES, np.int64)
     for first in range(0, num_rows, _LANES):
         count = min(_LANES, num_rows - first)
-        _begin_rows(first, count, key, rows, owner, metas, words, first_draw, places, filters)
+        _begin_rows(first, count, key, rows, owner, metas, first_draw, places, filters)
         for d in range(width):
             tagged = _tagged(source, base, first, count, d)
             for j in range(count):
@@ -327,7 +325,7 @@ def draw_classes(
     found = np.empty(_LANES, np.int64)
     for first in range(0, num_rows, _LANES):
         count = min(_LANES, num_rows - first)
-        _begin_rows(first, count, key, rows, owner, metas, words, first_draw, places, filters)
+        _begin_rows(first, count, key, rows, owner, metas, first_draw, places, filters)
         for d in range(width):
             tagged = _tagged(source, base, first, count, d)
             for j in range(count):

@@ -2,8 +2,8 @@
 
 A list of p ids has the first power of 2 of p / 4 words or more (16 to 32 bits an id), in one
 stretch: a row that draws many negatives reads its own few cache lines again and again, where one
-table hashed over all (list, id) pairs would cost a far line for each. An id sets two bits of one
-word (a blocked Bloom filter; Putze, Sanders and Singler 2007). Word 0 has all bits set: lists
+table hashed over all (list, id) pairs would cost a far line for each. An id sets three bits of
+one word (a blocked Bloom filter; Putze, Sanders and Singler 2007). Word 0 has all bits set: lists
 without a filter point there, and every answer is "perhaps".
 
 A list's ``meta`` is (its first word << 8) | (63 - log2 of its number of words).
@@ -22,6 +22,7 @@ _ONE = np.uint64(1)
 _S8 = np.uint64(8)
 _S20 = np.uint64(20)
 _S26 = np.uint64(26)
+_S32 = np.uint64(32)
 _BITS = np.uint64(63)
 _LOW8 = np.uint64(0xFF)
 EVERYTHING = np.uint64(63)  # the meta of a list without a filter: word 0 alone
@@ -34,7 +35,8 @@ def may_contain(words: Any, meta: np.uint64, item: Any) -> Any:
     # shifted in two steps, since a shift by 64 is undefined
     place = (meta >> _S8) + ((h >> _ONE) >> (meta & _LOW8))
     word = words[np.int64(place)]
-    return (word >> ((h >> _S20) & _BITS)) & (word >> ((h >> _S26) & _BITS)) & _ONE
+    first, second = word >> ((h >> _S20) & _BITS), word >> ((h >> _S26) & _BITS)
+    return first & second & (word >> ((h >> _S32) & _BITS)) & _ONE
 
 
 @helper
@@ -77,4 +79,6 @@ def fill_filters(indptr: Any, items: Any, first: int, last: int, metas: Any, wor
         for i in range(indptr[o], indptr[o + 1]):
             h = np.uint64(items[i]) * _SPREAD
             place = np.int64((meta >> _S8) + ((h >> _ONE) >> (meta & _LOW8)))
-            words[place] |= (_ONE << ((h >> _S20) & _BITS)) | (_ONE << ((h >> _S26) & _BITS))
+            words[place] |= _ONE << ((h >> _S20) & _BITS)
+            words[place] |= _ONE << ((h >> _S26) & _BITS)
+            words[place] |= _ONE << ((h >> _S32) & _BITS)

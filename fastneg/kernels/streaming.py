@@ -93,7 +93,8 @@ def _share(count: int, exponent: float, smoothing: float, bits: int, scale: floa
 def share_of(count: Any, shares: Any, law: Any) -> Any:
     if count < shares.shape[0]:
         return shares[count]
-    return _share(count, law[0], law[1], np.int64(law[2]), law[3])
+    bits: Any = np.int64(law[2])
+    return _share(count, law[0], law[1], bits, law[3])
 
 
 @kernel
@@ -130,7 +131,7 @@ def fill_upper(edges: Any, law: Any, upper: Any) -> None:
 
 @kernel
 def arrange(halvings: int, records: Any, order: Any, borders: Any, mass: Any, shares: Any,
-            law: Any) -> int:  # fmt: skip
+            law: Any) -> Any:  # fmt: skip
     """Halve every count ``halvings`` times (rounding down), then sort the items by bucket and id.
 
     Returns:

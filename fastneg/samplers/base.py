@@ -103,6 +103,10 @@ class Sampler(Stream, ABC):
     def _log_q(self, plan: Any, items: IntArray, out: npt.NDArray[Any], *, check: bool) -> None:
         """Write the log-probability of one draw; ``check`` looks for excluded items (-inf)."""
 
+    def _sample_lean(self, users: Any, width: Any, rows: Any, log_q: bool) -> Negatives | None:
+        """The plain request by a shorter way, or None: see ``lean.py``."""
+        return None
+
     def _draw_shared(
         self, plan: Any, items: IntArray, log_q: npt.NDArray[np.float32] | None
     ) -> bool:
@@ -170,6 +174,10 @@ class Sampler(Stream, ABC):
                 items) is left, named before anything is drawn.
             FastnegError: bad arguments.
         """
+        if positives is times is exclude is out is device is None and not pin_memory:
+            quick = self._sample_lean(users, num_negatives, rows, log_q)
+            if quick is not None:
+                return quick
         call = f"{type(self).__name__}.sample"
         width = _width(num_negatives, call)
         check_device(device, pin_memory, call=call)

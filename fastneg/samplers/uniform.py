@@ -12,10 +12,11 @@ from fastneg.checks import FloatArray, IntArray, as_integer, frozen
 from fastneg.interactions import Interactions
 from fastneg.kernels.draws import draw_uniform
 from fastneg.kernels.exclusion import mark_excluded
-from fastneg.samplers.base import Plan, Sampler
+from fastneg.samplers.base import Plan
 from fastneg.samplers.exclusion import Exclusion, ListFilters
+from fastneg.samplers.lean import LeanSampler
 from fastneg.samplers.request import Request, split_catalog
-from fastneg.samplers.tiles import cut, run_tiles
+from fastneg.samplers.tiles import EVERYWHERE, cut, run_tiles
 
 MAX_ITEMS = 2**40
 _NO_IDS = np.zeros(0, dtype=np.int64)
@@ -61,7 +62,7 @@ def _list_sizes(exclusion: Exclusion, num_items: int) -> ListSizes:
     )
 
 
-class UniformSampler(Sampler):
+class UniformSampler(LeanSampler):
     """Every item that the user has not interacted with, with equal probability.
 
     q(i|u) = 1 / (N - |P_u|). A draw that falls on a positive is repeated; for users who know half
@@ -157,12 +158,36 @@ class UniformSampler(Sampler):
     ) -> None:
         out[...] = np.log(items.shape[1] / plan.allowed.astype(np.float64))[:, None]
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_shared_filters": None}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _shared_filters=None)
+        self.__dict__.update(state)
         parts = self._lists  # pickle forgets that they are read-only
         self._lists = ListSizes(
             frozen(parts.allowed), frozen(parts.attempts), frozen(parts.log_q), parts.nobody
         )
+
+    def _lean_ready(self) -> bool:
+        return self.interactions is not None and not self._lists.nobody
+
+    def _lean_draw(self, owner: IntArray, rows: IntArray, items: IntArray) -> None:
+        known = self.interactions
+        assert known is not None
+        metas, words = self._shared_filters or self._make_filters()
+        draw_uniform(
+            self.num_items, known.positive_indptr, known.positive_items, metas, words,
+            self._lists.attempts, owner, self._key(""), rows, 0, EVERYWHERE, 0, items.reshape(-1),
+        )  # fmt: skip
+
+    def _lean_log_q(self, owner: IntArray, items: IntArray, out: npt.NDArray[np.float32]) -> None:
+        out[...] = self._lists.log_q[owner][:, None]
+
+    def _make_filters(self) -> ListFilters:
+        known = self.interactions
+        assert known is not None
+        shared = Exclusion(known.positive_indptr, known.positive_items, _NO_IDS, source=known)
+        return self._filters(shared, self._lists.attempts, 0)
 
     def _filters(
         self, exclusion: Exclusion, attempts: npt.NDArray[np.int8], num_draws: int

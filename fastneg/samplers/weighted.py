@@ -15,7 +15,7 @@ from fastneg.kernels.draws import draw_classes, draw_table
 from fastneg.kernels.exclusion import mark_excluded
 from fastneg.kernels.pow import class_log_q, table_log_q
 from fastneg.samplers.alias_table import AliasTable
-from fastneg.samplers.base import Plan, Sampler
+from fastneg.samplers.base import Plan
 from fastneg.samplers.complement import (
     Complements,
     ListMasses,
@@ -25,8 +25,9 @@ from fastneg.samplers.complement import (
 )
 from fastneg.samplers.count_classes import CountClassTable
 from fastneg.samplers.exclusion import Exclusion, ListFilters
+from fastneg.samplers.lean import LeanSampler
 from fastneg.samplers.request import Request
-from fastneg.samplers.tiles import cut, run_tiles
+from fastneg.samplers.tiles import EVERYWHERE, cut, run_tiles
 
 Table = AliasTable | CountClassTable
 
@@ -48,7 +49,7 @@ class WeightedPlan(Plan):
         return not self.lists.nobody
 
 
-class WeightedSampler(Sampler):
+class WeightedSampler(LeanSampler):
     """q(i|u) = w_i / (1 - w(P_u)) by a table, rejection, and inversion behind it.
 
     A draw that falls on an excluded item is repeated with the row's next word; where rejection is
@@ -66,16 +67,19 @@ class WeightedSampler(Sampler):
         """Draw from this table; what the users exclude of it is computed here, once."""
         self.table = table
         self._shared_filters: ListFilters | None = None
+        lists = self._known_lists()
+        self._known = lists
+        self._lists = list_masses(lists, table)
+        self._complements = no_complements(len(lists.indptr) - 1)
+        if self.interactions is not None:
+            self._complements = build_complements(lists, self._lists, table, self.memory_budget)
+
+    def _known_lists(self) -> Exclusion:
         nobody = np.zeros(0, dtype=np.int64)
         known = self.interactions
         if known is None:
-            lists = Exclusion(np.zeros(1, dtype=np.int64), nobody, nobody)
-        else:
-            lists = Exclusion(known.positive_indptr, known.positive_items, nobody, source=known)
-        self._lists = list_masses(lists, table)
-        self._complements = no_complements(len(lists.indptr) - 1)
-        if known is not None:
-            self._complements = build_complements(lists, self._lists, table, self.memory_budget)
+            return Exclusion(np.zeros(1, dtype=np.int64), nobody, nobody)
+        return Exclusion(known.positive_indptr, known.positive_items, nobody, source=known)
 
     def _plan(self, request: Request) -> WeightedPlan:
         exclusion = request.exclusion(self.interactions)
@@ -92,32 +96,36 @@ class WeightedSampler(Sampler):
         base: int,
     ) -> None:
         key = self._key(plan.request.lane)
-        exclusion, lists, rows, table = plan.exclusion, plan.lists, plan.request.rows, self.table
-        metas, words = self._filters(exclusion, plan.lists.attempts, items.size)
+        exclusion, lists, rows = plan.exclusion, plan.lists, plan.request.rows
+        filters = self._filters(exclusion, plan.lists.attempts, items.size)
 
         def tile(r: slice, d: slice) -> None:
             cells, flat = cut(source, r, d), items[r, d].reshape(-1)
-            owner, row, first = exclusion.owner[r], rows[r], first_draw + d.start
-            if isinstance(table, AliasTable):
-                unresolved = draw_table(
-                    table.cells, exclusion.indptr, exclusion.items, metas, words, lists.attempts,
-                    owner, key, row, first, cells, base, flat,
-                )  # fmt: skip
-            else:
-                unresolved = draw_classes(
-                    table.cells, table.classes.spans, table.classes.order, exclusion.indptr,
-                    exclusion.items, metas, words, lists.attempts, owner, key,
-                    table.salt_of(int(key)), row, first, cells, base, flat,
-                )  # fmt: skip
-            if unresolved:
-                self._finish(plan, key, (owner, row, first, cells, base, flat))
+            where = (exclusion.owner[r], key, rows[r], first_draw + d.start, cells, base, flat)
+            self._draw_tile(exclusion, lists, filters, where)
 
         run_tiles(items.shape, tile)
 
-    def _finish(self, plan: WeightedPlan, key: np.uint64, tile: tuple[Any, ...]) -> None:
+    def _draw_tile(
+        self, exclusion: Exclusion, lists: ListMasses, filters: ListFilters, where: tuple[Any, ...]
+    ) -> None:
+        """Draw one tile; ``where``: owner, key, rows, first draw, source, base, items."""
+        table = self.table
+        what = (exclusion.indptr, exclusion.items, *filters, lists.attempts)
+        if isinstance(table, AliasTable):
+            unresolved = draw_table(table.cells, *what, *where)
+        else:
+            owner, key, *rest = where
+            unresolved = draw_classes(
+                table.cells, table.classes.spans, table.classes.order, *what, owner, key,
+                table.salt_of(int(key)), *rest,
+            )  # fmt: skip
+        if unresolved:
+            self._finish(exclusion, lists, where)
+
+    def _finish(self, exclusion: Exclusion, lists: ListMasses, where: tuple[Any, ...]) -> None:
         """Finish the cells at -1 by inversion."""
-        owner, row, first, cells, base, flat = tile
-        lists, exclusion, table = plan.lists, plan.exclusion, self.table
+        table = self.table
         own: Complements = (
             self._complements if exclusion.shared else no_complements(len(exclusion.indptr) - 1)
         )
@@ -125,7 +133,7 @@ class WeightedSampler(Sampler):
         finish_by_mass(
             table.masses, starts, stride, np.uint64(table.total), exclusion.indptr,
             exclusion.items, lists.mass, lists.attempts, own.table_of, own.bounds, own.items,
-            own.sums, owner, key, row, first, cells, base, flat,
+            own.sums, *where,
         )  # fmt: skip
 
     def _draw_shared(
@@ -158,6 +166,26 @@ class WeightedSampler(Sampler):
         if check:
             mark_excluded(exclusion.indptr, exclusion.items, exclusion.owner, items, out)
 
+    def _lean_ready(self) -> bool:
+        return self.interactions is not None and not self._lists.nobody
+
+    def _lean_draw(self, owner: IntArray, rows: IntArray, items: IntArray) -> None:
+        if self._shared_filters is None:
+            self._filters(self._known, self._lists.attempts, 0)
+        assert self._shared_filters is not None
+        where = (owner, self._key(""), rows, 0, EVERYWHERE, 0, items.reshape(-1))
+        self._draw_tile(self._known, self._lists, self._shared_filters, where)
+
+    def _lean_log_q(self, owner: IntArray, items: IntArray, out: npt.NDArray[np.float32]) -> None:
+        table = self.table
+        if isinstance(table, AliasTable):
+            table_log_q(table.log_q, items, owner, self._lists.log_allowed, out)
+        else:
+            class_log_q(
+                table.class_log_q, table.class_of, table.starts, items, owner,
+                self._lists.log_allowed, out,
+            )  # fmt: skip
+
     def _filters(
         self, exclusion: Exclusion, attempts: npt.NDArray[np.int8], num_draws: int
     ) -> ListFilters:
@@ -179,8 +207,12 @@ class WeightedSampler(Sampler):
         held["complements"] = self._complements.nbytes
         return held
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_known": None, "_shared_filters": None}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _shared_filters=None)
+        self.__dict__.update(state)
+        self._known = self._known_lists()
         for name in ("_lists", "_complements"):  # pickle forgets that they are read-only
             parts = getattr(self, name)
             fixed = [frozen(p) if isinstance(p, np.ndarray) else p for p in parts]
