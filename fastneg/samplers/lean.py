@@ -57,7 +57,8 @@ class LeanSampler(Sampler, ABC):
             return None
         if rows is None:
             first = self._counter.reserve(count)
-            numbers = frozen(np.arange(first, first + count))
+            numbers = np.arange(first, first + count)
+            numbers.setflags(write=False)
         elif type(rows) is np.ndarray and rows.dtype == np.int64 and rows.shape == (count,):
             numbers = frozen(np.ascontiguousarray(rows))
             if not codes_within(numbers, 0, 2**63 - 1):

@@ -101,9 +101,10 @@ class StreamingCounts:
         self.shares = frozen(shares)
 
     def _arrange(self, halvings: int) -> int:
-        return arrange(
+        largest: int = arrange(
             halvings, self.records, self.order, self.borders, self.mass, self.shares, self.law
         )
+        return largest
 
     @property
     def support(self) -> int:

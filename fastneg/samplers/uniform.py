@@ -117,6 +117,7 @@ class UniformSampler(LeanSampler):
         )
         self._lists = _list_sizes(known_lists, number)
         self._shared_filters: ListFilters | None = None
+        self._constants: Any = None  # of every plain draw
 
     def _plan(self, request: Request) -> UniformPlan:
         exclusion = request.exclusion(self.interactions)
@@ -159,7 +160,7 @@ class UniformSampler(LeanSampler):
         out[...] = np.log(items.shape[1] / plan.allowed.astype(np.float64))[:, None]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_shared_filters": None}
+        return {**self.__dict__, "_shared_filters": None, "_constants": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -172,13 +173,16 @@ class UniformSampler(LeanSampler):
         return self.interactions is not None and not self._lists.nobody
 
     def _lean_draw(self, owner: IntArray, rows: IntArray, items: IntArray) -> None:
-        known = self.interactions
-        assert known is not None
-        metas, words = self._shared_filters or self._make_filters()
+        if self._constants is None:
+            known = self.interactions
+            assert known is not None
+            self._constants = (
+                self.num_items, known.positive_indptr, known.positive_items,
+                *self._make_filters(), self._lists.attempts,
+            )  # fmt: skip
         draw_uniform(
-            self.num_items, known.positive_indptr, known.positive_items, metas, words,
-            self._lists.attempts, owner, self._key(""), rows, 0, EVERYWHERE, 0, items.reshape(-1),
-        )  # fmt: skip
+            *self._constants, owner, self._key(""), rows, 0, EVERYWHERE, 0, items.reshape(-1)
+        )
 
     def _lean_log_q(self, owner: IntArray, items: IntArray, out: npt.NDArray[np.float32]) -> None:
         out[...] = self._lists.log_q[owner][:, None]

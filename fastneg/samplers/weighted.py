@@ -67,6 +67,7 @@ class WeightedSampler(LeanSampler):
         """Draw from this table; what the users exclude of it is computed here, once."""
         self.table = table
         self._shared_filters: ListFilters | None = None
+        self._constants: Any = None  # of every plain draw
         lists = self._known_lists()
         self._known = lists
         self._lists = list_masses(lists, table)
@@ -110,18 +111,21 @@ class WeightedSampler(LeanSampler):
         self, exclusion: Exclusion, lists: ListMasses, filters: ListFilters, where: tuple[Any, ...]
     ) -> None:
         """Draw one tile; ``where``: owner, key, rows, first draw, source, base, items."""
-        table = self.table
         what = (exclusion.indptr, exclusion.items, *filters, lists.attempts)
-        if isinstance(table, AliasTable):
-            unresolved = draw_table(table.cells, *what, *where)
-        else:
-            owner, key, *rest = where
-            unresolved = draw_classes(
-                table.cells, table.classes.spans, table.classes.order, *what, owner, key,
-                table.salt_of(int(key)), *rest,
-            )  # fmt: skip
-        if unresolved:
+        if self._draw_from(what, where):
             self._finish(exclusion, lists, where)
+
+    def _draw_from(self, what: Any, where: Any) -> int:
+        """The number of cells that are left to be finished."""
+        table = self.table
+        if isinstance(table, AliasTable):
+            return draw_table(table.cells, *what, *where)
+        owner, key = where[:2]
+        rest: Any = where[2:]
+        return draw_classes(
+            table.cells, table.classes.spans, table.classes.order, *what, owner, key,
+            table.salt_of(int(key)), *rest,
+        )  # fmt: skip
 
     def _finish(self, exclusion: Exclusion, lists: ListMasses, where: tuple[Any, ...]) -> None:
         """Finish the cells at -1 by inversion."""
@@ -170,11 +174,13 @@ class WeightedSampler(LeanSampler):
         return self.interactions is not None and not self._lists.nobody
 
     def _lean_draw(self, owner: IntArray, rows: IntArray, items: IntArray) -> None:
-        if self._shared_filters is None:
-            self._filters(self._known, self._lists.attempts, 0)
-        assert self._shared_filters is not None
+        if self._constants is None:
+            filters = self._filters(self._known, self._lists.attempts, 0)
+            known = self._known
+            self._constants = (known.indptr, known.items, *filters, self._lists.attempts)
         where = (owner, self._key(""), rows, 0, EVERYWHERE, 0, items.reshape(-1))
-        self._draw_tile(self._known, self._lists, self._shared_filters, where)
+        if self._draw_from(self._constants, where):
+            self._finish(self._known, self._lists, where)
 
     def _lean_log_q(self, owner: IntArray, items: IntArray, out: npt.NDArray[np.float32]) -> None:
         table = self.table
@@ -208,7 +214,7 @@ class WeightedSampler(LeanSampler):
         return held
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_known": None, "_shared_filters": None}
+        return {**self.__dict__, "_known": None, "_shared_filters": None, "_constants": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
