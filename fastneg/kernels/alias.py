@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from fastneg.kernels.jit import helper, kernel, wide_vectors
+from fastneg.kernels.pow import bits_of, double_of
 from fastneg.kernels.rng import GOLDEN, mix64, row_key
 
 BLOCK = 4096  # weights are summed in blocks of this many, whoever sums them
 CELL = np.uint64(1 << 32)
+_BUFFER = 512  # entries of a kind that are looked up ahead
 _LOW = np.uint64(0xFFFFFFFF)
 _S32 = np.uint64(32)
 _ZERO = np.uint64(0)
@@ -65,22 +67,30 @@ def block_sums(
 
 
 @kernel
-def floor_masses(weights: Any, factor: float, scale: float, masses: Any) -> Any:
+def floor_masses(
+    weights: Any, factor: float, scale: float, first_block: int, masses: Any, sums: Any, counts: Any
+) -> None:
     """masses[i] = max(1, floor(weights[i] factor scale)), 0 for a weight of 0.
 
-    Returns:
-        The sum of the masses, and how many are above 0.
+    Args:
+        weights: float64 [n]; masses: uint64 [n], written in the blocks of this call.
+        first_block: the block that ``sums[0]`` belongs to.
+        sums: uint64 [blocks of this call], the sum of each block's masses.
+        counts: int64 [blocks of this call], how many of them are above 0.
     """
-    total = _ZERO
-    positive = 0
-    for i in range(weights.shape[0]):
-        w = weights[i]
-        mass = np.uint64(w * factor * scale)
-        mass = max(mass, _ONE) if w > 0.0 else _ZERO
-        masses[i] = mass
-        total += mass
-        positive += w > 0.0
-    return total, positive
+    n = weights.shape[0]
+    for b in range(sums.shape[0]):
+        total = _ZERO
+        positive = 0
+        for i in range((first_block + b) * BLOCK, min((first_block + b + 1) * BLOCK, n)):
+            w = weights[i]
+            mass = np.uint64(w * factor * scale)
+            mass = max(mass, _ONE) if w > 0.0 else _ZERO
+            masses[i] = mass
+            total += mass
+            positive += w > 0.0
+        sums[b] = total
+        counts[b] = positive
 
 
 @kernel
@@ -91,39 +101,61 @@ def spread_rest(
     each: int,
     left: int,
     positive: int,
-    error: int,
+    first_block: int,
+    errors: Any,
     masses: Any,
-) -> Any:
+    surplus: Any,
+    deficit: Any,
+    relative: Any,
+    total: Any,
+) -> None:
     """Add ``each`` unit to every positive entry, and ``left`` more evenly (Bresenham's line).
 
     Args:
         weights, factor, scale: as in ``floor_masses``, for the error.
         each, left: units; 0 <= left < positive.
         positive: positive entries of the whole table.
-        error: (positive entries before ``masses[0]``) left modulo ``positive``.
-        masses: uint64 [m], a part of the table, changed in place.
-
-    Returns:
-        What the parts of the sweep need and what the report says: the surplus above a cell, the
-        deficit below it, the largest relative error of a mass, the sum of absolute errors.
+        first_block: the block that ``errors[0]`` belongs to.
+        errors: int64 [blocks of this call]: (positive entries before) left modulo ``positive``.
+        masses: uint64 [n], changed in place in these blocks.
+        surplus, deficit: uint64 [blocks of this call], written: what lies above and below a cell.
+        relative, total: float64 [blocks of this call], written: the largest relative error of a
+            mass, and the sum of absolute errors.
     """
-    surplus = deficit = _ZERO
-    largest, total = 0.0, 0.0
-    for i in range(masses.shape[0]):
-        mass = masses[i]
-        if mass > _ZERO:
-            error += left
-            over = error >= positive
-            error -= positive if over else 0
-            mass += np.uint64(each + over)
-            masses[i] = mass
-        surplus += mass - CELL if mass > CELL else _ZERO
-        deficit += CELL - mass if mass < CELL else _ZERO
-        asked = weights[i] * factor * scale
-        off = abs(float(mass) - asked)
-        total += off
-        largest = max(largest, off / asked if asked > 0.0 else 0.0)
-    return surplus, deficit, largest, total
+    n = weights.shape[0]
+    lanes = np.empty(8)
+    for b in range(errors.shape[0]):
+        start = (first_block + b) * BLOCK
+        stop = min(start + BLOCK, n)
+        error = errors[b]
+        if each > 0 or left > 0:
+            for i in range(start, stop):
+                some = masses[i] > _ZERO
+                error += left if some else 0
+                over = error >= positive
+                error -= positive if over else 0
+                masses[i] += np.uint64(each + over) if some else _ZERO
+        above = below = _ZERO
+        for i in range(start, stop):
+            above += masses[i] - min(masses[i], CELL)
+            below += CELL - min(masses[i], CELL)
+        surplus[b] = above
+        deficit[b] = below
+        worst = _ZERO  # the bits of doubles of 0 and more are ordered as they are
+        lanes[:] = 0.0
+        for i in range(start, start + (stop - start) // 8 * 8, 8):
+            for j in range(8):
+                asked = weights[i + j] * factor * scale
+                off = abs(float(masses[i + j]) - asked)
+                lanes[j] += off
+                worst = max(worst, bits_of(off / max(asked, 1e-300)))
+        for i in range(start + (stop - start) // 8 * 8, stop):
+            asked = weights[i] * factor * scale
+            off = abs(float(masses[i]) - asked)
+            lanes[0] += off
+            worst = max(worst, bits_of(off / max(asked, 1e-300)))
+        relative[b] = double_of(worst)
+        total[b] = lanes.sum()
 
 
 @helper
@@ -159,6 +191,22 @@ def find_heavy(masses: Any, start: int, before: np.uint64, given: np.uint64) -> 
     return i, CELL
 
 
+@helper
+def _collect(
+    masses: Any, start: int, stop: int, cell: np.uint64, light: bool, indices: Any, sizes: Any
+) -> Any:
+    """The next light (or heavy) entries from ``start`` on: (where to go on, how many)."""
+    count = 0
+    i = start
+    while i < stop and count < _BUFFER:
+        mass = masses[i]
+        indices[count] = i
+        sizes[count] = mass
+        count += (mass < cell) == light
+        i += 1
+    return i, count
+
+
 @kernel
 def fill_part(
     masses: Any, light: int, stop: int, heavy: int, held: np.uint64, alias_bits: int, cells: Any
@@ -178,12 +226,46 @@ def fill_part(
     No worklist is needed: a heavy entry gives to light ones until it holds one cell or less, then
     takes what it lacks from the next heavy one (Huebschle-Schneider and Sanders 2022, section 3).
     Which heavy entry serves a light one depends on sums only, so calls side by side fill the very
-    table that one call fills.
+    table that one call fills. Which of the two a step is cannot be foreseen by a processor, so
+    steps choose without a branch, from short lists of what comes next.
     """
     n = masses.shape[0]
     shift = np.uint64(alias_bits)
     cell = _ONE << (np.uint64(64) - shift)
     full = (cell - _ONE) << shift
+    lights, light_masses = np.empty(_BUFFER + 1, np.int64), np.empty(_BUFFER + 1, np.uint64)
+    heavies, heavy_masses = np.empty(_BUFFER + 1, np.int64), np.empty(_BUFFER + 1, np.uint64)
+    next_heavy = heavy + 1
+    num_lights = num_heavies = 0
+    i: Any = 0
+    j: Any = 0
+    while heavy < n:
+        if i == num_lights:
+            light, num_lights = _collect(masses, light, stop, cell, True, lights, light_masses)
+            i = 0
+        if j == num_heavies:
+            next_heavy, num_heavies = _collect(
+                masses, next_heavy, n, cell, False, heavies, heavy_masses
+            )
+            j = 0
+        if i == num_lights or j == num_heavies:
+            break
+        while i < num_lights and j < num_heavies:
+            gives = np.int64(held > cell)
+            mask, mask_64 = -gives, np.uint64(-gives)
+            # chosen by masks: a conditional would be compiled to a branch
+            own = heavy ^ ((heavy ^ lights[i]) & mask)
+            threshold = held ^ ((held ^ light_masses[i]) & mask_64)
+            alias = heavies[j] ^ ((heavies[j] ^ heavy) & mask)
+            value = (threshold << shift) | np.uint64(alias)
+            cells[own] = full | np.uint64(heavy) if held == cell else value
+            held += (heavy_masses[j] ^ ((heavy_masses[j] ^ light_masses[i]) & mask_64)) - cell
+            heavy = alias
+            i += gives
+            j += 1 - gives
+    # one of the lists has ended: what is left is of one kind
+    if i < num_lights:
+        light = lights[i]
     light = _next_light(masses, light, cell)
     while heavy < n:
         if held > cell:

@@ -120,6 +120,12 @@ def bits_of(x: float) -> np.uint64:
     return _to_bits(x)  # type: ignore[no-any-return]
 
 
+@helper
+def double_of(bits: np.uint64) -> float:
+    """The double that 64 bits stand for."""
+    return _from_bits(bits)  # type: ignore[no-any-return]
+
+
 @kernel
 def relative_powers(values: Any, exponent: float, largest: float, out: Any) -> None:
     """out[i] = (values[i] / largest)^exponent, 0 where values[i] is 0.

@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 
 from fastneg.kernels.jit import kernel
+from fastneg.kernels.pow import bits_of, double_of
+
+_ONE = np.uint64(1)
 
 
 @kernel
@@ -22,13 +25,14 @@ def codes_within(codes: Any, low: int, size: int) -> bool:
 def scan_weights(weights: Any) -> Any:
     """(valid, smallest positive, largest) of float64 weights: finite and 0 or more, or not.
 
-    The smallest is infinity where none is positive.
+    The smallest is infinity where none is positive; both mean nothing where it is not valid.
     """
-    smallest, largest = np.inf, 0.0
-    valid = True
+    # the bits of doubles of 0 and more are ordered as they are; those of others come after
+    infinity = bits_of(np.inf)
+    largest = np.uint64(0)
+    smallest = infinity - _ONE  # what is positive, less one, so that 0 comes last
     for i in range(weights.shape[0]):
-        w = weights[i]
-        valid = valid & (w >= 0.0) & (w < np.inf)
-        largest = max(largest, w)
-        smallest = min(smallest, w if w > 0.0 else np.inf)
-    return valid, smallest, largest
+        bits = bits_of(weights[i] + 0.0)  # -0.0 is 0.0
+        largest = max(largest, bits)
+        smallest = min(smallest, bits - _ONE)
+    return largest < infinity, double_of(smallest + _ONE), double_of(largest)

@@ -78,7 +78,10 @@ class AliasTable(ItemTable):
         return masses
 
     def _make_entries(self) -> Masses:
-        bits = frozen(self.log_q.astype(np.float32).view(np.uint32))
+        # neither masses nor logarithms stay behind: a draw needs what is in the entries
+        log_q = self._make_log_q(self._made["masses"] if "masses" in self._made else None)
+        bits = frozen(log_q.astype(np.float32).view(np.uint32))
+        del log_q
         entries = np.empty(2 * self.num_items, dtype=np.uint64)
         run_chunks(
             lambda i, j: fill_entries(self.cells, bits, i, entries[2 * i : 2 * j]),

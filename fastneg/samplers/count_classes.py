@@ -28,10 +28,11 @@ from fastneg.streams import mix64
 MAX_CLASSES = 1 << 16
 _MIN_CELLS = 1024  # of a table, so that masses are fine enough for any catalog
 _ORDERED = 1 << 16  # items from which classes pay where ids are ordered by popularity
-_SCATTERED = 1 << 21  # and where they are not: a 4-byte gather against an 8-byte one
+# and where they are not: a 4-byte gather against an 8-byte one, while it makes up for the classes
+_SCATTERED = range(1 << 21, 1 << 26)
 _SLOTS = 1 << 18
 _ALIAS = np.uint64((1 << ALIAS_BITS) - 1)
-_KIND, _VERSION = "fastneg count classes", 1
+_VERSION = 1
 
 
 class CountClasses(NamedTuple):
@@ -75,7 +76,7 @@ def find_classes(counts: FloatArray, *, always: bool = False) -> CountClasses | 
     limit = MAX_CLASSES - 1 if always else min(MAX_CLASSES - 1, n // 8)
     keys, used = np.zeros(_SLOTS, dtype=np.uint64), np.zeros(_SLOTS, dtype=np.int64)
     distinct, falling = count_values(frozen(counts), limit, keys, used)
-    if distinct > limit or (n < _SCATTERED and not falling and not always):
+    if distinct > limit or (n not in _SCATTERED and not falling and not always):
         return None
     slots = np.flatnonzero(used)
     slots = slots[np.argsort(-keys[slots].view(np.float64), kind="stable")]
@@ -114,6 +115,8 @@ class CountClassTable(ItemTable):
         weights: float64 [classes], of one item of each; 0 or more, one positive.
         seed, name: as for ``AliasTable``.
     """
+
+    kind = "fastneg count classes"
 
     def __init__(
         self,
@@ -197,7 +200,7 @@ class CountClassTable(ItemTable):
         from fastneg.storage import write_folder
 
         write_folder(
-            folder, call="CountClassTable.save", kind=_KIND, version=_VERSION,
+            folder, call="CountClassTable.save", kind=self.kind, version=_VERSION,
             arrays=self.arrays(), texts={}, facts={"error": self.error},
         )  # fmt: skip
 
@@ -216,7 +219,7 @@ class CountClassTable(ItemTable):
         from fastneg.storage import SavedFolder
 
         call = "CountClassTable.open"
-        saved = SavedFolder(folder, call=call, kind=_KIND, version=_VERSION)
+        saved = SavedFolder(folder, call=call, kind=self.kind, version=_VERSION)
         found: dict[str, npt.NDArray[Any]] = {}
         for part, dtype in (
             ("cells", np.uint64), ("class_masses", np.uint64), ("values", np.float64),

@@ -105,10 +105,11 @@ class ItemTable(ABC):
     @property
     def log_q(self) -> FloatArray:
         """float64 [n]: ln(masses[i] / total), -inf for 0."""
-        return self._once("log_q", self._make_log_q)  # type: ignore[no-any-return]
+        return self._once("log_q", lambda: self._make_log_q(self.masses))  # type: ignore[no-any-return]
 
-    def _make_log_q(self) -> FloatArray:
-        masses = self.masses
+    def _make_log_q(self, masses: Masses | None = None) -> FloatArray:
+        if masses is None:
+            masses = frozen(self._make_masses())
         log_q = np.empty(self.num_items, dtype=np.float64)
         run_chunks(
             lambda i, j: log_masses(masses[i:j], float(self.total), log_q[i:j]),

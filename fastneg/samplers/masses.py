@@ -60,31 +60,31 @@ def whole_masses(weights: FloatArray) -> WholeMasses:
     masses: Masses = np.empty(n, dtype=np.uint64)
     sums, positive = np.zeros(blocks, dtype=np.uint64), np.zeros(blocks, dtype=np.int64)
 
-    def floor(first: int, last: int) -> None:
-        for b in range(first, last):
-            part = slice(b * BLOCK, min((b + 1) * BLOCK, n))
-            sums[b], positive[b] = floor_masses(weights[part], factor, scale, masses[part])
-
-    run_chunks(floor, blocks, smallest=_SMALLEST)
+    run_chunks(
+        lambda i, j: floor_masses(weights, factor, scale, i, masses, sums[i:j], positive[i:j]),
+        blocks,
+        smallest=_SMALLEST,
+    )
     rest = target - int(sums.sum())
     if rest < 0:  # rounding of the scale, or weights just above the limit: units of the largest
         masses[int(masses.argmax())] -= np.uint64(-rest)
         rest = 0
     count = int(positive.sum())
     each, left = divmod(rest, count)
-    before = np.concatenate([[0], np.cumsum(positive[:-1])]).tolist()
+    errors = np.array(
+        [before * left % count for before in np.cumsum(positive).tolist()[:-1]], dtype=np.int64
+    )
+    errors = frozen(np.concatenate([np.zeros(1, dtype=np.int64), errors]))
     surplus, deficit = np.zeros(blocks, dtype=np.uint64), np.zeros(blocks, dtype=np.uint64)
     relative, total = np.zeros(blocks), np.zeros(blocks)
-
-    def spread(first: int, last: int) -> None:
-        for b in range(first, last):
-            part = slice(b * BLOCK, min((b + 1) * BLOCK, n))
-            surplus[b], deficit[b], relative[b], total[b] = spread_rest(
-                weights[part], factor, target / everything, each, left, count,
-                before[b] * left % count, masses[part],
-            )  # fmt: skip
-
-    run_chunks(spread, blocks, smallest=_SMALLEST)
+    run_chunks(
+        lambda i, j: spread_rest(
+            weights, factor, target / everything, each, left, count, i, errors[i:j], masses,
+            surplus[i:j], deficit[i:j], relative[i:j], total[i:j],
+        ),
+        blocks,
+        smallest=_SMALLEST,
+    )  # fmt: skip
     error = {
         "max_relative": float(relative.max()),
         "total_variation": 0.5 * math.fsum(total.tolist()) / float(target),

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from fastneg.checks import FloatArray, as_number, as_weights, fail, to_numpy
+from fastneg.checks import FloatArray, as_choice, as_number, as_weights, fail, to_numpy
 from fastneg.interactions import Interactions
 from fastneg.kernels.pow import relative_powers
 from fastneg.samplers.alias_table import AliasTable
-from fastneg.samplers.count_classes import CountClassTable, find_classes
+from fastneg.samplers.count_classes import MAX_CLASSES, CountClassTable, find_classes
 from fastneg.samplers.request import split_catalog
 from fastneg.samplers.weighted import Table, WeightedSampler
 from fastneg.threads import run_chunks
@@ -33,7 +34,11 @@ class PopularitySampler(WeightedSampler):
         replacement: False draws K distinct items a row; log_q is then the logarithm of an
             inclusion probability, log(1 - exp(-q(i|u) T)) with T the arrival of the (K + 1)-th
             distinct item (Cohen and Kaplan 2007).
-        memory_budget: bytes for the running sums that finish hopeless draws.
+        memory_budget: bytes for what makes draws faster and is not needed: filters of the users'
+            positives, tables of what is left for users who know nearly everything.
+        method: "auto" draws by classes of equal counts where that is faster (many items, few
+            different counts) and from an alias table elsewhere; "classes" and "table" insist. The
+            same distribution, other ids.
 
     Equivalent, slowly::
 
@@ -56,8 +61,10 @@ class PopularitySampler(WeightedSampler):
         name: str | None = None,
         replacement: bool = True,
         memory_budget: int = 256 << 20,
+        method: str = "auto",
     ) -> None:
         call = "PopularitySampler"
+        self.method = as_choice(method, ("auto", "classes", "table"), call=call, name="method")
         known, counts = split_catalog(interactions, call=call)
         self.exponent = as_number(exponent, call=call, name="exponent")
         self.smoothing = as_number(smoothing, call=call, name="smoothing", minimum=0.0)
@@ -73,7 +80,11 @@ class PopularitySampler(WeightedSampler):
         else:
             weights = as_weights(counts, call=call, name="counts", what=what)
         self._counts = weights
-        self._classes = find_classes(weights)
+        self._classes = None
+        if self.method != "table":
+            self._classes = find_classes(weights, always=self.method == "classes")
+            if self.method == "classes" and self._classes is None:
+                fail(call, f"method='classes' needs at most {MAX_CLASSES - 1} different counts")
         super().__init__(
             self._table(self.exponent),
             interactions=known,
@@ -101,6 +112,67 @@ class PopularitySampler(WeightedSampler):
         )
         other._use(self._table(other.exponent))
         return other
+
+    # ---------------------------------------------------------------- files
+    def save(self, folder: str | Path) -> None:
+        """Write the table that is drawn from, to be opened by many processes that share it.
+
+        Raises:
+            FileFormatError: the folder cannot be written, or holds something else.
+        """
+        self.table.save(folder)
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        interactions: Interactions | None = None,
+        seed: int = 0,
+        name: str | None = None,
+        replacement: bool = True,
+        memory_budget: int = 256 << 20,
+    ) -> WeightedSampler:
+        """A sampler over a saved table, memory-mapped, with the ids of the sampler that saved it.
+
+        Args:
+            folder: from ``save``.
+            interactions: whose positives are excluded; of as many items as the table.
+            seed, name, replacement, memory_budget: as for the class.
+
+        Raises:
+            FileFormatError: not a saved table, or damaged.
+        """
+        call = "PopularitySampler.open"
+        table = open_table(folder)
+        if interactions is not None and interactions.num_items != table.num_items:
+            fail(
+                call,
+                f"interactions have {interactions.num_items} items, the table {table.num_items}",
+            )
+        return TableSampler(
+            table,
+            interactions=interactions,
+            seed=seed,
+            name=name,
+            replacement=replacement,
+            memory_budget=memory_budget,
+        )
+
+
+class TableSampler(WeightedSampler):
+    """A popularity sampler whose table was opened, not built."""
+
+    kind = "popularity"
+
+
+def open_table(folder: str | Path) -> Table:
+    """The table in a folder, of whichever kind it is."""
+    from fastneg.storage import MANIFEST
+
+    place = Path(folder) / MANIFEST
+    classed = place.is_file() and CountClassTable.kind in place.read_text(encoding="utf-8")
+    return CountClassTable.open(folder) if classed else AliasTable.open(folder)
 
 
 def popularity_weights(counts: FloatArray, exponent: float) -> FloatArray:

@@ -180,9 +180,9 @@ class UniformSampler(LeanSampler):
                 self.num_items, known.positive_indptr, known.positive_items,
                 *self._make_filters(), self._lists.attempts,
             )  # fmt: skip
-        draw_uniform(
-            *self._constants, owner, self._key(""), rows, 0, EVERYWHERE, 0, items.reshape(-1)
-        )
+        key, flat = self._key(""), items.reshape(-1)
+        arguments = (*self._constants, owner, key, rows, 0, EVERYWHERE, 0, flat)
+        draw_uniform(*arguments)
 
     def _lean_log_q(self, owner: IntArray, items: IntArray, out: npt.NDArray[np.float32]) -> None:
         out[...] = self._lists.log_q[owner][:, None]

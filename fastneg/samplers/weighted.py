@@ -120,12 +120,10 @@ class WeightedSampler(LeanSampler):
         table = self.table
         if isinstance(table, AliasTable):
             return draw_table(table.cells, *what, *where)
+        classes = (table.cells, table.classes.spans, table.classes.order)
         owner, key = where[:2]
-        rest: Any = where[2:]
-        return draw_classes(
-            table.cells, table.classes.spans, table.classes.order, *what, owner, key,
-            table.salt_of(int(key)), *rest,
-        )  # fmt: skip
+        arguments = (*classes, *what, owner, key, table.salt_of(int(key)), *where[2:])
+        return draw_classes(*arguments)
 
     def _finish(self, exclusion: Exclusion, lists: ListMasses, where: tuple[Any, ...]) -> None:
         """Finish the cells at -1 by inversion."""

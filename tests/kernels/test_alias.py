@@ -107,39 +107,43 @@ def test_draws_follow_the_masses_and_a_broken_table_does_not() -> None:
     st.sampled_from([1.0, 0.25]),
 )
 def test_floor_masses(weights: list[float], scale: float, factor: float) -> None:
+    # a block and a bit, so that the second block is not whole
+    weights = [*([0.0] * alias.BLOCK), *weights]
     masses = np.empty(len(weights), dtype=np.uint64)
-    total, positive = alias.floor_masses(np.array(weights), factor, scale, masses)
+    sums, counts = np.empty(2, dtype=np.uint64), np.empty(2, dtype=np.int64)
+    for b in (0, 1):
+        alias.floor_masses(
+            np.array(weights), factor, scale, b, masses, sums[b : b + 1], counts[b : b + 1]
+        )
     expected = [0 if w == 0 else max(1, int(w * factor * scale)) for w in weights]
     assert masses.tolist() == expected
-    assert int(total) == sum(expected)
-    assert positive == sum(mass > 0 for mass in expected)
+    assert sums.tolist() == [0, sum(expected)]
+    assert counts.tolist() == [0, sum(mass > 0 for mass in expected)]
 
 
+@settings(max_examples=50)
 @given(
     st.lists(st.integers(0, 2**34), min_size=1, max_size=40).filter(any),
     st.integers(0, 500),
-    st.integers(0, 40),
+    st.booleans(),
 )
-def test_the_rest_is_spread_evenly(masses: list[int], rest: int, cut: int) -> None:
+def test_the_rest_is_spread_evenly(masses: list[int], rest: int, second: bool) -> None:
+    masses = [*([1] * (alias.BLOCK * second)), *masses]
+    rest *= 1 + 40 * second
     spread = np.array(masses, dtype=np.uint64)
     weights = np.array(masses, dtype=np.float64)
     positive = sum(mass > 0 for mass in masses)
     each, left = divmod(rest, positive)
-    surplus = deficit = 0
-    for part in (slice(0, cut), slice(cut, None)):  # parts go on where the one before ended
-        before = sum(mass > 0 for mass in masses[: part.start])
-        error = before * left % positive
-        over, under, largest, total = alias.spread_rest(
-            weights[part], 1.0, 1.0, each, left, positive, error, spread[part]
-        )
-        surplus, deficit = surplus + int(over), deficit + int(under)
-        added = spread[part].astype(float) - weights[part]
-        assert total == added.sum()
-        with np.errstate(divide="ignore", invalid="ignore"):
-            relative = np.nan_to_num(added / weights[part], nan=0.0)
-        assert largest == pytest.approx(relative.max(initial=0.0), rel=1e-12)
-    assert surplus == sum(max(0, int(mass) - CELL) for mass in spread)
-    assert deficit == sum(max(0, CELL - int(mass)) for mass in spread)
+    blocks = 1 + second
+    surplus, deficit = np.zeros(blocks, dtype=np.uint64), np.zeros(blocks, dtype=np.uint64)
+    relative, total = np.zeros(blocks), np.zeros(blocks)
+    for b in range(blocks):  # a block goes on where the one before ended
+        error = sum(mass > 0 for mass in masses[: b * alias.BLOCK]) * left % positive
+        part = slice(b, b + 1)
+        alias.spread_rest(
+            weights, 1.0, 1.0, each, left, positive, b, np.array([error]), spread, surplus[part],
+            deficit[part], relative[part], total[part],
+        )  # fmt: skip
     added = spread.astype(int) - np.array(masses)
     assert added.sum() == rest
     assert (added[np.array(masses) == 0] == 0).all()
@@ -148,6 +152,14 @@ def test_the_rest_is_spread_evenly(masses: list[int], rest: int, cut: int) -> No
     # evenly along the way too: no prefix is off by a unit
     places = np.arange(1, positive + 1)
     assert (np.abs(np.cumsum(share) - places * rest / positive) < 1).all()
+    for b in range(blocks):
+        part = slice(b * alias.BLOCK, (b + 1) * alias.BLOCK)
+        assert surplus[b] == sum(max(0, int(mass) - CELL) for mass in spread[part])
+        assert deficit[b] == sum(max(0, CELL - int(mass)) for mass in spread[part])
+        assert total[b] == added[part].sum()
+        some = weights[part] > 0
+        worst = (added[part][some] / weights[part][some]).max(initial=0.0)
+        assert relative[b] == pytest.approx(worst, rel=1e-12)
 
 
 @given(st.integers(1, 3 * alias.BLOCK), st.floats(0, 1))
