@@ -86,14 +86,14 @@ def _parts(parts: list[str]) -> dict[str, Damage]:
         found[f"{part} is cut"] = _cut(part, 1)
         found[f"{part} is cut by an entry"] = _cut(part, 8)
         found[f"{part} has no bytes"] = _cut(part, 0)
-        found[f"{part} is missing"] = lambda folder, part=part: (folder / f"{part}.npy").unlink()  # type: ignore[misc]
-        found[f"{part} is a folder"] = lambda folder, part=part: (  # type: ignore[misc]
+        found[f"{part} is missing"] = lambda folder, part=part: (folder / f"{part}.npy").unlink()
+        found[f"{part} is a folder"] = lambda folder, part=part: (
             (folder / f"{part}.npy").unlink(),
             (folder / f"{part}.npy").mkdir(),
         )
-        found[f"{part} is no array"] = lambda folder, part=part: (  # type: ignore[misc]
-            (folder / f"{part}.npy").write_text("not an array at all")
-        )
+        found[f"{part} is no array"] = lambda folder, part=part: (
+            folder / f"{part}.npy"
+        ).write_text("not an array at all")
         found[f"{part} is of int64"] = _save_unannounced(part, np.int64)
         found[f"{part} is of int64 and the manifest says so"] = _change(
             part, lambda array: array.astype(np.int64)
