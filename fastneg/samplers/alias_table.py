@@ -79,7 +79,7 @@ class AliasTable(ItemTable):
 
     def _make_entries(self) -> Masses:
         # neither masses nor logarithms stay behind: a draw needs what is in the entries
-        log_q = self._make_log_q(self._made["masses"] if "masses" in self._made else None)
+        log_q = self._make_log_q(self._made.get("masses"))
         bits = frozen(log_q.astype(np.float32).view(np.uint32))
         del log_q
         entries = np.empty(2 * self.num_items, dtype=np.uint64)

@@ -10,8 +10,10 @@ from fastneg.interactions import Interactions
 from fastneg.samplers.alias_table import AliasTable
 from fastneg.samplers.base import Sampler
 from fastneg.samplers.listed import ListedSampler
+from fastneg.samplers.log_uniform import LogUniformSampler
 from fastneg.samplers.mixed import MixedSampler
 from fastneg.samplers.popularity import PopularitySampler
+from fastneg.samplers.streaming import StreamingPopularitySampler
 from fastneg.samplers.uniform import UniformSampler
 
 NUM_USERS, NUM_ITEMS = 40, 1000
@@ -39,6 +41,14 @@ def _listed(**options: object) -> ListedSampler:
     )
 
 
+def _streaming(**options: object) -> StreamingPopularitySampler:
+    sampler = StreamingPopularitySampler(
+        seen(), counts=seen().item_user_counts, halve_every=3000, **options
+    )
+    sampler.update(np.arange(5000) ** 2 % 1000)
+    return sampler
+
+
 SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "uniform": lambda **more: UniformSampler(seen(), **more),
     "popularity": lambda **more: PopularitySampler(seen(), **more),
@@ -46,6 +56,9 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "mixed draw": lambda **more: MixedSampler(parts(), **more),
     "mixed quota": lambda **more: MixedSampler(parts(), mode="quota", **more),
     "listed": _listed,
+    "log-uniform": lambda **more: LogUniformSampler(seen(), **more),
+    "streaming": _streaming,
+    "classes": lambda **more: PopularitySampler(seen(), method="classes", **more),
     "uniform distinct": lambda **more: UniformSampler(seen(), replacement=False, **more),
     "popularity distinct": lambda **more: PopularitySampler(seen(), replacement=False, **more),
     "steep distinct": lambda **more: PopularitySampler(

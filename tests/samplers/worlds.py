@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,10 @@ import numpy as np
 from fastneg.interactions import Interactions
 from fastneg.samplers.base import Sampler
 from fastneg.samplers.listed import ListedSampler
+from fastneg.samplers.log_uniform import LogUniformSampler
 from fastneg.samplers.mixed import MixedSampler
 from fastneg.samplers.popularity import PopularitySampler
+from fastneg.samplers.streaming import StreamingPopularitySampler
 from fastneg.samplers.uniform import UniformSampler
 from tests.naive import samplers as naive
 
@@ -180,8 +183,25 @@ LISTED_ALONE = Case(
     lambda **more: _listed(None, **more),
     lambda: naive.Listed(NUM_ITEMS, LISTS, known()),
 )
+STREAMING = Case(
+    "streaming",
+    lambda **more: StreamingPopularitySampler(
+        interactions(), counts=interactions().item_user_counts, **more
+    ),
+    _popular_twin,
+)
+LOG_UNIFORM = Case(
+    "log-uniform",
+    lambda **more: LogUniformSampler(interactions(), **more),
+    lambda: naive.Weighted([math.log((i + 2) / (i + 1)) for i in range(NUM_ITEMS)], known()),
+)
+CLASSES = Case(
+    "classes",
+    lambda **more: PopularitySampler(interactions(), method="classes", **more),
+    _popular_twin,
+)
 CASES = [
-    UNIFORM, *POPULARITIES, MIXED, QUOTA, NESTED, NESTED_QUOTA, LISTED, LISTED_ALONE,
+    STREAMING, LOG_UNIFORM, CLASSES, UNIFORM, *POPULARITIES, MIXED, QUOTA, NESTED, NESTED_QUOTA, LISTED, LISTED_ALONE,
 ]  # fmt: skip
 
 
