@@ -8,12 +8,14 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from fastneg import checks
 from fastneg.checks import AnyArray, Float32Array, IntArray
 from fastneg.errors import FastnegError, FastnegTypeError
+from fastneg.lazy import lazy_module
+
+pa = lazy_module("pyarrow")
+pc = lazy_module("pyarrow.compute")
 
 Texts: TypeAlias = Any  # a pa.LargeStringArray; pyarrow has no types
 Ids: TypeAlias = IntArray | Texts

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from fastneg import checks
 from fastneg.checks import Float32Array, IntArray
 from fastneg.columns import normalise_weights
 from fastneg.errors import FastnegTypeError, FileFormatError
+from fastneg.lazy import lazy_module
 from fastneg.tables import existing_file, is_path, one_line
+
+pa = lazy_module("pyarrow")
+pc = lazy_module("pyarrow.compute")
 
 
 class SparseRows(NamedTuple):

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from fastneg.checks import AnyArray
 from fastneg.errors import FileFormatError
+from fastneg.lazy import lazy_module
+
+pa = lazy_module("pyarrow")
 
 MANIFEST = "manifest.json"
 

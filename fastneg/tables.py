@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.feather as pa_feather
-import pyarrow.parquet as pa_parquet
 
 from fastneg.errors import FastnegError, FastnegTypeError, FileFormatError
+from fastneg.lazy import lazy_module
+
+pa = lazy_module("pyarrow")
+pa_csv = lazy_module("pyarrow.csv")
+pa_feather = lazy_module("pyarrow.feather")
+pa_parquet = lazy_module("pyarrow.parquet")
 
 PARQUET = (".parquet", ".pq")
 ARROW = (".arrow", ".feather", ".ipc")

@@ -13,13 +13,15 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from fastneg.checks import AnyArray, IntArray, as_codes
 from fastneg.columns import Ids, Texts, normalise_ids
 from fastneg.errors import FastnegError, FastnegTypeError, UnknownIdError
 from fastneg.kernels import encode as kernels
+from fastneg.lazy import lazy_module
+
+pa = lazy_module("pyarrow")
+pc = lazy_module("pyarrow.compute")
 
 _NARROW = 4  # a table over the whole range of ids may be this many times the number of ids
 

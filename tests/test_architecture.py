@@ -28,7 +28,7 @@ LEVELS = [
     ["columns", "storage", "tables"],
     ["checks", "streams"],
     ["threads"],
-    ["kernels", "errors", "__init__"],
+    ["kernels", "errors", "lazy", "__init__"],
 ]
 KERNEL_IMPORTS = {"__future__", "collections", "hashlib", "llvmlite", "numba", "numpy", "os",
                   "pathlib", "tempfile", "typing"}  # fmt: skip
