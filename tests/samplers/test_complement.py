@@ -14,6 +14,7 @@ from fastneg.interactions import Interactions
 from fastneg.samplers import exclusion
 from fastneg.samplers.base import Sampler
 from fastneg.samplers.complement import build_complements, list_masses, no_complements
+from fastneg.samplers.count_classes import CountClassTable
 from fastneg.samplers.exclusion import Exclusion, build_filters, filters_of, no_filters
 from fastneg.samplers.item_table import ItemTable
 from fastneg.samplers.popularity import PopularitySampler
@@ -63,6 +64,7 @@ MAKE: dict[str, Callable[..., Sampler]] = {
     "uniform": UniformSampler,
     "popularity": PopularitySampler,
     "unigram": lambda source, **more: PopularitySampler(source, exponent=1.0, **more),
+    "classes": lambda source, **more: PopularitySampler(source, method="classes", **more),
 }
 
 
@@ -76,13 +78,29 @@ def _twin(sampler: Sampler, user: int, extra: Any, row: int, width: int) -> list
     if isinstance(sampler, UniformSampler):
         return [naive.uniform_draw(N, excluded, key, row, d) for d in range(width)]
     assert isinstance(sampler, PopularitySampler)
-    cells, masses = sampler.table.cells.tolist(), sampler.table.masses.tolist()
+    table = sampler.table
+    cells, masses = table.cells.tolist(), table.masses.tolist()
     left = 1.0 - sum(masses[item] for item in excluded) / sum(masses)
     attempts = 0 if left <= 0.25 else 16
-    return [
-        naive.table_draw(cells, masses, excluded, key, row, d, attempts=attempts)
-        for d in range(width)
-    ]
+    if not isinstance(table, CountClassTable):
+        return [
+            naive.table_draw(cells, masses, excluded, key, row, d, attempts=attempts)
+            for d in range(width)
+        ]
+    spans = list(zip(table.starts.tolist(), table.classes.sizes.tolist(), strict=True))
+    allowed = {i: masses[i] for i in range(N) if i not in excluded}
+
+    def draw(d: int) -> int:
+        for attempt in range(attempts):
+            place = naive.place_of(key, row, d, attempt)
+            item = naive.class_draw(
+                cells, spans, table.classes.order, place, int(table.salt_of(key))
+            )
+            if item not in excluded:
+                return item
+        return naive.mass_draw(allowed, naive.word(key, row, d, attempts))
+
+    return [draw(d) for d in range(width)]
 
 
 # ------------------------------------------------------------------ masses of lists
@@ -157,7 +175,7 @@ def test_without_interactions_there_are_no_complements() -> None:
     assert len(nothing.items) == len(nothing.sums) == 0
 
 
-@pytest.mark.parametrize("name", ["popularity", "unigram"])
+@pytest.mark.parametrize("name", ["popularity", "unigram", "classes"])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_ids_do_not_depend_on_the_budget(name: str, width: int) -> None:
     rich = MAKE[name](interactions(), seed=4)

@@ -216,6 +216,13 @@ def test_a_fingerprint_stands_still() -> None:
     assert len({table.fingerprint(), *(other.fingerprint() for other in others)}) == 4
 
 
+def test_draws_stand_still() -> None:
+    scattered = _table(WORLDS["shuffled zipf"], exponent=0.5, seed=1)
+    assert scattered.draw(8, row=3).tolist() == [162, 10, 136, 763, 349, 368, 739, 787]
+    ordered = _table(WORLDS["zipf"], exponent=0.5, seed=1)
+    assert ordered.draw(8, row=3).tolist() == [255, 47, 609, 3, 518, 1236, 423, 2842]
+
+
 # ------------------------------------------------------------------ draws
 
 
