@@ -6,7 +6,9 @@ whole one or none.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import mmap
 import os
 import secrets
 import shutil
@@ -109,6 +111,14 @@ def is_saved_folder(path: str | Path) -> bool:
     return (Path(path) / MANIFEST).is_file()
 
 
+def _ask_for_huge_pages(array: AnyArray) -> None:
+    """Far reads of a mapped table miss fewer page entries; where it cannot be had, nothing is lost."""
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):
+            mapped.madvise(mmap.MADV_HUGEPAGE)
+
+
 class SavedFolder:
     """A folder that ``write_folder`` wrote; arrays are memory-mapped and read-only.
 
@@ -164,6 +174,7 @@ class SavedFolder:
             raise self.damaged(
                 path.name, f"{array.dtype}, shape {array.shape}, is not what the manifest says"
             )
+        _ask_for_huge_pages(array)
         return np.asarray(array)
 
     def text(self, name: str) -> Any | None:

@@ -209,6 +209,14 @@ class MixedSampler(Sampler):
             tags[mine] += part._sources_of(part_plan, items[mine])
         return np.asarray(tags, dtype=np.int8)
 
+    def memory(self) -> dict[str, int]:
+        """Bytes held by the parts; tables that several parts share are counted in each."""
+        return {
+            f"{part.name}.{name}": size
+            for part in self.parts
+            for name, size in part.memory().items()
+        }
+
     def exhausted_users(self) -> IntArray:
         left = [p.exhausted_users() for p, w in zip(self.parts, self.weights, strict=True) if w > 0]
         common = left[0]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import FloatArray, IntArray, as_integer, frozen
+from fastneg.checks import Float32Array, FloatArray, IntArray, as_integer, frozen
 from fastneg.interactions import Interactions
 from fastneg.kernels.draws import draw_uniform
 from fastneg.kernels.exclusion import mark_excluded
@@ -44,11 +44,12 @@ class UniformPlan(Plan):
 
 
 class ListSizes(NamedTuple):
-    """Per list, and at the end for none: items left [lists + 1], attempts int8, ln of the share."""
+    """Per list, and at the end for none: items left [lists + 1], attempts int8, ln q twice."""
 
     allowed: IntArray
     attempts: npt.NDArray[np.int8]
-    log_q: npt.NDArray[np.float64]
+    log_q: FloatArray
+    rounded: Float32Array
     nobody: bool
 
 
@@ -57,9 +58,9 @@ def _list_sizes(exclusion: Exclusion, num_items: int) -> ListSizes:
     attempts = np.where(allowed < (1.0 - _HOPELESS) * num_items, 0, _ATTEMPTS).astype(np.int8)
     with np.errstate(divide="ignore"):
         log_q = -np.log(allowed.astype(np.float64))
-    return ListSizes(
-        frozen(allowed), frozen(attempts), frozen(log_q), bool((allowed[:-1] <= 0).any())
-    )
+    nobody = bool((allowed[:-1] <= 0).any())
+    rounded = log_q.astype(np.float32)
+    return ListSizes(frozen(allowed), frozen(attempts), log_q, rounded, nobody)
 
 
 class UniformSampler(LeanSampler):
@@ -150,7 +151,8 @@ class UniformSampler(LeanSampler):
         self, plan: UniformPlan, items: IntArray, out: npt.NDArray[Any], *, check: bool
     ) -> None:
         exclusion = plan.exclusion
-        out[...] = plan.lists.log_q[exclusion.owner][:, None]
+        single = out.dtype == np.float32
+        out[...] = (plan.lists.rounded if single else plan.lists.log_q)[exclusion.owner][:, None]
         if check:
             mark_excluded(exclusion.indptr, exclusion.items, exclusion.owner, items, out)
 
@@ -164,10 +166,8 @@ class UniformSampler(LeanSampler):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        parts = self._lists  # pickle forgets that they are read-only
-        self._lists = ListSizes(
-            frozen(parts.allowed), frozen(parts.attempts), frozen(parts.log_q), parts.nobody
-        )
+        lists = self._lists  # pickle forgets what is read-only
+        self._lists = lists._replace(allowed=frozen(lists.allowed), attempts=frozen(lists.attempts))
 
     def _lean_ready(self) -> bool:
         return self.interactions is not None and not self._lists.nobody
@@ -185,7 +185,7 @@ class UniformSampler(LeanSampler):
         draw_uniform(*arguments)
 
     def _lean_log_q(self, owner: IntArray, items: IntArray, out: npt.NDArray[np.float32]) -> None:
-        out[...] = self._lists.log_q[owner][:, None]
+        out[...] = self._lists.rounded[owner][:, None]
 
     def _make_filters(self) -> ListFilters:
         known = self.interactions
