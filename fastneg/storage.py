@@ -112,7 +112,7 @@ def is_saved_folder(path: str | Path) -> bool:
 
 
 def _ask_for_huge_pages(array: AnyArray) -> None:
-    """Far reads of a mapped table miss fewer page entries; where it cannot be had, nothing is lost."""
+    """Far reads of a mapped table miss fewer page entries; without them nothing is lost."""
     mapped = getattr(array, "_mmap", None)
     if mapped is not None and hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -238,3 +239,29 @@ def test_names_of_the_samplers_own_streams_are_refused(name: str) -> None:
         UniformSampler(5, name=name)
     with pytest.raises(FastnegError, match=message):
         UniformSampler(5).spawn(name)
+
+
+@pytest.mark.parametrize("name", ["uniform", "popularity", "classes", "steep", "mixed draw"])
+def test_two_threads_drawing_at_once(name: str) -> None:
+    """Rows are reserved under a lock and tables are made once: together the rows of one thread."""
+    alone = SAMPLERS[name]()
+    wanted = alone.sample(_users(400), 40).items.numpy()
+    shared, barrier = SAMPLERS[name](), threading.Barrier(2)
+    drawn: list[np.ndarray] = []
+
+    def draw() -> None:
+        barrier.wait()
+        for _ in range(5):
+            drawn.append(shared.sample(np.zeros(40, dtype=np.int64), 40).items.numpy())
+
+    both = [threading.Thread(target=draw) for _ in range(2)]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    assert shared.state_dict()["next_row"] == 400
+    one = alone.sample(np.zeros(400, dtype=np.int64), 40, rows=np.arange(400)).items.numpy()
+    assert wanted.shape == one.shape
+    got = np.concatenate(drawn)
+    order = np.lexsort(got.T[::-1])
+    np.testing.assert_array_equal(got[order], one[np.lexsort(one.T[::-1])])
