@@ -236,6 +236,15 @@ def frozen(array: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
     return view
 
 
+def refreeze(value: Any) -> None:
+    """Make an array, or the arrays in a tuple, read-only again: pickle forgets that they were."""
+    if isinstance(value, np.ndarray):
+        value.setflags(write=False)
+    elif isinstance(value, tuple):
+        for part in value:
+            refreeze(part)
+
+
 def same_length(call: str, **arrays: AnyArray) -> int:
     """The common length of the arrays' first axis; the error lists all of them."""
     lengths = {name: len(array) for name, array in arrays.items()}

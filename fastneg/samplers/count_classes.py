@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import FloatArray, IntArray, frozen
+from fastneg.checks import FloatArray, IntArray, fail, frozen
 from fastneg.kernels.alias import fill_part
 from fastneg.kernels.count_classes import (
     ALIAS_BITS,
@@ -89,7 +89,9 @@ def find_classes(counts: FloatArray, *, always: bool = False) -> CountClasses | 
         order = np.empty(n, dtype=np.uint32)
         order_by_class(frozen(counts), keys, used, class_of_slot, starts.copy(), order)
     positive = np.flatnonzero(values > 0)
-    if len(positive) and not (sizes[positive] == 1).any():
+    if not len(positive):  # smoothing gives the untouched items a weight
+        positive = np.arange(len(values))
+    if not (sizes[positive] == 1).any():
         # one item stands alone, so that masses can sum to a table's size to the last unit
         alone = int(positive[np.argmin(sizes[positive])])
         values = np.insert(values, alone, values[alone])
@@ -243,18 +245,30 @@ def _checked_classes(found: dict[str, npt.NDArray[Any]], saved: Any) -> CountCla
     sizes = (spans & np.uint64(0xFFFFFFFF)).astype(np.int64)
     starts = (spans >> np.uint64(32)).astype(np.int64)
     count, n = len(spans), int(sizes.sum())
-    if not 0 < count <= MAX_CLASSES or not np.array_equal(starts, np.cumsum(sizes) - sizes):
+    follow = count > 0 and sizes.min() > 0 and np.array_equal(starts, np.cumsum(sizes) - sizes)
+    if not follow or count > MAX_CLASSES:
         raise saved.damaged("spans.npy", "classes do not follow one another")
     if len(found["values"]) != count or len(found["class_masses"]) != count:
         raise saved.damaged("values.npy", f"there are {count} classes")
     if len(cells) < count or int((cells & _ALIAS).max()) >= count:
         raise saved.damaged("cells.npy", "an alias is no class")
-    if len(order) not in (0, n) or (len(order) and int(order.max()) >= n):
-        raise saved.damaged("order.npy", f"it is not an order of {n} items")
+    if len(order):
+        seen = np.zeros(n, dtype=bool)
+        if len(order) != n or int(order.max()) >= n:
+            raise saved.damaged("order.npy", f"it is not an order of {n} items")
+        seen[order] = True
+        if not seen.all():
+            raise saved.damaged("order.npy", f"it is not an order of {n} items")
+    if _mass_of(found["class_masses"], sizes) != len(cells) * CELL:
+        raise saved.damaged("class_masses.npy", "the masses do not fill the cells")
     own = np.flatnonzero(cells[count:] >> np.uint64(ALIAS_BITS))
     if len(own):
         raise saved.damaged("cells.npy", "a cell beyond the classes gives itself")
     return CountClasses(found["values"], spans, order, _by_size(sizes), n)
+
+
+def _mass_of(masses: Masses, sizes: IntArray) -> int:
+    return sum(m * s for m, s in zip(masses.tolist(), sizes.tolist(), strict=True))
 
 
 def _class_table(
@@ -270,14 +284,15 @@ def _class_table(
     asked = weights / weights.max() * (float(target) / everything)
     masses = np.where(positive, np.maximum(np.floor(asked), 1.0), 0.0).astype(np.uint64)
     settle_masses(frozen(classes.by_size), frozen(sizes), target, masses)
+    if _mass_of(masses, sizes) != target:
+        fail("CountClassTable", "no class of one item has a weight; its units find no place")
     class_mass = np.zeros(num_cells, dtype=np.uint64)
     class_mass[: len(weights)] = masses * sizes.astype(np.uint64)
     cells = np.zeros(num_cells, dtype=np.uint64)
     heavy = int(np.argmax(class_mass >= np.uint64(CELL)))
     fill_part(frozen(class_mass), 0, num_cells, heavy, class_mass[heavy], ALIAS_BITS, cells)
     off = np.abs(masses.astype(np.float64) - asked)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        relative = off / asked
+    relative = off / np.maximum(asked, 1e-300)
     error = {
         "max_relative": float(relative[positive].max()),
         "total_variation": float(0.5 * (off * sizes).sum() / target),

@@ -138,7 +138,8 @@ def filters_of(interactions: Interactions, memory_budget: int) -> ListFilters:
             if filters is None:
                 indptr, items = interactions.positive_indptr, interactions.positive_items
                 filters = build_filters(indptr, items, memory_budget)
-                _of_interactions[interactions] = filters
+                if len(filters.words) > 2:  # else there are none, or not within this budget
+                    _of_interactions[interactions] = filters
     if 8 * len(filters.words) > memory_budget:
         return no_filters(interactions.num_users)
     return filters

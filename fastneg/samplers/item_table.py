@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import FloatArray, IntArray, as_integer, fail, frozen
+from fastneg.checks import FloatArray, IntArray, as_integer, fail, frozen, refreeze
 from fastneg.kernels.complement import running_sums
 from fastneg.kernels.pow import log_masses
 from fastneg.samplers.masses import Masses
@@ -60,9 +60,8 @@ class ItemTable(ABC):
             return
         self.__dict__.update(state)
         self._lock = threading.RLock()
-        for value in self.__dict__.values():  # pickle forgets it, and kernels are compiled for it
-            if isinstance(value, np.ndarray):
-                value.setflags(write=False)
+        for value in self.__dict__.values():
+            refreeze(value)
 
     def _once(self, name: str, make: Any) -> Any:
         """What ``make`` returns, made when it is first needed."""
@@ -144,7 +143,8 @@ class ItemTable(ABC):
         held = {name: array.nbytes for name, array in self.arrays().items()}
         for name, value in self._made.items():
             array = value[0] if isinstance(value, tuple) else value
-            held[name.split()[0]] = array.nbytes
+            place = name.split()[0]
+            held[place] = held.get(place, 0) + array.nbytes
         return held
 
     def fingerprint(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import Float32Array, FloatArray, IntArray, as_integer, frozen
+from fastneg.checks import Float32Array, FloatArray, IntArray, as_integer, frozen, refreeze
 from fastneg.interactions import Interactions
 from fastneg.kernels.draws import draw_uniform
 from fastneg.kernels.exclusion import mark_excluded
@@ -166,8 +166,7 @@ class UniformSampler(LeanSampler):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        lists = self._lists  # pickle forgets what is read-only
-        self._lists = lists._replace(allowed=frozen(lists.allowed), attempts=frozen(lists.attempts))
+        refreeze(self._lists)
 
     def _lean_ready(self) -> bool:
         return self.interactions is not None and not self._lists.nobody

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import FloatArray, IntArray, frozen
+from fastneg.checks import FloatArray, IntArray, refreeze
 from fastneg.interactions import Interactions
 from fastneg.kernels.complement import finish_by_mass
 from fastneg.kernels.draws import draw_classes, draw_table
@@ -217,7 +217,5 @@ class WeightedSampler(LeanSampler):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._known = self._known_lists()
-        for name in ("_lists", "_complements"):  # pickle forgets that they are read-only
-            parts = getattr(self, name)
-            fixed = [frozen(p) if isinstance(p, np.ndarray) else p for p in parts]
-            setattr(self, name, type(parts)(*fixed))
+        for value in state.values():
+            refreeze(value)

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastneg import threads
+from fastneg.errors import FastnegError
 from fastneg.samplers.count_classes import CountClasses, CountClassTable, find_classes
-from fastneg.samplers.popularity import popularity_weights
+from fastneg.samplers.popularity import PopularitySampler, popularity_weights
 from fastneg.streams import key_of, stream_of
 from tests.naive import samplers as naive
 from tests.naive.statistics import LEVEL, assert_follows, chi_square
@@ -67,16 +68,17 @@ def _check_classes(counts: list[float]) -> None:
 
     distinct, sizes = np.unique(values, return_counts=True)
     distinct, sizes = distinct[::-1], sizes[::-1]
-    if (sizes[distinct > 0] == 1).any() or not values.any():
+    some = distinct > 0 if values.any() else distinct == 0
+    if (sizes[some] == 1).any():
         np.testing.assert_array_equal(classes.values, distinct)
         np.testing.assert_array_equal(classes.sizes, sizes)
     else:  # one item of the smallest class stands alone, before the others of its value
-        alone = np.flatnonzero(distinct > 0)[np.argmin(sizes[distinct > 0])]
+        alone = np.flatnonzero(some)[np.argmin(sizes[some])]
         np.testing.assert_array_equal(classes.values, np.insert(distinct, alone, distinct[alone]))
         sizes[alone] -= 1
         np.testing.assert_array_equal(classes.sizes, np.insert(sizes, alone, 1))
-    if values.any():
-        assert (classes.sizes[classes.values > 0] == 1).any()
+    some = classes.values > 0 if values.any() else classes.values == 0
+    assert (classes.sizes[some] == 1).any()
 
 
 @pytest.mark.parametrize("name", [*WORLDS, "no counts at all"])
@@ -317,3 +319,29 @@ def test_a_pickled_opened_table_is_opened_again(tmp_path: Path) -> None:
     assert isinstance(copied.cells.base, np.memmap)
     assert not torch.equal(copied.draw(20, row=1), first)
     assert torch.equal(copied.draw(20), opened.draw(20))
+
+
+@pytest.mark.parametrize("size", [7, 1000])
+def test_untouched_items_alone_have_exact_masses_too(size: int) -> None:
+    sampler = PopularitySampler(np.zeros(size), smoothing=1.0, method="classes")
+    table = sampler.table
+    assert sum(table.masses.tolist()) == table.total
+    exclude = [[i for i in range(size) if i not in (2, 5)]] * 50  # finished by inversion
+    drawn = sampler.sample(np.full(50, -1), 40, exclude=exclude).items
+    assert set(drawn.ravel().tolist()) == {2, 5}
+
+
+def test_a_table_whose_masses_cannot_sum_up_is_refused() -> None:
+    classes = find_classes(np.array([5.0, 5, 3, 3, 3, 1] * 3), always=True)
+    assert classes is not None
+    alone = classes.sizes == 1
+    weights = np.where(alone, 0.0, 2.0)
+    with pytest.raises(FastnegError, match="no class of one item has a weight"):
+        CountClassTable(classes, weights)
+
+
+def test_unpickled_tables_stay_read_only() -> None:
+    sampler = PopularitySampler(np.arange(1, 200) % 7 + 1, method="classes")
+    again = pickle.loads(pickle.dumps(sampler))  # noqa: S301
+    for array in (*again.table.classes[:4], again.table.cells, again._classes.spans):
+        assert not array.flags.writeable

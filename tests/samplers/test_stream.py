@@ -251,8 +251,8 @@ def test_two_threads_drawing_at_once(name: str) -> None:
 
     def draw() -> None:
         barrier.wait()
-        for _ in range(5):
-            drawn.append(shared.sample(np.zeros(40, dtype=np.int64), 40).items.numpy())
+        zeros = np.zeros(40, dtype=np.int64)
+        drawn.extend(shared.sample(zeros, 40).items.numpy() for _ in range(5))
 
     both = [threading.Thread(target=draw) for _ in range(2)]
     for thread in both:
