@@ -83,7 +83,7 @@ def order_by_class(
 
 
 @kernel
-def settle_masses(by_size: Any, sizes: Any, target: int, masses: Any) -> None:
+def settle_masses(by_size: Any, sizes: Any, target: int, masses: Any) -> int:
     """Change masses by a few units, so that masses times sizes sum to the target.
 
     Args:
@@ -92,6 +92,9 @@ def settle_masses(by_size: Any, sizes: Any, target: int, masses: Any) -> None:
         sizes: int64 [C].
         target: far above the number of items, so that the heaviest class has units to give.
         masses: uint64 [C], the mass of one item, changed in place; 0 stays 0.
+
+    Returns:
+        The units that found no place: 0 where a single item has a mass.
     """
     total = 0
     heaviest = 0
@@ -110,6 +113,7 @@ def settle_masses(by_size: Any, sizes: Any, target: int, masses: Any) -> None:
             units = rest // sizes[c]
             masses[c] += np.uint64(units)
             rest -= units * sizes[c]
+    return rest
 
 
 @kernel

@@ -259,16 +259,13 @@ def _checked_classes(found: dict[str, npt.NDArray[Any]], saved: Any) -> CountCla
         seen[order] = True
         if not seen.all():
             raise saved.damaged("order.npy", f"it is not an order of {n} items")
-    if _mass_of(found["class_masses"], sizes) != len(cells) * CELL:
+    masses = found["class_masses"].tolist()
+    if sum(m * s for m, s in zip(masses, sizes.tolist(), strict=True)) != len(cells) * CELL:
         raise saved.damaged("class_masses.npy", "the masses do not fill the cells")
     own = np.flatnonzero(cells[count:] >> np.uint64(ALIAS_BITS))
     if len(own):
         raise saved.damaged("cells.npy", "a cell beyond the classes gives itself")
     return CountClasses(found["values"], spans, order, _by_size(sizes), n)
-
-
-def _mass_of(masses: Masses, sizes: IntArray) -> int:
-    return sum(m * s for m, s in zip(masses.tolist(), sizes.tolist(), strict=True))
 
 
 def _class_table(
@@ -283,8 +280,7 @@ def _class_table(
     everything, _ = block_totals(class_weights, 1.0, 0.0)
     asked = weights / weights.max() * (float(target) / everything)
     masses = np.where(positive, np.maximum(np.floor(asked), 1.0), 0.0).astype(np.uint64)
-    settle_masses(frozen(classes.by_size), frozen(sizes), target, masses)
-    if _mass_of(masses, sizes) != target:
+    if settle_masses(frozen(classes.by_size), frozen(sizes), target, masses) != 0:
         fail("CountClassTable", "no class of one item has a weight; its units find no place")
     class_mass = np.zeros(num_cells, dtype=np.uint64)
     class_mass[: len(weights)] = masses * sizes.astype(np.uint64)
