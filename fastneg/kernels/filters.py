@@ -2,7 +2,7 @@
 
 A list of p ids has the first power of 2 of p / 4 words or more (16 to 32 bits an id), in one
 stretch: a row that draws many negatives reads its own few cache lines again and again, where one
-table hashed over all (list, id) pairs would cost a far line for each. An id sets three bits of
+table hashed over all (list, id) pairs would cost a far line for each. An id sets four bits of
 one word (a blocked Bloom filter; Putze, Sanders and Singler 2007). Word 0 has all bits set: lists
 without a filter point there, and every answer is "perhaps".
 
@@ -23,6 +23,7 @@ _S8 = np.uint64(8)
 _S20 = np.uint64(20)
 _S26 = np.uint64(26)
 _S32 = np.uint64(32)
+_S38 = np.uint64(38)
 _BITS = np.uint64(63)
 _LOW8 = np.uint64(0xFF)
 EVERYTHING = np.uint64(63)  # the meta of a list without a filter: word 0 alone
@@ -36,7 +37,8 @@ def may_contain(words: Any, meta: np.uint64, item: Any) -> Any:
     place = (meta >> _S8) + ((h >> _ONE) >> (meta & _LOW8))
     word = words[np.int64(place)]
     first, second = word >> ((h >> _S20) & _BITS), word >> ((h >> _S26) & _BITS)
-    return first & second & (word >> ((h >> _S32) & _BITS)) & _ONE
+    third, fourth = word >> ((h >> _S32) & _BITS), word >> ((h >> _S38) & _BITS)
+    return first & second & third & fourth & _ONE
 
 
 @helper
@@ -82,3 +84,4 @@ def fill_filters(indptr: Any, items: Any, first: int, last: int, metas: Any, wor
             words[place] |= _ONE << ((h >> _S20) & _BITS)
             words[place] |= _ONE << ((h >> _S26) & _BITS)
             words[place] |= _ONE << ((h >> _S32) & _BITS)
+            words[place] |= _ONE << ((h >> _S38) & _BITS)
