@@ -7,7 +7,15 @@ from typing import Any, Self
 
 import numpy as np
 
-from fastneg.checks import FloatArray, as_choice, as_number, as_weights, fail, to_numpy
+from fastneg.checks import (
+    FloatArray,
+    as_choice,
+    as_number,
+    as_weights,
+    fail,
+    frozen,
+    to_numpy,
+)
 from fastneg.interactions import Interactions
 from fastneg.kernels.pow import relative_powers
 from fastneg.samplers.alias_table import AliasTable
@@ -79,7 +87,7 @@ class PopularitySampler(WeightedSampler):
             weights = np.zeros(len(counts), dtype=np.float64)
         else:
             weights = as_weights(counts, call=call, name="counts", what=what)
-        self._counts = weights
+        self._counts = frozen(weights)  # a view: the caller's own array stays writable
         self._classes = None
         if self.method != "table":
             self._classes = find_classes(weights, always=self.method == "classes")

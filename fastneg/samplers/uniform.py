@@ -161,6 +161,13 @@ class UniformSampler(LeanSampler):
     ) -> None:
         out[...] = np.log(items.shape[1] / plan.allowed.astype(np.float64))[:, None]
 
+    def memory(self) -> dict[str, int]:
+        """Bytes held now, by what they are for."""
+        held = {"lists": sum(part.nbytes for part in self._lists[:4])}
+        if self._shared_filters is not None:
+            held["filters"] = sum(part.nbytes for part in self._shared_filters)
+        return held
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_shared_filters": None, "_constants": None}
 

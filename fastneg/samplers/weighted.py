@@ -209,6 +209,8 @@ class WeightedSampler(LeanSampler):
         held = {f"table.{name}": size for name, size in self.table.memory().items()}
         held["lists"] = sum(a.nbytes for a in self._lists[:4])
         held["complements"] = self._complements.nbytes
+        if self._shared_filters is not None:
+            held["filters"] = sum(part.nbytes for part in self._shared_filters)
         return held
 
     def __getstate__(self) -> dict[str, Any]:

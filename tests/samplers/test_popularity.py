@@ -8,7 +8,9 @@ import torch
 
 from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
+from fastneg.samplers.mixed import MixedSampler
 from fastneg.samplers.popularity import PopularitySampler, popularity_weights
+from fastneg.samplers.uniform import UniformSampler
 from fastneg.streams import key_of, stream_of
 from tests.naive import samplers as naive
 from tests.naive.statistics import LEVEL, assert_follows, chi_square
@@ -157,3 +159,21 @@ def test_steep_powers_stay_distributions(exponent: float) -> None:
     assert abs(q.sum() - 1) < 1e-6
     assert q[3] == 0
     assert q[:3].min() > 0  # one unit of mass at least
+
+
+def test_the_callers_weights_stay_the_callers() -> None:
+    weights = np.arange(1.0, 9.0)
+    sampler = PopularitySampler(weights)
+    sampler.spawn("other")
+    sampler.with_exponent(0.5)
+    MixedSampler([(sampler, 1.0)])
+    assert weights.flags.writeable
+
+
+def test_memory_counts_the_filters_once_they_are_there() -> None:
+    source = worlds.interactions()
+    for sampler in (PopularitySampler(source), UniformSampler(source)):
+        assert "filters" not in sampler.memory()
+        sampler.sample([worlds.SOME], 3)
+        assert sampler.memory()["filters"] >= 8 * source.num_users
+        assert sampler.memory()["lists"] > 0
