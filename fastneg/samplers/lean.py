@@ -17,13 +17,18 @@ import numpy.typing as npt
 from fastneg.checks import IntArray, frozen
 from fastneg.kernels.scan import codes_within
 from fastneg.samplers.base import Sampler
+from fastneg.samplers.exclusion import Exclusion, ListFilters
 from fastneg.samplers.results import Negatives
 
+_NO_IDS = np.zeros(0, dtype=np.int64)
 _MOST = 32_768  # draws from which threads and the general way pay
 
 
 class LeanSampler(Sampler, ABC):
     """A sampler over users' lists of positives that can draw without a plan."""
+
+    _shared_filters: ListFilters | None = None
+    _constants: Any = None  # arguments of every plain draw
 
     @abstractmethod
     def _lean_ready(self) -> bool:
@@ -36,6 +41,29 @@ class LeanSampler(Sampler, ABC):
     @abstractmethod
     def _lean_log_q(self, owner: IntArray, items: IntArray, out: npt.NDArray[np.float32]) -> None:
         """The log-probabilities [B, K] of what was drawn."""
+
+    def _known_lists(self) -> Exclusion:
+        """The users' positives, for no rows yet; no lists without interactions."""
+        known = self.interactions
+        if known is None:
+            return Exclusion(np.zeros(1, dtype=np.int64), _NO_IDS, _NO_IDS)
+        return Exclusion(known.positive_indptr, known.positive_items, _NO_IDS, source=known)
+
+    def _filters(
+        self, exclusion: Exclusion, attempts: npt.NDArray[np.int8], num_draws: int
+    ) -> ListFilters:
+        """Filters of the lists; those of the users' positives are kept."""
+        if not exclusion.shared:
+            return exclusion.filters(num_draws, attempts, self.memory_budget)
+        if self._shared_filters is None:
+            self._shared_filters = exclusion.filters(num_draws, attempts, self.memory_budget)
+        return self._shared_filters
+
+    def memory(self) -> dict[str, int]:
+        """Bytes held now, by what they are for; what ``memory_budget`` bounds is among them."""
+        if self._shared_filters is None:
+            return {}
+        return {"filters": sum(part.nbytes for part in self._shared_filters)}
 
     def _sample_lean(self, users: Any, width: Any, rows: Any, log_q: bool) -> Negatives | None:
         torch = sys.modules.get("torch")

@@ -13,13 +13,12 @@ from fastneg.interactions import Interactions
 from fastneg.kernels.draws import draw_uniform
 from fastneg.kernels.exclusion import mark_excluded
 from fastneg.samplers.base import Plan
-from fastneg.samplers.exclusion import Exclusion, ListFilters
+from fastneg.samplers.exclusion import Exclusion
 from fastneg.samplers.lean import LeanSampler
 from fastneg.samplers.request import Request, split_catalog
 from fastneg.samplers.tiles import EVERYWHERE, cut, run_tiles
 
 MAX_ITEMS = 2**40
-_NO_IDS = np.zeros(0, dtype=np.int64)
 
 
 _HOPELESS = 0.5  # share of excluded items from which a row does not try rejection
@@ -111,14 +110,7 @@ class UniformSampler(LeanSampler):
             memory_budget=memory_budget,
         )
 
-        known_lists = (
-            Exclusion(np.zeros(1, np.int64), _NO_IDS, _NO_IDS)
-            if known is None
-            else Exclusion(known.positive_indptr, known.positive_items, _NO_IDS, source=known)
-        )
-        self._lists = _list_sizes(known_lists, number)
-        self._shared_filters: ListFilters | None = None
-        self._constants: Any = None  # of every plain draw
+        self._lists = _list_sizes(self._known_lists(), number)
 
     def _plan(self, request: Request) -> UniformPlan:
         exclusion = request.exclusion(self.interactions)
@@ -162,11 +154,7 @@ class UniformSampler(LeanSampler):
         out[...] = np.log(items.shape[1] / plan.allowed.astype(np.float64))[:, None]
 
     def memory(self) -> dict[str, int]:
-        """Bytes held now, by what they are for."""
-        held = {"lists": sum(part.nbytes for part in self._lists[:4])}
-        if self._shared_filters is not None:
-            held["filters"] = sum(part.nbytes for part in self._shared_filters)
-        return held
+        return {"lists": sum(part.nbytes for part in self._lists[:4])} | super().memory()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_shared_filters": None, "_constants": None}
@@ -180,33 +168,15 @@ class UniformSampler(LeanSampler):
 
     def _lean_draw(self, owner: IntArray, rows: IntArray, items: IntArray) -> None:
         if self._constants is None:
-            known = self.interactions
-            assert known is not None
-            self._constants = (
-                self.num_items, known.positive_indptr, known.positive_items,
-                *self._make_filters(), self._lists.attempts,
-            )  # fmt: skip
+            lists, attempts = self._known_lists(), self._lists.attempts
+            filters = self._filters(lists, attempts, 0)
+            self._constants = (self.num_items, lists.indptr, lists.items, *filters, attempts)
         key, flat = self._key(""), items.reshape(-1)
         arguments = (*self._constants, owner, key, rows, 0, EVERYWHERE, 0, flat)
         draw_uniform(*arguments)
 
     def _lean_log_q(self, owner: IntArray, items: IntArray, out: npt.NDArray[np.float32]) -> None:
         out[...] = self._lists.rounded[owner][:, None]
-
-    def _make_filters(self) -> ListFilters:
-        known = self.interactions
-        assert known is not None
-        shared = Exclusion(known.positive_indptr, known.positive_items, _NO_IDS, source=known)
-        return self._filters(shared, self._lists.attempts, 0)
-
-    def _filters(
-        self, exclusion: Exclusion, attempts: npt.NDArray[np.int8], num_draws: int
-    ) -> ListFilters:
-        if not exclusion.shared:
-            return exclusion.filters(num_draws, attempts, self.memory_budget)
-        if self._shared_filters is None:
-            self._shared_filters = exclusion.filters(num_draws, attempts, self.memory_budget)
-        return self._shared_filters
 
     def exhausted_users(self) -> IntArray:
         if self.interactions is None:

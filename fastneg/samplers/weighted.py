@@ -66,21 +66,13 @@ class WeightedSampler(LeanSampler):
     def _use(self, table: Table) -> None:
         """Draw from this table; what the users exclude of it is computed here, once."""
         self.table = table
-        self._shared_filters: ListFilters | None = None
-        self._constants: Any = None  # of every plain draw
+        self._shared_filters = self._constants = None
         lists = self._known_lists()
         self._known = lists
         self._lists = list_masses(lists, table)
         self._complements = no_complements(len(lists.indptr) - 1)
         if self.interactions is not None:
             self._complements = build_complements(lists, self._lists, table, self.memory_budget)
-
-    def _known_lists(self) -> Exclusion:
-        nobody = np.zeros(0, dtype=np.int64)
-        known = self.interactions
-        if known is None:
-            return Exclusion(np.zeros(1, dtype=np.int64), nobody, nobody)
-        return Exclusion(known.positive_indptr, known.positive_items, nobody, source=known)
 
     def _plan(self, request: Request) -> WeightedPlan:
         exclusion = request.exclusion(self.interactions)
@@ -190,28 +182,16 @@ class WeightedSampler(LeanSampler):
                 self._lists.log_allowed, out,
             )  # fmt: skip
 
-    def _filters(
-        self, exclusion: Exclusion, attempts: npt.NDArray[np.int8], num_draws: int
-    ) -> ListFilters:
-        if not exclusion.shared:
-            return exclusion.filters(num_draws, attempts, self.memory_budget)
-        if self._shared_filters is None:
-            self._shared_filters = exclusion.filters(num_draws, attempts, self.memory_budget)
-        return self._shared_filters
-
     def exhausted_users(self) -> IntArray:
         if self.interactions is None:
             return np.zeros(0, dtype=np.int64)
         return np.flatnonzero(self._lists.allowed[:-1] <= 0)
 
     def memory(self) -> dict[str, int]:
-        """Bytes held now, by what they are for; what ``memory_budget`` bounds is among them."""
         held = {f"table.{name}": size for name, size in self.table.memory().items()}
         held["lists"] = sum(a.nbytes for a in self._lists[:4])
         held["complements"] = self._complements.nbytes
-        if self._shared_filters is not None:
-            held["filters"] = sum(part.nbytes for part in self._shared_filters)
-        return held
+        return held | super().memory()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_known": None, "_shared_filters": None, "_constants": None}
