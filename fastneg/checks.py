@@ -148,6 +148,17 @@ def as_weights(
 
     Integers above 2^53 are refused, since float64 cannot hold them.
     """
+    weights = as_numbers(values, call=call, name=name, what=what)
+    valid, _, largest = scan_weights(frozen(weights))
+    if not valid or largest == 0.0:
+        _refuse_weights(values, weights, call=call, name=name, what=what)
+    return weights
+
+
+def as_numbers(
+    values: Any, *, call: str, name: str, what: str = "give weights, 0 or more"
+) -> FloatArray:
+    """float64 [N], not empty: what ``as_weights`` takes, before anyone looked at the values."""
     array = to_numpy(values, call=call, name=name)
     if array.ndim != 1:
         fail(call, f"{describe(name, array)} has {array.ndim} dimensions; 1 expected")
@@ -157,10 +168,11 @@ def as_weights(
         raise FastnegTypeError(f"{call}: {describe(name, array)} is not numeric; {what}")
     if array.dtype.kind in "iu" and int(array.max()) > 2**53:
         fail(call, f"{describe(name, array)} has values over 2^53; {what}")
-    weights = np.ascontiguousarray(array, dtype=np.float64)
-    valid, _, largest = scan_weights(frozen(weights))
-    if valid and largest > 0.0:
-        return weights
+    return np.ascontiguousarray(array, dtype=np.float64)
+
+
+def _refuse_weights(values: Any, weights: FloatArray, *, call: str, name: str, what: str) -> None:
+    array = to_numpy(values, call=call, name=name)
     bad = ~np.isfinite(weights)
     if bad.any():
         position = int(np.flatnonzero(bad)[0])
@@ -176,9 +188,7 @@ def as_weights(
             f"{name}[{position}] = {array[position]} is negative "
             f"({name}: {array.dtype}, shape {array.shape}); {what}",
         )
-    if float(weights.max()) == 0:
-        fail(call, f"{describe(name, array)} is zero everywhere; {what}")
-    return weights
+    fail(call, f"{describe(name, array)} is zero everywhere; {what}")
 
 
 def as_matrix(values: Any, *, call: str, name: str, columns: int | None = None) -> Float32Array:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
@@ -155,6 +155,55 @@ def _trailing_zeros(typing_context: Any, word: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
+def _compress(
+    typing_context: Any, masses: Any, place: Any, cell: Any, light: Any, ids: Any, sizes: Any,
+    at: Any,
+) -> Any:  # fmt: skip
+    """Of masses[place : place + 8], those below ``cell`` (``light``) or not, one after the other.
+
+    Their indices go to ids[at:], themselves to sizes[at:]; all arrays are uint64 of one dimension.
+    Returns how many there are. Fast where ``HAS_COMPRESS``, correct everywhere.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word, bit, many = ir.IntType(64), ir.IntType(1), ir.VectorType(ir.IntType(64), 8)
+        _, place, cell, light, _, _, at = args
+
+        def address(k: int, index: Any) -> Any:
+            data = context.make_array(signature.args[k])(context, builder, args[k]).data
+            return builder.gep(data, [index])
+
+        def all_of(value: Any) -> Any:
+            kind = ir.VectorType(value.type, 8)
+            one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.IntType(32)(0))
+            first = ir.Constant(ir.VectorType(ir.IntType(32), 8), [0] * 8)
+            return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), first)
+
+        found = builder.load(builder.bitcast(address(0, place), many.as_pointer()), align=8)
+        heavy = builder.icmp_unsigned(">=", found, all_of(cell))
+        wanted = builder.xor(heavy, all_of(builder.trunc(light, bit)))
+        numbers = builder.add(all_of(place), ir.Constant(many, list(range(8))))
+        kind = ir.FunctionType(ir.VoidType(), [many, word.as_pointer(), wanted.type])
+        name = "llvm.masked.compressstore.v8i64"
+        store = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+        builder.call(store, [numbers, address(4, at), wanted])
+        builder.call(store, [found, address(5, at), wanted])
+        count = builder.ctpop(builder.bitcast(wanted, ir.IntType(8)))
+        return builder.zext(count, word)
+
+    word = types.uint64
+    return types.int64(masses, types.int64, word, types.boolean, ids, sizes, types.int64), generate
+
+
+def _has_compress() -> bool:
+    try:
+        return bool(binding.get_host_cpu_features().get("avx512f"))
+    except RuntimeError:
+        return False
+
+
+HAS_COMPRESS = _has_compress()
+compress: Any = intrinsic(_compress)
 trailing_zeros: Any = intrinsic(_trailing_zeros)
 wide_vectors: Any = intrinsic(_wide_vectors)
 prefetch: Any = intrinsic(_prefetch)

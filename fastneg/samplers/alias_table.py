@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import IntArray, as_weights, fail, frozen
+from fastneg.checks import IntArray, as_numbers, as_weights, fail, frozen
 from fastneg.kernels.alias import (
     all_aliases_below,
     draw_entries,
@@ -17,7 +17,7 @@ from fastneg.kernels.alias import (
     table_masses,
 )
 from fastneg.samplers.item_table import Bits, ItemTable
-from fastneg.samplers.masses import Masses, fill_cells, whole_masses
+from fastneg.samplers.masses import Masses, fill_cells, survey, whole_masses
 from fastneg.threads import run_chunks
 
 MAX_ITEMS = 2**32 - 1
@@ -51,13 +51,17 @@ class AliasTable(ItemTable):
         shape: tuple[int, ...] = getattr(weights, "shape", ())
         if len(shape) == 1 and shape[0] > MAX_ITEMS:
             fail(call, f"weights has {shape[0]} entries; {MAX_ITEMS} at most")
-        asked = as_weights(weights, call=call, name="weights")
+        asked = as_numbers(weights, call=call, name="weights")
         self._begin(seed=seed, name=name, call=call)
-        whole = whole_masses(asked)
+        seen = survey(asked)
+        if seen is None:
+            as_weights(weights, call=call, name="weights")
+        assert seen is not None
+        whole = whole_masses(asked, seen)
         cells: Masses = np.empty(len(asked), dtype=np.uint64)
         fill_cells(whole, cells)
         self._hold(cells, whole.error)
-        self._num_reachable = int(np.count_nonzero(whole.masses))
+        self._num_reachable = whole.num_positive
 
     def _hold(self, cells: Masses, error: dict[str, float]) -> None:
         self.cells = frozen(cells)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastneg.checks import FloatArray, IntArray, fail, frozen
-from fastneg.kernels.alias import fill_part
+from fastneg.kernels.alias_build import fill_part
 from fastneg.kernels.count_classes import (
     ALIAS_BITS,
     CELL,

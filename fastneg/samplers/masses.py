@@ -9,33 +9,63 @@ import numpy as np
 import numpy.typing as npt
 
 from fastneg.checks import FloatArray, frozen
-from fastneg.kernels.alias import (
+from fastneg.kernels.alias import CELL
+from fastneg.kernels.alias_build import (
     BLOCK,
-    CELL,
+    LANES,
     block_sums,
     fill_part,
     find_heavy,
-    floor_masses,
-    spread_rest,
+    floor_sums,
+    survey_blocks,
+    whole_blocks,
 )
-from fastneg.kernels.scan import scan_weights
 from fastneg.threads import get_num_threads, run_chunks
 
 Masses = npt.NDArray[np.uint64]
 _SMALLEST = 16  # blocks below which a chunk is not worth a thread
 _BITS = 32  # of an alias in a packed cell
+_INFINITY = 0x7FF0000000000000  # its bits; those of what is no weight come after
+
+
+class Survey(NamedTuple):
+    """What one look at weights says: their sum, the smallest positive one, the largest."""
+
+    total: float
+    smallest: float
+    largest: float
 
 
 class WholeMasses(NamedTuple):
     """Masses uint64 [n] that sum to n 2^32, and by block what lies above and below a cell."""
 
     masses: Masses
+    num_positive: int
     surplus: Masses
     deficit: Masses
     error: dict[str, float]
 
 
-def whole_masses(weights: FloatArray) -> WholeMasses:
+def survey(weights: FloatArray) -> Survey | None:
+    """One look at float64 [n]; None unless all are finite and 0 or more, one of them positive."""
+    weights = frozen(weights)
+    blocks = -(-len(weights) // BLOCK)
+    sums = np.empty(blocks)
+    least, largest = np.empty(blocks, dtype=np.uint64), np.empty(blocks, dtype=np.uint64)
+    run_chunks(
+        lambda i, j: survey_blocks(
+            weights, i, np.empty(LANES), sums[i:j], least[i:j], largest[i:j]
+        ),
+        blocks,
+        smallest=_SMALLEST,
+    )  # fmt: skip
+    if not 0 < int(largest.max()) < _INFINITY:
+        return None
+    ends = np.array([least.min() + np.uint64(1), largest.max()])
+    return Survey(_in_order(sums), *ends.view(np.float64).tolist())
+
+
+def whole_masses(weights: FloatArray, seen: Survey) -> WholeMasses:
     """Masses in proportion to the weights, with sums that the parts of a sweep start from.
 
     A weight that would fall below 1 gets 1; the others share what is left and are rounded down,
@@ -43,58 +73,66 @@ def whole_masses(weights: FloatArray) -> WholeMasses:
     size, in order, so that they do not depend on threads. One array of masses is all that is made.
 
     Args:
-        weights: float64 [n], finite, 0 or more, one positive at least.
+        weights: float64 [n].
+        seen: what ``survey`` says of them.
     """
     weights = frozen(weights)
     n, target = len(weights), len(weights) << _BITS
     blocks = -(-n // BLOCK)
-    _, smallest, largest = scan_weights(weights)
+    everything, smallest, largest = seen
     factor = _factor(largest)
-    everything, _ = block_totals(weights, factor, 0.0)
+    if factor != 1.0:
+        everything, _ = block_totals(weights, factor, 0.0)
     limit = everything / target
-    if smallest * factor >= limit:
-        large, num_small = everything, 0
-    else:
+    large, num_small = everything, 0
+    if smallest * factor < limit:
         large, num_small = block_totals(weights, factor, limit)
-    scale = float(target - num_small) / large
-    masses: Masses = np.empty(n, dtype=np.uint64)
+    scale, share = float(target - num_small) / large, target / everything
     sums, positive = np.zeros(blocks, dtype=np.uint64), np.zeros(blocks, dtype=np.int64)
-
     run_chunks(
-        lambda i, j: floor_masses(weights, factor, scale, i, masses, sums[i:j], positive[i:j]),
+        lambda i, j: floor_sums(weights, factor, scale, i, sums[i:j], positive[i:j]),
         blocks,
         smallest=_SMALLEST,
     )
-    rest = target - int(sums.sum())
-    if rest < 0:  # rounding of the scale, or weights just above the limit: units of the largest
-        masses[int(masses.argmax())] -= np.uint64(-rest)
-        rest = 0
-    count = int(positive.sum())
-    each, left = divmod(rest, count)
-    errors = np.array(
-        [before * left % count for before in np.cumsum(positive).tolist()[:-1]], dtype=np.int64
-    )
-    errors = frozen(np.concatenate([np.zeros(1, dtype=np.int64), errors]))
+    rest, count = target - int(sums.sum()), int(positive.sum())
+    each, left = divmod(max(0, rest), count)
+    before = np.cumsum(positive) - positive
+    errors = frozen(np.array([p * left % count for p in before.tolist()], dtype=np.int64))
+    positive = frozen(positive)
+    masses: Masses = np.empty(n, dtype=np.uint64)
     surplus, deficit = np.zeros(blocks, dtype=np.uint64), np.zeros(blocks, dtype=np.uint64)
     relative, total = np.zeros(blocks), np.zeros(blocks)
     run_chunks(
-        lambda i, j: spread_rest(
-            weights, factor, target / everything, each, left, count, i, errors[i:j], masses,
+        lambda i, j: whole_blocks(
+            weights, factor, scale, share, each, left, count, i, errors[i:j], positive[i:j],
+            np.empty(LANES, dtype=np.int64), np.empty(LANES), masses,
             surplus[i:j], deficit[i:j], relative[i:j], total[i:j],
         ),
         blocks,
         smallest=_SMALLEST,
     )  # fmt: skip
+    if rest < 0:  # rounding of the scale, or weights just above the limit: units of the largest
+        top = int(masses.argmax())
+        masses[top] -= np.uint64(-rest)
+        b = top // BLOCK
+        block = masses[b * BLOCK : (b + 1) * BLOCK]
+        capped = np.minimum(block, CELL)
+        surplus[b], deficit[b] = (block - capped).sum(), (CELL - capped).sum()
+        asked = float(weights[top]) * factor * share
+        relative[b] = max(relative[b], abs(float(masses[top]) - asked) / asked)
+        total[b] -= rest
     error = {
         "max_relative": float(relative.max()),
         "total_variation": 0.5 * math.fsum(total.tolist()) / float(target),
     }
-    return WholeMasses(masses, surplus, deficit, error)
+    return WholeMasses(masses, count, surplus, deficit, error)
 
 
 def integer_masses(weights: FloatArray) -> Masses:
-    """uint64 [n] that sum to exactly n 2^32, in proportion to the weights."""
-    return whole_masses(weights).masses
+    """uint64 [n] that sum to exactly n 2^32, in proportion to checked weights."""
+    seen = survey(weights)
+    assert seen is not None
+    return whole_masses(weights, seen).masses
 
 
 def _factor(largest: float) -> float:
@@ -113,10 +151,14 @@ def block_totals(weights: FloatArray, factor: float, limit: float) -> tuple[floa
         blocks,
         smallest=_SMALLEST,
     )
+    return _in_order(sums), int(small.sum())
+
+
+def _in_order(sums: FloatArray) -> float:
     total = 0.0
     for block_sum in sums.tolist():
         total += block_sum
-    return total, int(small.sum())
+    return total
 
 
 def fill_cells(whole: WholeMasses, cells: Masses) -> None:
@@ -140,7 +182,7 @@ def fill_cells(whole: WholeMasses, cells: Masses) -> None:
         else:  # the block in which the running surplus first exceeds what was given
             block = int(np.searchsorted(surplus, given, side="right")) - 1
             if block >= blocks:
-                states.append((n, np.uint64(CELL)))
+                states.append((n, CELL))
             else:
                 states.append(find_heavy(masses, block * BLOCK, surplus[block], given))
 

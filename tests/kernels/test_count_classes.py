@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fastneg.checks import frozen
 from fastneg.kernels import count_classes
-from fastneg.kernels.alias import fill_part
+from fastneg.kernels.alias_build import fill_part
 from tests.naive import samplers as naive
 
 KEY = 0x0F1E_2D3C_4B5A_6978

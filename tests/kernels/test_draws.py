@@ -7,7 +7,7 @@ import pytest
 
 from fastneg.checks import frozen
 from fastneg.kernels import count_classes, draws
-from fastneg.kernels.alias import fill_part, fill_table
+from fastneg.kernels.alias_build import fill_part, fill_table
 from fastneg.kernels.complement import finish_by_mass, running_sums
 from fastneg.samplers.exclusion import build_filters, no_filters
 from tests.naive import samplers as naive

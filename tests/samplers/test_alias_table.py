@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fastneg import threads
 from fastneg.errors import FastnegError
 from fastneg.samplers.alias_table import AliasTable
-from fastneg.samplers.masses import integer_masses
+from fastneg.samplers.masses import integer_masses, survey, whole_masses
 from fastneg.streams import key_of, stream_of
 from tests.naive import samplers as naive
 from tests.naive.statistics import LEVEL, assert_follows, chi_square
@@ -200,3 +200,20 @@ def test_bad_draws() -> None:
             table.draw(**arguments)
     with pytest.raises(FastnegError, match="seed = True is a bool"):
         AliasTable([1.0], seed=True)
+
+
+def test_units_too_many_are_taken_from_the_largest() -> None:
+    """Rounding may give out more than there is; a total that is a little low makes it do so."""
+    weights = np.random.default_rng(3).random(10_000) + 1e-3
+    weights[[4_100, 7_000]] = 2.5
+    seen = survey(weights)
+    assert seen is not None
+    whole = whole_masses(weights, seen._replace(total=seen.total * (1 - 1e-7)))
+    masses = [int(mass) for mass in whole.masses]
+    assert sum(masses) == len(weights) << 32
+    assert masses[4_100] < masses[7_000] == max(masses)
+    for b, (surplus, deficit) in enumerate(zip(whole.surplus, whole.deficit, strict=True)):
+        block = masses[b * 4096 : (b + 1) * 4096]
+        assert int(surplus) == sum(max(0, mass - (1 << 32)) for mass in block)
+        assert int(deficit) == sum(max(0, (1 << 32) - mass) for mass in block)
+    assert whole.error["max_relative"] > 1e-6
