@@ -1,9 +1,9 @@
 """Draws for a batch of rows, never an excluded id: one kernel per kind of distribution.
 
 All work alike: items are picked for 64 cells of [B, K] at once, the lists' filters say which of
-them might be excluded, and only those are looked up and drawn again. The 64 cells lie in one row
-where rows are wide, else in one column of 64 rows, so that the far reads of many rows are under
-way together. Filters decide speed and never an id.
+them might be excluded, and only those are looked up and drawn again. The 64 cells lie in one column
+of 64 rows, so that the far reads of many rows are under way together; wide rows are drawn by
+``wide_draws.py``. Filters decide speed and never an id.
 
 Shared arguments:
     indptr, excluded: int64, the lists of excluded ids (``exclusion.py``).
@@ -21,16 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from fastneg.kernels.alias import choose, pick, scale_word
+from fastneg.kernels.alias import choose, scale_word
 from fastneg.kernels.count_classes import pick_position
-from fastneg.kernels.exclusion import contains, skip_excluded
-from fastneg.kernels.filters import may_contain, prefetch_filter
+from fastneg.kernels.exclusion import contains
+from fastneg.kernels.filters import may_contain
 from fastneg.kernels.jit import helper, kernel, prefetch, trailing_zeros, wide_vectors
 from fastneg.kernels.rng import ATTEMPT, GOLDEN, mix64, multiply_high, row_key
+from fastneg.kernels.wide_draws import table_again, uniform_again
 
 _LANES = 64
-_WIDE = 32  # negatives a row from which cells are taken along the row
-_AHEAD = 4  # rows whose filters are asked for before they are read
 _S32 = np.uint64(32)
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
@@ -84,21 +83,6 @@ def _write(
 
 
 @helper
-def _uniform_again(
-    num_items: np.uint64, excluded: Any, low: int, high: int, attempts: int, place: np.uint64
-) -> Any:
-    """The attempts after the first; then a rank among the allowed items, shifted to its id."""
-    for attempt in range(1, attempts):
-        w = mix64(place + np.uint64(attempt) * ATTEMPT)
-        item = np.int64(multiply_high(w, num_items))
-        if not contains(excluded, low, high, item):
-            return item
-    w = mix64(place + np.uint64(attempts) * ATTEMPT)
-    rank = np.int64(multiply_high(w, num_items - np.uint64(high - low)))
-    return skip_excluded(excluded, low, high, rank)
-
-
-@helper
 def _uniform_column(n: np.uint64, small: Any, places: Any, count: int, found: Any) -> None:
     """The next word of 64 rows, scaled to 0..n-1."""
     if small:
@@ -133,31 +117,6 @@ def draw_uniform(
     width = items.shape[0] // max(1, num_rows)
     n = np.uint64(num_items)
     small = n < _TWO_32
-    if small and source.shape[0] == 0 and width >= _WIDE:
-        for b in range(num_rows):
-            if b + _AHEAD < num_rows:
-                prefetch_filter(words, metas[owner[b + _AHEAD]])
-            o = owner[b]
-            low, high = indptr[o], indptr[o + 1]
-            meta = metas[o]
-            place = row_key(key, np.uint64(rows[b])) + np.uint64(first_draw) * GOLDEN
-            for s in range(b * width, (b + 1) * width, _LANES):
-                begin = place
-                mask = _ZERO
-                for j in range(min(_LANES, (b + 1) * width - s)):
-                    place += GOLDEN
-                    item: Any = np.int64(scale_word(n, mix64(place)) >> _S32)
-                    items[s + j] = item
-                    mask |= may_contain(words, meta, item) << np.uint64(j)
-                while mask != _ZERO:
-                    j = trailing_zeros(mask)
-                    mask &= mask - _ONE
-                    if attempts[o] == 0 or contains(excluded, low, high, items[s + j]):
-                        place_j = begin + np.uint64(j + 1) * GOLDEN
-                        item = _uniform_again(n, excluded, low, high, attempts[o], place_j)
-                        items[s + j] = item
-
-        return
     places, filters = np.empty(_LANES, np.uint64), np.empty(_LANES, np.uint64)
     found = np.empty(_LANES, np.int64)
     for first in range(0, num_rows, _LANES):
@@ -173,23 +132,9 @@ def draw_uniform(
                 o = owner[first + j]
                 low, high = indptr[o], indptr[o + 1]
                 if attempts[o] == 0 or contains(excluded, low, high, found[j]):
-                    found[j] = _uniform_again(n, excluded, low, high, attempts[o], places[j])
+                    found[j] = uniform_again(n, excluded, low, high, attempts[o], places[j])
 
             _write(first, count, width, d, found, tagged, items)
-
-
-@helper
-def _table_again(
-    table: Any, excluded: Any, low: int, high: int, attempts: int, place: np.uint64
-) -> Any:
-    """The attempts after the first; -1 where all of them fail."""
-    num_cells = np.uint64(table.shape[0])
-    for attempt in range(1, attempts):
-        w = mix64(place + np.uint64(attempt) * ATTEMPT)
-        item = np.int64(pick(table, num_cells, w))
-        if not contains(excluded, low, high, item):
-            return item
-    return -1
 
 
 @kernel
@@ -218,32 +163,6 @@ def draw_table(
     width = items.shape[0] // max(1, num_rows)
     num_cells = np.uint64(table.shape[0])
     unresolved = 0
-    if source.shape[0] == 0 and width >= _WIDE:
-        for b in range(num_rows):
-            if b + _AHEAD < num_rows:
-                prefetch_filter(words, metas[owner[b + _AHEAD]])
-            o = owner[b]
-            low, high = indptr[o], indptr[o + 1]
-            meta = metas[o]
-            place = row_key(key, np.uint64(rows[b])) + np.uint64(first_draw) * GOLDEN
-            for s in range(b * width, (b + 1) * width, _LANES):
-                begin = place
-                mask = _ZERO
-                for j in range(min(_LANES, (b + 1) * width - s)):
-                    place += GOLDEN
-                    t = scale_word(num_cells, mix64(place))
-                    item: Any = np.int64(choose(t, table[np.int64(t >> _S32)]))
-                    items[s + j] = item
-                    mask |= may_contain(words, meta, item) << np.uint64(j)
-                while mask != _ZERO:
-                    j = trailing_zeros(mask)
-                    mask &= mask - _ONE
-                    if attempts[o] == 0 or contains(excluded, low, high, items[s + j]):
-                        place_j = begin + np.uint64(j + 1) * GOLDEN
-                        item = _table_again(table, excluded, low, high, attempts[o], place_j)
-                        items[s + j] = item
-                        unresolved += item < 0
-        return unresolved
     places, filters = np.empty(_LANES, np.uint64), np.empty(_LANES, np.uint64)
     found = np.empty(_LANES, np.int64)
     for first in range(0, num_rows, _LANES):
@@ -262,7 +181,7 @@ def draw_table(
                 o = owner[first + j]
                 low, high = indptr[o], indptr[o + 1]
                 if attempts[o] == 0 or contains(excluded, low, high, found[j]):
-                    found[j] = _table_again(table, excluded, low, high, attempts[o], places[j])
+                    found[j] = table_again(table, excluded, low, high, attempts[o], places[j])
                     unresolved += found[j] < 0
             _write(first, count, width, d, found, tagged, items)
     return unresolved

@@ -35,7 +35,7 @@ def may_contain(words: Any, meta: np.uint64, item: Any) -> Any:
     h = np.uint64(item) * _SPREAD
     # shifted in two steps, since a shift by 64 is undefined
     place = (meta >> _S8) + ((h >> _ONE) >> (meta & _LOW8))
-    word = words[np.int64(place)]
+    word = words[place]
     first, second = word >> ((h >> _S20) & _BITS), word >> ((h >> _S26) & _BITS)
     third, fourth = word >> ((h >> _S32) & _BITS), word >> ((h >> _S38) & _BITS)
     return first & second & third & fourth & _ONE

@@ -12,11 +12,12 @@ from fastneg.checks import Float32Array, FloatArray, IntArray, as_integer, froze
 from fastneg.interactions import Interactions
 from fastneg.kernels.draws import draw_uniform
 from fastneg.kernels.exclusion import mark_excluded
+from fastneg.kernels.wide_draws import draw_uniform_rows
 from fastneg.samplers.base import Plan
 from fastneg.samplers.exclusion import Exclusion
 from fastneg.samplers.lean import LeanSampler
 from fastneg.samplers.request import Request, split_catalog
-from fastneg.samplers.tiles import EVERYWHERE, cut, run_tiles
+from fastneg.samplers.tiles import EVERYWHERE, cut, drawn_by_rows, run_tiles
 
 MAX_ITEMS = 2**40
 
@@ -131,11 +132,15 @@ class UniformSampler(LeanSampler):
         metas, words = self._filters(exclusion, plan.lists.attempts, items.size)
 
         def tile(r: slice, d: slice) -> None:
-            draw_uniform(
+            cells, flat = cut(source, r, d), items[r, d].reshape(-1)
+            what = (
                 self.num_items, exclusion.indptr, exclusion.items, metas, words,
                 plan.lists.attempts, exclusion.owner[r], key, rows[r], first_draw + d.start,
-                cut(source, r, d), base, items[r, d].reshape(-1),
             )  # fmt: skip
+            if self.num_items < 2**32 and drawn_by_rows(cells, d.stop - d.start):
+                draw_uniform_rows(*what, flat)
+            else:
+                draw_uniform(*what, cells, base, flat)
 
         run_tiles(items.shape, tile)
 

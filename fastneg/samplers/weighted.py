@@ -14,6 +14,7 @@ from fastneg.kernels.complement import finish_by_mass
 from fastneg.kernels.draws import draw_classes, draw_table
 from fastneg.kernels.exclusion import mark_excluded
 from fastneg.kernels.pow import class_log_q, table_log_q
+from fastneg.kernels.wide_draws import draw_table_rows
 from fastneg.samplers.alias_table import AliasTable
 from fastneg.samplers.base import Plan
 from fastneg.samplers.complement import (
@@ -27,7 +28,7 @@ from fastneg.samplers.count_classes import CountClassTable
 from fastneg.samplers.exclusion import Exclusion, ListFilters
 from fastneg.samplers.lean import LeanSampler
 from fastneg.samplers.request import Request
-from fastneg.samplers.tiles import EVERYWHERE, cut, run_tiles
+from fastneg.samplers.tiles import EVERYWHERE, cut, drawn_by_rows, run_tiles
 
 Table = AliasTable | CountClassTable
 
@@ -111,6 +112,10 @@ class WeightedSampler(LeanSampler):
         """The number of cells that are left to be finished."""
         table = self.table
         if isinstance(table, AliasTable):
+            source, _, items = where[-3:]
+            if drawn_by_rows(source, len(items) // max(1, len(where[0]))):
+                arguments = (*what, *where[:-3], items)
+                return draw_table_rows(table.cells, *arguments)
             return draw_table(table.cells, *what, *where)
         classes = (table.cells, table.classes.spans, table.classes.order)
         owner, key = where[:2]

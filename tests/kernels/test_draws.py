@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastneg.checks import frozen
-from fastneg.kernels import count_classes, draws
+from fastneg.kernels import count_classes, draws, wide_draws
 from fastneg.kernels.alias_build import fill_part, fill_table
 from fastneg.kernels.complement import finish_by_mass, running_sums
 from fastneg.samplers.exclusion import build_filters, no_filters
@@ -21,7 +21,7 @@ ROWS = [b if b % 3 else 2**40 + b for b in range(len(OWNER))]
 MASSES = [7 << 32, 0, 1 << 31, 1 << 30, 1, 1 << 28, 3 << 28, 1 << 20, 0]
 MASSES[0] += (N << 32) - sum(MASSES)
 EVERYWHERE = np.zeros((0, 0), dtype=np.int8)
-WIDTHS = [1, 5, 31, 32, 70]  # columns of 64 rows, rows of 32 and more, over one block of 64
+WIDTHS = [1, 5, 31, 64, 70]  # less than a block of 64 cells, one, and more
 # by list: list 2 is hopeless by decree, list 5 gives up early
 ATTEMPTS = [16, 16, 0, 16, 16, 2, 1, 16]
 
@@ -93,6 +93,13 @@ def test_uniform(kind: str, width: int, tagged: bool) -> None:
         for b in range(len(OWNER))
     ]
     _agree(items, expected, source)
+    if not tagged:
+        by_rows = np.full(len(OWNER) * width, -9)
+        wide_draws.draw_uniform_rows(
+            N, indptr, excluded, *_filters(kind), attempts, owner, np.uint64(KEY), rows, first,
+            by_rows,
+        )  # fmt: skip
+        np.testing.assert_array_equal(by_rows, items)
 
 
 def test_uniform_over_more_than_32_bits() -> None:
@@ -137,6 +144,14 @@ def test_table_with_rejection_and_without(kind: str, width: int, tagged: bool) -
         cells, indptr, excluded, *_filters(kind), attempts, owner, np.uint64(KEY), rows, first,
         source, 3, items,
     )  # fmt: skip
+    if not tagged:
+        by_rows = np.full(len(OWNER) * width, -9)
+        left = wide_draws.draw_table_rows(
+            cells, indptr, excluded, *_filters(kind), attempts, owner, np.uint64(KEY), rows, first,
+            by_rows,
+        )  # fmt: skip
+        assert left == unresolved
+        np.testing.assert_array_equal(by_rows, items)
     _finish(items, unresolved, first, source)
     expected = [
         [

@@ -1,0 +1,220 @@
+"""Draws for rows of many negatives each: 64 cells of one row at once (see ``draws.py``).
+
+What a row needs lies far away: its list's borders, its filter, the list itself. Each is asked for
+some rows ahead; cells that the filter suspects wait, while their lists come, until a number of
+them can be looked up one after the other.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastneg.kernels.alias import choose, pick, scale_word
+from fastneg.kernels.exclusion import contains, skip_excluded
+from fastneg.kernels.filters import may_contain, prefetch_filter
+from fastneg.kernels.jit import helper, kernel, prefetch, trailing_zeros, wide_vectors
+from fastneg.kernels.rng import ATTEMPT, GOLDEN, mix64, multiply_high, row_key
+
+_LANES = 64
+_FAR, _NEAR = 24, 8  # rows ahead at which borders, and then filters, are asked for
+_SUSPECTS = 256  # cells that may wait
+_S32 = np.uint64(32)
+_ZERO = np.uint64(0)
+_ONE = np.uint64(1)
+
+
+@helper
+def _ask_ahead(b: int, num_rows: int, owner: Any, indptr: Any, metas: Any, words: Any) -> None:
+    """Ask for what the rows after ``b`` will need."""
+    if b + _FAR < num_rows:
+        prefetch(metas, owner[b + _FAR])
+        prefetch(indptr, owner[b + _FAR])
+    if b + _NEAR < num_rows:
+        prefetch_filter(words, metas[owner[b + _NEAR]])
+
+
+@helper
+def _ask_for_list(excluded: Any, low: int, high: int) -> None:
+    """Ask for the cache lines of a list; of a long one, for those a search reads first."""
+    step = max(8, (high - low) >> 5)
+    for place in range(low, high, step):
+        prefetch(excluded, place)
+
+
+@helper
+def uniform_again(
+    num_items: np.uint64, excluded: Any, low: int, high: int, attempts: int, place: np.uint64
+) -> Any:
+    """The attempts after the first; then a rank among the allowed items, shifted to its id."""
+    for attempt in range(1, attempts):
+        w = mix64(place + np.uint64(attempt) * ATTEMPT)
+        item = np.int64(multiply_high(w, num_items))
+        if not contains(excluded, low, high, item):
+            return item
+    w = mix64(place + np.uint64(attempts) * ATTEMPT)
+    rank = np.int64(multiply_high(w, num_items - np.uint64(high - low)))
+    return skip_excluded(excluded, low, high, rank)
+
+
+@helper
+def table_again(
+    table: Any, excluded: Any, low: int, high: int, attempts: int, place: np.uint64
+) -> Any:
+    """The attempts after the first; -1 where all of them fail."""
+    num_cells = np.uint64(table.shape[0])
+    for attempt in range(1, attempts):
+        w = mix64(place + np.uint64(attempt) * ATTEMPT)
+        item = np.int64(pick(table, num_cells, w))
+        if not contains(excluded, low, high, item):
+            return item
+    return -1
+
+
+@helper
+def _word_before(key: np.uint64, row: int, draw: int) -> np.uint64:
+    return row_key(key, np.uint64(row)) + np.uint64(draw) * GOLDEN
+
+
+@helper
+def _suspect(
+    mask: np.uint64, b: int, first: int, excluded: Any, low: int, high: int, rows: Any, cells: Any,
+    count: int,
+) -> Any:  # fmt: skip
+    """Let the cells of a mask wait, and ask for their list; how many wait now."""
+    if mask != _ZERO:
+        _ask_for_list(excluded, low, high)
+    while mask != _ZERO:
+        rows[count] = b
+        cells[count] = first + trailing_zeros(mask)
+        mask &= mask - _ONE
+        count += 1
+    return count
+
+
+@helper
+def _uniform_lanes(
+    n: np.uint64, words: Any, meta: np.uint64, place: np.uint64, items: Any, first: int, count: int
+) -> Any:
+    """Draw ``count`` cells from ``first`` on; what the filter says of them, as bits."""
+    mask = _ZERO
+    for j in range(count):
+        w = mix64(place + np.uint64(j + 1) * GOLDEN)
+        item = scale_word(n, w) >> _S32
+        items[first + j] = np.int64(item)
+        mask |= may_contain(words, meta, item) << np.uint64(j)
+    return mask
+
+
+@helper
+def _table_lanes(
+    table: Any, words: Any, meta: np.uint64, place: np.uint64, items: Any, first: int, count: int
+) -> Any:
+    """Draw ``count`` cells from ``first`` on; what the filter says of them, as bits."""
+    mask = _ZERO
+    num_cells = np.uint64(table.shape[0])
+    for j in range(count):
+        t = scale_word(num_cells, mix64(place + np.uint64(j + 1) * GOLDEN))
+        item = choose(t, table[t >> _S32])
+        items[first + j] = np.int64(item)
+        mask |= may_contain(words, meta, item) << np.uint64(j)
+    return mask
+
+
+@kernel
+def draw_uniform_rows(
+    num_items: int,
+    indptr: Any,
+    excluded: Any,
+    metas: Any,
+    words: Any,
+    attempts: Any,
+    owner: Any,
+    key: np.uint64,
+    rows: Any,
+    first_draw: int,
+    items: Any,
+) -> None:
+    """As ``draw_uniform`` over fewer than 2^32 items, every cell drawn."""
+    wide_vectors()
+    num_rows = rows.shape[0]
+    width = items.shape[0] // max(1, num_rows)
+    n = np.uint64(num_items)
+    waiting_rows, waiting = np.empty(_SUSPECTS, np.int64), np.empty(_SUSPECTS, np.int64)
+    count: Any = 0
+    for b in range(num_rows):
+        _ask_ahead(b, num_rows, owner, indptr, metas, words)
+        o = owner[b]
+        meta = metas[o]
+        place = _word_before(key, rows[b], first_draw)
+        for s in range(b * width, (b + 1) * width, _LANES):
+            left = (b + 1) * width - s
+            if left >= _LANES:  # a loop of a length known beforehand is twice as fast
+                mask = _uniform_lanes(n, words, meta, place, items, s, _LANES)
+                place += np.uint64(_LANES) * GOLDEN
+            else:
+                mask = _uniform_lanes(n, words, meta, place, items, s, left)
+            if mask != _ZERO:
+                low, high = indptr[o], indptr[o + 1]
+                count = _suspect(mask, b, s, excluded, low, high, waiting_rows, waiting, count)
+            if count > _SUSPECTS - _LANES or (count > 0 and s + _LANES >= num_rows * width):
+                for k in range(count):
+                    cell, row = waiting[k], waiting_rows[k]
+                    of = owner[row]
+                    low, high = indptr[of], indptr[of + 1]
+                    if attempts[of] == 0 or contains(excluded, low, high, items[cell]):
+                        draw = first_draw + cell - row * width + 1
+                        turn = _word_before(key, rows[row], draw)
+                        items[cell] = uniform_again(n, excluded, low, high, attempts[of], turn)
+                count = 0
+
+
+@kernel
+def draw_table_rows(
+    table: Any,
+    indptr: Any,
+    excluded: Any,
+    metas: Any,
+    words: Any,
+    attempts: Any,
+    owner: Any,
+    key: np.uint64,
+    rows: Any,
+    first_draw: int,
+    items: Any,
+) -> int:
+    """As ``draw_table``, every cell drawn."""
+    wide_vectors()
+    num_rows = rows.shape[0]
+    width = items.shape[0] // max(1, num_rows)
+    unresolved = 0
+    waiting_rows, waiting = np.empty(_SUSPECTS, np.int64), np.empty(_SUSPECTS, np.int64)
+    count: Any = 0
+    for b in range(num_rows):
+        _ask_ahead(b, num_rows, owner, indptr, metas, words)
+        o = owner[b]
+        meta = metas[o]
+        place = _word_before(key, rows[b], first_draw)
+        for s in range(b * width, (b + 1) * width, _LANES):
+            left = (b + 1) * width - s
+            if left >= _LANES:
+                mask = _table_lanes(table, words, meta, place, items, s, _LANES)
+                place += np.uint64(_LANES) * GOLDEN
+            else:
+                mask = _table_lanes(table, words, meta, place, items, s, left)
+            if mask != _ZERO:
+                low, high = indptr[o], indptr[o + 1]
+                count = _suspect(mask, b, s, excluded, low, high, waiting_rows, waiting, count)
+            if count > _SUSPECTS - _LANES or (count > 0 and s + _LANES >= num_rows * width):
+                for k in range(count):
+                    cell, row = waiting[k], waiting_rows[k]
+                    of = owner[row]
+                    low, high = indptr[of], indptr[of + 1]
+                    if attempts[of] == 0 or contains(excluded, low, high, items[cell]):
+                        draw = first_draw + cell - row * width + 1
+                        turn = _word_before(key, rows[row], draw)
+                        items[cell] = table_again(table, excluded, low, high, attempts[of], turn)
+                        unresolved += items[cell] < 0
+                count = 0
+    return unresolved
