@@ -16,9 +16,10 @@ Equivalent slow code for one query::
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from fastneg.checks import Float32Array, FloatArray, fail, frozen
@@ -127,11 +128,18 @@ class ExactSearch:
         items: float32 [N, d], C-contiguous, finite; kept, not copied (a GPU gets a copy).
         blocks: sizes from ``plan_blocks`` for the deepest window that will be asked.
         device: where the products are made.
+        facts: ``facts()`` of an earlier one, which this one is to equal.
     """
 
     name = "exact"
 
-    def __init__(self, items: Float32Array, blocks: Blocks, device: torch.device) -> None:
+    def __init__(
+        self,
+        items: Float32Array,
+        blocks: Blocks,
+        device: torch.device,
+        facts: dict[str, Any] | None = None,
+    ) -> None:
         self.items = frozen(items)
         self.blocks = blocks
         self.block_rows = blocks.rows
@@ -198,6 +206,14 @@ class ExactSearch:
 
         run_chunks(write, rows, smallest=SMALLEST_CHUNK)
         return out
+
+    def facts(self) -> dict[str, Any]:
+        """See ``Search.facts``."""
+        return {"arithmetic": "float32"}
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """See ``Search.arrays``."""
+        return {}
 
     def _multiply(self, query_block: torch.Tensor, first: int) -> Float32Array:
         """float32 [B, T]: products of the block with the tile that starts at item ``first``."""

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch  # noqa: F401  (its OpenMP before FAISS's: the other order has hung on some machines)
 
 import faiss  # isort: skip
@@ -66,6 +67,7 @@ class FaissSearch:
         depth: the deepest rank that will be asked, before positives.
         most_positives: the largest number of positives of a query.
         call: who was called, for errors.
+        saved: ``arrays()["index"]`` of an earlier one, instead of building it.
 
     Attributes:
         effort: the name of what ``set_effort`` sets ("nprobe", "efSearch"), or None.
@@ -84,13 +86,14 @@ class FaissSearch:
         most_positives: int,
         *,
         call: str,
+        saved: npt.NDArray[np.uint8] | None = None,
     ) -> None:
         self.name = f"faiss:{factory}"
         self.items = frozen(items)
         self._call = call
         per_query = 12 * min(len(items), depth + _room(most_positives)) + 8 * depth
         self.block_rows = int(max(1, min(4_096, memory // per_query)))
-        self.index = self._build(factory)
+        self.index = self._build(factory) if saved is None else faiss.deserialize_index(saved)
         self.effort: str | None = None
         self.most_effort = 1
         lists = faiss.try_extract_index_ivf(self.index)
@@ -130,6 +133,14 @@ class FaissSearch:
                 f"{num_items} items of width {width} ({_reason(error)})",
             )
         return index
+
+    def facts(self) -> dict[str, Any]:
+        """See ``Search.facts``."""
+        return {}
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """The index as FAISS writes it."""
+        return {"index": faiss.serialize_index(self.index)}
 
     def set_effort(self, value: int) -> None:
         """Set nprobe or efSearch; an index with neither ignores it."""

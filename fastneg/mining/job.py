@@ -1,45 +1,22 @@
-"""One mining job: its engine, made and calibrated, and its one or two passes over the queries.
+"""One mining job: what it works on, and its one or two passes over the queries.
 
 Legend: Q queries, N items, n negatives per query.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from fastneg.checks import Float32Array, IntArray, fail
+from fastneg.checks import Float32Array, IntArray
 from fastneg.mining import window as rules_of
 from fastneg.mining.report import MiningReport, progress_bar
-from fastneg.mining.search import PositiveLists, RankWindow, Search, empty_window
+from fastneg.mining.search import Engine, PositiveLists, RankWindow, Search, empty_window
 from fastneg.mining.window import Reasons, WindowRules
-from fastneg.streams import key_of, permutation, stream_of
 
 CALL = "mine_hard_negatives"
-_SAMPLE_QUERIES = 512
-
-
-class Engine(NamedTuple):
-    """A search that is ready, and what is known of it.
-
-    Attributes:
-        search: the engine.
-        effort: what was calibrated, by name; empty where nothing was.
-        recall_asked: None for exact search.
-        recall: the share of true window members found on the sample; 1 for exact search.
-        recall_queries: size of the sample; 0 for exact search.
-        device: where products are made.
-    """
-
-    search: Search
-    effort: dict[str, int]
-    recall_asked: float | None
-    recall: float
-    recall_queries: int
-    device: str
 
 
 class Job(NamedTuple):
@@ -60,54 +37,6 @@ class Job(NamedTuple):
     window: tuple[int, int]
     rules: WindowRules
     memory: int
-
-
-def make_engine(job: Job, search: str, recall: float, device: str) -> Engine:
-    """The engine asked for, calibrated where it is approximate.
-
-    Raises:
-        FastnegError: an engine or device that there is not, too little memory, too few items.
-    """
-    from fastneg.mining import exact
-
-    if not isinstance(search, str) or not (
-        search in ("auto", "exact", "ivf") or (search.startswith("faiss:") and search[6:].strip())
-    ):
-        fail(
-            CALL,
-            f"search = {search!r} is not one of 'auto', 'exact', 'ivf', 'faiss:<factory "
-            "string>' (such as 'faiss:IVF1024,Flat')",
-        )
-    chosen = exact.choose_device(device, call=CALL)
-    depth = job.window[1]
-
-    def exact_search(num_queries: int) -> Search:
-        blocks = exact.plan_blocks(
-            num_queries, len(job.items), job.items.shape[1], depth, job.memory, call=CALL
-        )
-        return exact.ExactSearch(job.items, blocks, chosen)
-
-    if search in ("auto", "exact") or job.window[0] > depth:
-        return Engine(exact_search(len(job.queries)), {}, None, 1.0, 0, str(chosen))
-    from fastneg.mining import faiss_index
-
-    factory = faiss_index.ivf_factory(len(job.items)) if search == "ivf" else search[6:].strip()
-    most = int(job.positives.counts.max())
-    index = faiss_index.FaissSearch(job.items, factory, job.memory, depth, most, call=CALL)
-    size = min(_SAMPLE_QUERIES, len(job.queries))
-    order = permutation(key_of(job.rules.seed, stream_of("mining", "sample")), len(job.queries))
-    rows = np.sort(order[:size])
-    sample, lists = np.ascontiguousarray(job.queries[rows]), job.positives.take(rows)
-    true = faiss_index.find_all(exact_search(size), sample, lists, job.window)
-    value, reached = faiss_index.calibrate(index, sample, lists, job.window, true, recall)
-    if reached < recall:
-        warnings.warn(
-            f"{CALL}: search = {search!r} ({index.name}) finds {reached:.3f} of the true window "
-            f"members at best, and recall = {recall} was asked; use 'exact' or a finer index",
-            stacklevel=3,  # the line that called mine_hard_negatives
-        )
-    effort = {} if index.effort is None else {index.effort: value}
-    return Engine(index, effort, recall, reached, size, "cpu")
 
 
 def run_job(job: Job, search: Search, *, progress: bool) -> tuple[rules_of.Drawn, IntArray]:

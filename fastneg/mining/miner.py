@@ -23,7 +23,8 @@ from fastneg.checks import (
 )
 from fastneg.errors import FastnegTypeError
 from fastneg.mining import window as rules_of
-from fastneg.mining.job import CALL, Job, make_engine, make_report, run_job
+from fastneg.mining.engines import make_engine
+from fastneg.mining.job import CALL, Job, make_report, run_job
 from fastneg.mining.report import MiningReport
 from fastneg.mining.search import check_range, normalised, read_positives
 from fastneg.mining.window import WindowRules

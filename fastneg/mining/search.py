@@ -73,6 +73,50 @@ class Search(Protocol):
         """The window (both ends included, from rank 1) of each query, positives left out."""
         ...
 
+    def facts(self) -> dict[str, Any]:
+        """What was chosen when it was made and decides what it finds; JSON-able."""
+        ...
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """What was trained, by name; empty where nothing was."""
+        ...
+
+
+class Engine(NamedTuple):
+    """A search that is ready, and what is known of it.
+
+    Attributes:
+        search: the engine.
+        effort: what was calibrated, by name; empty where nothing was.
+        recall_asked: None for exact search.
+        recall: the share of true window members found on the sample; 1 for exact search.
+        recall_queries: size of the sample; 0 for exact search.
+        device: where products are made.
+    """
+
+    search: Search
+    effort: dict[str, int]
+    recall_asked: float | None
+    recall: float
+    recall_queries: int
+    device: str
+
+    def facts(self) -> dict[str, Any]:
+        """What ``open_engine`` needs beside ``arrays``; JSON-able."""
+        return {
+            "search": self.search.name,
+            "effort": self.effort,
+            "recall_asked": self.recall_asked,
+            "recall": self.recall,
+            "recall_queries": self.recall_queries,
+            "device": self.device,
+            **self.search.facts(),
+        }
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """What was trained, by name (centroids, lists, a whole index); empty for exact search."""
+        return self.search.arrays()
+
 
 def no_positives(num_queries: int) -> PositiveLists:
     """Lists for queries without any positive."""

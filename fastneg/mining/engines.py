@@ -1,0 +1,102 @@
+"""Engines: made and calibrated once for a job, and made again from what was stored of them.
+
+A job that is interrupted goes on with the very engine it began with: ``Engine.facts`` and
+``Engine.arrays`` are all that decides what it finds, and ``open_engine`` makes it again from them,
+without training or calibrating anything.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastneg.checks import fail
+from fastneg.mining.job import CALL, Job
+from fastneg.mining.search import Engine, Search
+from fastneg.streams import key_of, permutation, stream_of
+
+_SAMPLE_QUERIES = 512
+
+
+def make_engine(job: Job, search: str, recall: float, device: str) -> Engine:
+    """The engine asked for, calibrated where it is approximate.
+
+    Raises:
+        FastnegError: an engine or device that there is not, too little memory, too few items.
+    """
+    from fastneg.mining import exact
+
+    if not isinstance(search, str) or not (
+        search in ("auto", "exact", "ivf") or (search.startswith("faiss:") and search[6:].strip())
+    ):
+        fail(
+            CALL,
+            f"search = {search!r} is not one of 'auto', 'exact', 'ivf', 'faiss:<factory "
+            "string>' (such as 'faiss:IVF1024,Flat')",
+        )
+    chosen = exact.choose_device(device, call=CALL)
+    depth = job.window[1]
+
+    if search in ("auto", "exact") or job.window[0] > depth:
+        return Engine(_exact(job, len(job.queries), chosen), {}, None, 1.0, 0, str(chosen))
+    from fastneg.mining import faiss_index
+
+    factory = faiss_index.ivf_factory(len(job.items)) if search == "ivf" else search[6:].strip()
+    most = int(job.positives.counts.max())
+    index = faiss_index.FaissSearch(job.items, factory, job.memory, depth, most, call=CALL)
+    size = min(_SAMPLE_QUERIES, len(job.queries))
+    order = permutation(key_of(job.rules.seed, stream_of("mining", "sample")), len(job.queries))
+    rows = np.sort(order[:size])
+    sample, lists = np.ascontiguousarray(job.queries[rows]), job.positives.take(rows)
+    true = faiss_index.find_all(_exact(job, size, chosen), sample, lists, job.window)
+    value, reached = faiss_index.calibrate(index, sample, lists, job.window, true, recall)
+    if reached < recall:
+        warnings.warn(
+            f"{CALL}: search = {search!r} ({index.name}) finds {reached:.3f} of the true window "
+            f"members at best, and recall = {recall} was asked; use 'exact' or a finer index",
+            stacklevel=3,  # the line that called mine_hard_negatives
+        )
+    effort = {} if index.effort is None else {index.effort: value}
+    return Engine(index, effort, recall, reached, size, "cpu")
+
+
+def _exact(job: Job, num_queries: int, device: Any, facts: dict[str, Any] | None = None) -> Search:
+    from fastneg.mining import exact
+
+    blocks = exact.plan_blocks(
+        num_queries, len(job.items), job.items.shape[1], job.window[1], job.memory, call=CALL
+    )
+    return exact.ExactSearch(job.items, blocks, device, facts)
+
+
+def open_engine(job: Job, facts: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> Engine:
+    """The engine whose ``facts`` and ``arrays`` these are.
+
+    Raises:
+        FastnegError: this machine cannot make it (a device, an arithmetic it does not have).
+    """
+    from fastneg.mining import exact
+
+    name = facts["search"]
+    search: Search
+    if name == "exact":
+        device = exact.choose_device(facts["device"], call=CALL)
+        search = _exact(job, len(job.queries), device, facts)
+    else:
+        from fastneg.mining import faiss_index
+
+        most = int(job.positives.counts.max(initial=0))
+        index = faiss_index.FaissSearch(
+            job.items, name.removeprefix("faiss:"), job.memory, job.window[1], most, call=CALL,
+            saved=arrays["index"],
+        )  # fmt: skip
+        if index.effort is not None:
+            index.set_effort(facts["effort"][index.effort])
+        search = index
+    return Engine(
+        search, facts["effort"], facts["recall_asked"], facts["recall"], facts["recall_queries"],
+        facts["device"],
+    )  # fmt: skip
