@@ -25,10 +25,11 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fastneg.kernels.jit import helper, kernel
+from fastneg.kernels.jit import helper, kernel, wide_vectors
 from fastneg.kernels.pow import exp2, log2
 
 _AHEAD = 16  # events between asking for a count and using it
+_BLOCK = 1024  # events that go through the passes of an update together
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
 
@@ -163,6 +164,57 @@ def arrange(halvings: int, records: Any, order: Any, borders: Any, mass: Any, sh
 
 
 @kernel
+def _count_block(items: Any, records: Any, seen: Any) -> None:
+    """Add one to the count of every item, one after the other; seen[e] = the count before."""
+    n = items.shape[0]
+    for e in range(n):
+        _fetch(records, items[min(e + _AHEAD, n - 1)])
+        item = np.uint64(items[e])
+        seen[e] = records[item, 0]
+        records[item, 0] += 1
+
+
+@kernel
+def _weigh_block(seen: Any, shares: Any, bits: int, homes: Any, nexts: Any, gains: Any) -> Any:
+    """From which bucket to which a count goes, and what the first one gains; the largest count."""
+    wide_vectors()
+    largest = np.int64(0)
+    for e in range(seen.shape[0]):
+        count = seen[e]
+        largest = max(largest, count + 1)
+        old, new = bucket_of(count, bits), bucket_of(count + 1, bits)
+        before, after = shares[np.uint64(count)], shares[np.uint64(count + 1)]
+        homes[e], nexts[e] = old, new
+        gains[e] = (after if old == new else _ZERO) - before
+    return largest
+
+
+@kernel
+def _weigh_beyond(seen: Any, shares: Any, law: Any, homes: Any, nexts: Any, gains: Any) -> Any:
+    """As ``_weigh_block``, for counts that the table of shares may not hold."""
+    bits, largest = np.int64(law[2]), np.int64(0)
+    for e in range(seen.shape[0]):
+        count = seen[e]
+        largest = max(largest, count + 1)
+        homes[e], nexts[e] = bucket_of(count, bits), bucket_of(count + 1, bits)
+        gains[e] = _ZERO - share_of(count, shares, law)
+        if homes[e] == nexts[e]:
+            gains[e] += share_of(count + 1, shares, law)
+    return largest
+
+
+@kernel
+def _gain_block(homes: Any, nexts: Any, gains: Any, mass: Any, moving: Any) -> Any:
+    """Hand out the gains; ``moving`` lists the events whose item leaves its bucket."""
+    moves = 0
+    for e in range(homes.shape[0]):
+        mass[np.uint64(homes[e])] += gains[e]
+        moving[np.uint64(moves)] = e
+        moves += homes[e] != nexts[e]
+    return moves
+
+
+@kernel
 def count_events(items: Any, largest: int, records: Any, order: Any, borders: Any, mass: Any,
                  shares: Any, law: Any) -> int:  # fmt: skip
     """Add one to the count of every item of ``items`` (int64 [n]), one after the other.
@@ -171,6 +223,7 @@ def count_events(items: Any, largest: int, records: Any, order: Any, borders: An
         The largest count, which was ``largest`` before; -1 where an item is not in 0..N-1, and
         nothing is counted then.
     """
+    wide_vectors()
     bits = np.int64(law[2])
     n = items.shape[0]
     worst = np.uint64(0)
@@ -178,19 +231,23 @@ def count_events(items: Any, largest: int, records: Any, order: Any, borders: An
         worst = max(worst, np.uint64(items[e]))
     if worst >= np.uint64(records.shape[0]):
         return -1
-    for e in range(n):
-        _fetch(records, items[min(e + _AHEAD, n - 1)])
-        item = items[e]
-        count = records[item, 0]
-        records[item, 0] = count + 1
-        largest = max(largest, count + 1)
-        old, new = bucket_of(count, bits), bucket_of(count + 1, bits)
-        before, after = share_of(count, shares, law), share_of(count + 1, shares, law)
-        if old == new:
-            mass[old] += after - before
-        else:  # swap with the last of the bucket, which becomes the first of the next
-            mass[old] -= before
-            mass[new] += after
+    scratch = np.empty((5, min(n, _BLOCK)), dtype=np.int64)
+    for start in range(0, n, _BLOCK):
+        end = min(start + _BLOCK, n)
+        block, size = items[start:end], end - start
+        seen, homes, nexts = scratch[0, :size], scratch[1, :size], scratch[2, :size]
+        moving, gains = scratch[3], scratch[4, :size].view(np.uint64)
+        _count_block(block, records, seen)
+        if largest + size < shares.shape[0]:
+            top = _weigh_block(seen, shares, bits, homes, nexts, gains)
+        else:
+            top = _weigh_beyond(seen, shares, law, homes, nexts, gains)
+        largest = max(largest, top)
+        moves = _gain_block(homes, nexts, gains, mass, moving)
+        for m in range(moves):  # swap with the last of the bucket, which becomes the first of the next
+            e = moving[m]
+            item, old, new = block[e], homes[e], nexts[e]
+            mass[new] += share_of(seen[e] + 1, shares, law)
             last = borders[old, 0] + borders[old, 1] - 1
             place, other = records[item, 1], np.int64(order[last])
             order[place] = other

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastneg.kernels.exclusion import contains
-from fastneg.kernels.jit import helper, kernel
+from fastneg.kernels.jit import helper, kernel, wide_vectors
 from fastneg.kernels.pow import log
 from fastneg.kernels.rng import multiply_high, row_key, word
 from fastneg.kernels.streaming import bucket_of, share_of
@@ -148,62 +148,114 @@ def _take_out(low: int, high: int, excluded: Any, records: Any, mass: Any, share
         left[bucket_of(count, bits)] -= share_of(count, shares, law)
 
 
-@helper
-def _try_places(
-    attempt: int,
-    tries: int,
-    kept: Any,
-    draws: Any,
-    spans: Any,
-    records: Any,
-    order: Any,
-    shares: Any,
-    law: Any,
-    largest: int,
-    excluded: Any,
-    low: int,
-    high: int,
-    start: np.uint64,
-    first: np.uint64,
-    found: Any,
-    coins: Any,
-    limits: Any,
-    b: int,
-    items: Any,
-) -> int:
-    """One attempt for the ``tries`` draws in the lists; those rejected stand in front afterwards.
+@kernel
+def _pick_buckets(cells: Any, g: int, start: np.uint64, first: np.uint64, draws: Any,
+                  kept: Any) -> None:  # fmt: skip
+    """The bucket of every draw: its attempt 0."""
+    wide_vectors()
+    for p in range(draws.shape[0]):
+        kept[p] = _pick(cells, g, word(start, first + draws[p], _ZERO))
 
-    Pass by pass, so that the misses of one draw do not wait for those of another. An item's count
-    is not looked at where its bucket holds one count only. ``found``, ``coins`` and ``limits`` are
-    scratch.
-    """
-    bits, drop = np.int64(law[2]), np.uint64(64 - np.int64(law[3]))
-    many = np.uint64(bucket_of(np.int64(2) << bits, bits))  # the first bucket of several counts
-    for p in range(tries):
+
+@kernel
+def _pick_places(attempt: int, start: np.uint64, first: np.uint64, draws: Any, kept: Any,
+                 spans: Any, drop: np.uint64, found: Any, coins: Any) -> None:  # fmt: skip
+    """A place in the bucket of every draw, and a coin."""
+    wide_vectors()
+    for p in range(draws.shape[0]):
         span = spans[kept[p]]
         w = word(start, first + draws[p], np.uint64(attempt))
         found[p] = (span >> _S32) + _scaled(w, span & _LOW)
-        coins[p] = np.int64((w * (span & _LOW)) >> drop if kept[p] >= many else _ZERO)
-    for p in range(tries):
+        coins[p] = (w * (span & _LOW)) >> drop
+
+
+@kernel
+def _look_up(found: Any, order: Any) -> None:
+    """The item of every place."""
+    wide_vectors()
+    for p in range(found.shape[0]):
         found[p] = np.uint64(order[found[p]])
-    for p in range(tries):
+
+
+@kernel
+def _judge(found: Any, kept: Any, coins: Any, records: Any, shares: Any, law: Any, largest: int,
+           many: np.uint64, limits: Any) -> None:  # fmt: skip
+    """coins[p] = 1 where the coin is refused, else 0; ``limits`` is scratch.
+
+    An item's count is not looked at where its bucket holds one count only.
+    """
+    wide_vectors()
+    for p in range(found.shape[0]):
         limits[p] = records[found[p] if kept[p] >= many else _ZERO, 0]
     if largest < shares.shape[0]:
-        for p in range(tries):
-            limits[p] = np.int64(shares[np.uint64(limits[p])])
+        for p in range(found.shape[0]):
+            share = shares[np.uint64(limits[p])]
+            coins[p] = np.uint64((kept[p] >= many) & (coins[p] >= share))
     else:
-        for p in range(tries):
-            limits[p] = np.int64(share_of(limits[p], shares, law))
+        for p in range(found.shape[0]):
+            share = share_of(limits[p], shares, law)
+            coins[p] = np.uint64((kept[p] >= many) & (coins[p] >= share))
+
+
+@kernel
+def _hand_out(found: Any, draws: Any, coins: Any, kept: Any, excluded: Any, low: int, high: int,
+              out: Any) -> int:  # fmt: skip
+    """Write every item; the draws that were refused stand in front afterwards."""
     rejected = 0
-    for p in range(tries):
+    for p in range(found.shape[0]):
         item = np.int64(found[p])
-        items[b, draws[p]] = item
+        out[draws[p]] = item
         kept[rejected], draws[rejected] = kept[p], draws[p]
-        refused = coins[p] >= limits[p]
+        refused = coins[p] != _ZERO
         if low < high:
             refused |= contains(excluded, low, high, item)
         rejected += refused
     return rejected
+
+
+@helper
+def _scratch(buckets: int, borders: Any) -> Any:
+    """What a call works in, from one allocation: cells, masses, chosen, left, spans, lists.
+
+    ``spans`` says where each bucket starts, and its size; the others are filled later.
+    """
+    most = 2
+    while most < buckets:
+        most *= 2
+    scratch = np.empty(7 * most + 5 * _BLOCK, dtype=np.uint64)
+    signed = scratch[: 5 * most].view(np.int64)
+    cells, masses = signed[: 3 * most].reshape(most, 3), signed[3 * most : 4 * most]
+    chosen, left = signed[4 * most :], scratch[5 * most : 6 * most]
+    spans, lists = scratch[6 * most : 7 * most], scratch[7 * most :].reshape(5, _BLOCK)
+    for bucket in range(buckets):
+        spans[bucket] = (np.uint64(borders[bucket, 0]) << _S32) | np.uint64(borders[bucket, 1])
+    return cells, masses, chosen, left, spans, lists
+
+
+@helper
+def _draw_block(tries: int, lists: Any, cells: Any, g: int, spans: Any, left: Any, records: Any,
+                order: Any, shares: Any, law: Any, largest: int, excluded: Any, low: int,
+                high: int, start: np.uint64, first: np.uint64, out: Any) -> None:  # fmt: skip
+    """The draws named in ``lists[0]`` (``tries`` of them), into ``out``."""
+    bits, drop = np.int64(law[2]), np.uint64(64 - np.int64(law[3]))
+    many = np.uint64(bucket_of(np.int64(2) << bits, bits))  # the first bucket of several counts
+    draws, kept, found, coins, limits = lists[0], lists[1], lists[2], lists[3], lists[4]
+    _pick_buckets(cells, g, start, first, draws[:tries], kept)
+    attempt = 1
+    while tries > 0 and attempt <= ATTEMPTS:
+        _pick_places(attempt, start, first, draws[:tries], kept, spans, drop, found, coins)
+        _look_up(found[:tries], order)
+        _judge(found[:tries], kept, coins, records, shares, law, largest, many, limits)
+        tries = _hand_out(found[:tries], draws, coins, kept, excluded, low, high, out)
+        attempt += 1
+    for p in range(tries):
+        w = word(start, first + draws[p], np.uint64(attempt))
+        span = spans[kept[p]]
+        begin = np.int64(span >> _S32)
+        out[draws[p]] = _walk(
+            multiply_high(w, left[kept[p]]), begin, begin + np.int64(span & _LOW), records, order,
+            shares, law, excluded, low, high,
+        )  # fmt: skip
 
 
 @kernel
@@ -231,19 +283,10 @@ def draw_popular(
     Attempt 0 of a draw picks the bucket, attempts 1 to 16 a place in it, attempt 17 a point of
     what the bucket holds. ``largest``: the largest count.
     """
+    wide_vectors()
     buckets = bucket_of(np.int64(largest), np.int64(law[2])) + 1
     everything, first = source.shape[0] == 0, np.uint64(first_draw)
-    most = 2
-    while most < buckets:
-        most *= 2
-    cells, masses = np.empty((most, 3), dtype=np.int64), np.empty(most, dtype=np.int64)
-    chosen, left = np.empty(buckets, dtype=np.int64), np.empty(buckets, dtype=np.uint64)
-    kept, draws = np.empty(_BLOCK, dtype=np.uint64), np.empty(_BLOCK, dtype=np.uint64)
-    found, coins = np.empty(_BLOCK, dtype=np.uint64), np.empty(_BLOCK, dtype=np.int64)
-    limits = np.empty(_BLOCK, dtype=np.int64)
-    spans = np.empty(buckets, dtype=np.uint64)  # where each bucket starts, and its size
-    for bucket in range(buckets):
-        spans[bucket] = (np.uint64(borders[bucket, 0]) << _S32) | np.uint64(borders[bucket, 1])
+    cells, masses, chosen, left, spans, lists = _scratch(buckets, borders)
     g, plain = 0, False  # whether the table in ``cells`` is that of rows that exclude nothing
     for b in range(rows.shape[0]):
         low = high = 0
@@ -258,24 +301,32 @@ def draw_popular(
         for block in range(0, items.shape[1], _BLOCK):
             tries = 0
             for d in range(block, min(block + _BLOCK, items.shape[1])):
-                draws[tries] = np.uint64(d)
+                lists[0, tries] = np.uint64(d)
                 tries += everything or source[b, d] == base
-            for p in range(tries):
-                kept[p] = _pick(cells, g, word(start, first + draws[p], _ZERO))
-            attempt = 1
-            while tries > 0 and attempt <= ATTEMPTS:
-                tries = _try_places(
-                    attempt, tries, kept, draws, spans, records, order, shares, law, largest,
-                    excluded, low, high, start, first, found, coins, limits, b, items,
-                )  # fmt: skip
-                attempt += 1
-            for p in range(tries):
-                w = word(start, first + draws[p], np.uint64(attempt))
-                begin, size = borders[kept[p], 0], borders[kept[p], 1]
-                items[b, draws[p]] = _walk(
-                    multiply_high(w, left[kept[p]]), begin, begin + size, records, order, shares,
-                    law, excluded, low, high,
-                )  # fmt: skip
+            _draw_block(
+                tries, lists, cells, g, spans, left, records, order, shares, law, largest,
+                excluded, low, high, start, first, items[b],
+            )  # fmt: skip
+
+
+@kernel
+def draw_shared(records: Any, order: Any, borders: Any, mass: Any, upper: Any, shares: Any,
+                law: Any, largest: int, key: np.uint64, row: int, items: Any) -> None:  # fmt: skip
+    """One row of ``draw_popular`` that excludes nothing, into items [K], with little set-up."""
+    wide_vectors()
+    buckets = bucket_of(np.int64(largest), np.int64(law[2])) + 1
+    cells, masses, chosen, _, spans, lists = _scratch(buckets, borders)
+    _choice(mass, upper, buckets, chosen)
+    g = _fill_cells(chosen, buckets, cells, masses)
+    start = row_key(key, np.uint64(row))
+    for block in range(0, items.shape[0], _BLOCK):
+        tries = min(_BLOCK, items.shape[0] - block)
+        for p in range(tries):
+            lists[0, p] = np.uint64(block + p)
+        _draw_block(
+            tries, lists, cells, g, spans, mass, records, order, shares, law, largest, order, 0, 0,
+            start, _ZERO, items,
+        )  # fmt: skip
 
 
 @kernel
