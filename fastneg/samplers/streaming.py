@@ -150,7 +150,6 @@ class StreamingPopularitySampler(Sampler):
         ready = type(items) is np.ndarray and items.dtype is _INT64 and items.ndim == 1
         if not (ready and (flags := items.flags).c_contiguous and flags.aligned):
             items = as_integers(items, call=call, name="items")
-        items = frozen(items)
         counts = self._counts
         with counts.lock:
             if not counts.in_one_step(len(items)):
@@ -178,7 +177,7 @@ class StreamingPopularitySampler(Sampler):
         call = "StreamingPopularitySampler.sample_shared"
         if row is not None:
             row = as_integer(row, call=call, name="row", minimum=0, maximum=2**63 - 1)
-        items: IntArray = np.empty(num_negatives, dtype=np.int64)
+        items: IntArray = np.empty(num_negatives, _INT64)
         values = np.empty(num_negatives, dtype=np.float32) if log_q else None
         with counts.lock:
             if counts.largest == 0 and self.smoothing == 0.0:
@@ -188,7 +187,7 @@ class StreamingPopularitySampler(Sampler):
             records, order, borders, mass, upper = counts.views
             draw_shared(
                 records, order, borders, mass, upper, counts.shares, counts.law, counts.largest,
-                self._shared_key(), row, items,
+                self._shared_key(), row, counts.scratch, items,
             )  # fmt: skip
             if values is not None:
                 popular_log_q(
