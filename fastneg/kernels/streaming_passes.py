@@ -20,16 +20,22 @@ from fastneg.kernels.streaming import share_of
 
 ATTEMPTS = 16  # places that a draw tries before it walks through the bucket
 _ZERO = np.uint64(0)
+_ONE = np.uint64(1)
+_TWO = np.uint64(2)
+_THREE = np.uint64(3)
 _LOW = np.uint64(0xFFFFFFFF)
 _S32 = np.uint64(32)
 
 
 @helper
 def _pick(cells: Any, g: int, w: np.uint64) -> Any:
-    """A bucket: the upper g bits of the word are the cell, the next 62 - g the coin."""
-    cell = np.int64(w >> np.uint64(64 - g))
+    """A bucket: the upper g bits of the word are the cell, the next 62 - g the coin.
+
+    cells: in one dimension, as are ``records`` in ``judge``: a row's place is a shift away then.
+    """
+    cell = (w >> np.uint64(64 - g)) * _THREE
     coin = np.int64((w << np.uint64(g)) >> np.uint64(g + 2))
-    return cells[cell, 1 + np.int64(coin >= cells[cell, 0])]
+    return cells[cell + (_TWO if coin >= cells[cell] else _ONE)]
 
 
 @helper
@@ -59,8 +65,9 @@ def pick_buckets(tries: int, cells: Any, g: int, start: np.uint64, first: np.uin
                  kept: Any) -> None:  # fmt: skip
     """The bucket of every draw: its attempt 0."""
     wide_vectors()
+    flat = cells.reshape(-1)
     for p in range(tries):
-        kept[p] = _pick(cells, g, word(start, first + draws[p], _ZERO))
+        kept[p] = _pick(flat, g, word(start, first + draws[p], _ZERO))
 
 
 @kernel
@@ -92,8 +99,9 @@ def judge(tries: int, found: Any, kept: Any, coins: Any, records: Any, shares: A
     An item's count is not looked at where its bucket holds one count only.
     """
     wide_vectors()
+    flat = records.reshape(-1)
     for p in range(tries):
-        limits[p] = records[found[p] if kept[p] >= many else _ZERO, 0]
+        limits[p] = flat[found[p] * _TWO if kept[p] >= many else _ZERO]
     if largest < shares.shape[0]:
         for p in range(tries):
             limits[p] = shares[limits[p]]
