@@ -204,6 +204,24 @@ def _has_compress() -> bool:
 
 HAS_COMPRESS = _has_compress()
 compress: Any = intrinsic(_compress)
+
+
+def _borrowed(typing_context: Any, array: Any) -> Any:
+    """The same array, whose references nobody counts: each count is an atomic instruction.
+
+    For arguments only, which the caller keeps alive.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        view = context.make_array(signature.args[0])(context, builder, args[0])
+        view.meminfo = ir.Constant(view.meminfo.type, None)
+        view.parent = ir.Constant(view.parent.type, None)
+        return view._getvalue()
+
+    return array(array), generate
+
+
+borrowed: Any = intrinsic(_borrowed)
 trailing_zeros: Any = intrinsic(_trailing_zeros)
 wide_vectors: Any = intrinsic(_wide_vectors)
 prefetch: Any = intrinsic(_prefetch)

@@ -25,10 +25,11 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fastneg.kernels.jit import helper, kernel
+from fastneg.kernels.jit import borrowed, helper, kernel, prefetch, wide_vectors
 from fastneg.kernels.pow import exp2, log2
 
 _AHEAD = 16  # events between asking for a count and using it
+_BLOCK = 1024  # events that go through the passes of an update together
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
 
@@ -163,14 +164,77 @@ def arrange(halvings: int, records: Any, order: Any, borders: Any, mass: Any, sh
 
 
 @kernel
+def _count_block(items: Any, first: int, size: int, records: Any, shares: Any,
+                 seen: Any) -> None:  # fmt: skip
+    """Add one to the count of every item, one after the other; seen[e] = the count before."""
+    last, known = items.shape[0] - 1, shares.shape[0] - 1
+    for e in range(size):
+        _fetch(records, items[min(first + e + _AHEAD, last)])
+        item = np.uint64(items[first + e])
+        count = records[item, 0]
+        prefetch(shares, min(count, known))
+        seen[e] = count
+        records[item, 0] = count + 1
+
+
+@kernel
+def _weigh_block(size: int, seen: Any, shares: Any, bits: Any, homes: Any, nexts: Any,
+                 gains: Any) -> Any:  # fmt: skip
+    """From which bucket to which a count goes, and what the first one gains; the largest count."""
+    wide_vectors()
+    largest = np.int64(0)
+    for e in range(size):
+        count = seen[e]
+        largest = max(largest, count + 1)
+        old, new = bucket_of(count, bits), bucket_of(count + 1, bits)
+        before, after = shares[np.uint64(count)], shares[np.uint64(count + 1)]
+        homes[e], nexts[e] = old, new
+        gains[e] = (after if old == new else _ZERO) - before
+    return largest
+
+
+@kernel
+def _weigh_beyond(size: int, seen: Any, shares: Any, law: Any, homes: Any, nexts: Any,
+                  gains: Any) -> Any:  # fmt: skip
+    """As ``_weigh_block``, for counts that the table of shares may not hold."""
+    bits, largest = np.int64(law[2]), np.int64(0)
+    for e in range(size):
+        count = seen[e]
+        largest = max(largest, count + 1)
+        homes[e], nexts[e] = bucket_of(count, bits), bucket_of(count + 1, bits)
+        gains[e] = _ZERO - share_of(count, shares, law)
+        if homes[e] == nexts[e]:
+            gains[e] += share_of(count + 1, shares, law)
+    return largest
+
+
+@kernel
+def _gain_block(size: int, homes: Any, nexts: Any, gains: Any, mass: Any, moving: Any) -> Any:
+    """Hand out the gains; ``moving`` lists the events whose item leaves its bucket."""
+    moves = 0
+    for e in range(size):
+        mass[np.uint64(homes[e])] += gains[e]
+        moving[np.uint64(moves)] = e
+        moves += homes[e] != nexts[e]
+    return moves
+
+
+@kernel
 def count_events(items: Any, largest: int, records: Any, order: Any, borders: Any, mass: Any,
-                 shares: Any, law: Any) -> int:  # fmt: skip
+                 shares: Any, law: Any, scratch: Any) -> int:  # fmt: skip
     """Add one to the count of every item of ``items`` (int64 [n]), one after the other.
+
+    scratch: uint64 [5 * 1024, or more].
 
     Returns:
         The largest count, which was ``largest`` before; -1 where an item is not in 0..N-1, and
         nothing is counted then.
     """
+    wide_vectors()
+    items, records, order, borders = (
+        borrowed(items), borrowed(records), borrowed(order), borrowed(borders),
+    )  # fmt: skip
+    mass, shares, law = borrowed(mass), borrowed(shares), borrowed(law)
     bits = np.int64(law[2])
     n = items.shape[0]
     worst = np.uint64(0)
@@ -178,19 +242,23 @@ def count_events(items: Any, largest: int, records: Any, order: Any, borders: An
         worst = max(worst, np.uint64(items[e]))
     if worst >= np.uint64(records.shape[0]):
         return -1
-    for e in range(n):
-        _fetch(records, items[min(e + _AHEAD, n - 1)])
-        item = items[e]
-        count = records[item, 0]
-        records[item, 0] = count + 1
-        largest = max(largest, count + 1)
-        old, new = bucket_of(count, bits), bucket_of(count + 1, bits)
-        before, after = share_of(count, shares, law), share_of(count + 1, shares, law)
-        if old == new:
-            mass[old] += after - before
-        else:  # swap with the last of the bucket, which becomes the first of the next
-            mass[old] -= before
-            mass[new] += after
+    lists = borrowed(scratch)[: 5 * _BLOCK].reshape(5, _BLOCK)
+    signed = lists.view(np.int64)
+    seen, homes, nexts, moving, gains = signed[0], signed[1], signed[2], signed[3], lists[4]
+    for start in range(0, n, _BLOCK):
+        size = min(_BLOCK, n - start)
+        _count_block(items, start, size, records, shares, seen)
+        if largest + size < shares.shape[0]:
+            top = _weigh_block(size, seen, shares, bits, homes, nexts, gains)
+        else:
+            top = _weigh_beyond(size, seen, shares, law, homes, nexts, gains)
+        largest = max(largest, top)
+        moves = _gain_block(size, homes, nexts, gains, mass, moving)
+        for m in range(moves):
+            # swap with the last of the bucket, which becomes the first of the next
+            e = moving[m]
+            item, old, new = items[start + e], homes[e], nexts[e]
+            mass[new] += share_of(seen[e] + 1, shares, law)
             last = borders[old, 0] + borders[old, 1] - 1
             place, other = records[item, 1], np.int64(order[last])
             order[place] = other

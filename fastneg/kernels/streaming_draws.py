@@ -11,14 +11,24 @@ from typing import Any
 import numpy as np
 
 from fastneg.kernels.exclusion import contains
-from fastneg.kernels.jit import helper, kernel
+from fastneg.kernels.jit import borrowed, helper, kernel, wide_vectors
 from fastneg.kernels.pow import log
-from fastneg.kernels.rng import multiply_high, row_key, word
+from fastneg.kernels.rng import row_key
 from fastneg.kernels.streaming import bucket_of, share_of
+from fastneg.kernels.streaming_passes import (
+    ATTEMPTS,
+    finish,
+    hand_out,
+    judge,
+    look_up,
+    pick_buckets,
+    pick_places,
+    refuse_excluded,
+)
 
-ATTEMPTS = 16  # places that a draw tries before it walks through the bucket
 TOTAL_BITS = 62  # the masses of the buckets that a draw chooses among sum to 2^62
 _BLOCK = 1024
+_FEW = 128  # draws that are finished one by one
 _ZERO = np.uint64(0)
 _LOW = np.uint64(0xFFFFFFFF)
 _S32 = np.uint64(32)
@@ -107,36 +117,6 @@ def _fill_cells(chosen: Any, buckets: int, cells: Any, masses: Any) -> int:
 
 
 @helper
-def _pick(cells: Any, g: int, w: np.uint64) -> Any:
-    """A bucket: the upper g bits of the word are the cell, the next 62 - g the coin."""
-    cell = np.int64(w >> np.uint64(64 - g))
-    coin = np.int64((w << np.uint64(g)) >> np.uint64(g + 2))
-    return cells[cell, 1 + np.int64(coin >= cells[cell, 0])]
-
-
-@helper
-def _scaled(w: np.uint64, size: np.uint64) -> np.uint64:
-    """``multiply_high`` for a size below 2^32."""
-    return ((w >> _S32) * size + (((w & _LOW) * size) >> _S32)) >> _S32
-
-
-@helper
-def _walk(point: np.uint64, first: int, end: int, records: Any, order: Any, shares: Any, law: Any,
-          excluded: Any, low: int, high: int) -> Any:  # fmt: skip
-    """The item at a point of what a bucket, order[first:end], holds beside the excluded items."""
-    found = np.int64(-1)
-    for place in range(first, end):
-        item = np.int64(order[place])
-        if low == high or not contains(excluded, low, high, item):
-            found = item
-            share = share_of(records[item, 0], shares, law)
-            if point < share:
-                break
-            point -= share
-    return found
-
-
-@helper
 def _take_out(low: int, high: int, excluded: Any, records: Any, mass: Any, shares: Any, law: Any,
               buckets: int, left: Any) -> None:  # fmt: skip
     """left[b] = the mass of the bucket without the excluded items."""
@@ -148,62 +128,59 @@ def _take_out(low: int, high: int, excluded: Any, records: Any, mass: Any, share
         left[bucket_of(count, bits)] -= share_of(count, shares, law)
 
 
-@helper
-def _try_places(
-    attempt: int,
-    tries: int,
-    kept: Any,
-    draws: Any,
-    spans: Any,
-    records: Any,
-    order: Any,
-    shares: Any,
-    law: Any,
-    largest: int,
-    excluded: Any,
-    low: int,
-    high: int,
-    start: np.uint64,
-    first: np.uint64,
-    found: Any,
-    coins: Any,
-    limits: Any,
-    b: int,
-    items: Any,
-) -> int:
-    """One attempt for the ``tries`` draws in the lists; those rejected stand in front afterwards.
+def scratch_size(buckets: int) -> int:
+    """How many words of scratch a call needs for so many buckets."""
+    return 7 * max(2, 1 << (buckets - 1).bit_length()) + 5 * _BLOCK
 
-    Pass by pass, so that the misses of one draw do not wait for those of another. An item's count
-    is not looked at where its bucket holds one count only. ``found``, ``coins`` and ``limits`` are
-    scratch.
-    """
+
+@helper
+def _power_of_two(buckets: int) -> int:
+    most = 2
+    while most < buckets:
+        most *= 2
+    return most
+
+
+@helper
+def _parts(scratch: Any, most: int) -> Any:
+    """Scratch (uint64 [``scratch_size``]) cut up: cells, masses, chosen, left, spans, lists."""
+    signed = scratch[: 5 * most].view(np.int64)
+    cells, masses = signed[: 3 * most].reshape(most, 3), signed[3 * most : 4 * most]
+    chosen, left = signed[4 * most :], scratch[5 * most : 6 * most]
+    spans = scratch[6 * most : 7 * most]
+    lists = scratch[7 * most : 7 * most + 5 * _BLOCK].reshape(5, _BLOCK)
+    return cells, masses, chosen, left, spans, lists
+
+
+@helper
+def _fill_spans(borders: Any, buckets: int, spans: Any) -> None:
+    """Where each bucket starts, and its size."""
+    for bucket in range(buckets):
+        spans[bucket] = (np.uint64(borders[bucket, 0]) << _S32) | np.uint64(borders[bucket, 1])
+
+
+@helper
+def _draw_block(tries: int, lists: Any, cells: Any, g: int, spans: Any, left: Any, records: Any,
+                order: Any, shares: Any, law: Any, largest: int, excluded: Any, low: int,
+                high: int, start: np.uint64, first: np.uint64, out: Any) -> None:  # fmt: skip
+    """The draws named in ``lists[0]`` (``tries`` of them), into ``out``."""
     bits, drop = np.int64(law[2]), np.uint64(64 - np.int64(law[3]))
     many = np.uint64(bucket_of(np.int64(2) << bits, bits))  # the first bucket of several counts
-    for p in range(tries):
-        span = spans[kept[p]]
-        w = word(start, first + draws[p], np.uint64(attempt))
-        found[p] = (span >> _S32) + _scaled(w, span & _LOW)
-        coins[p] = np.int64((w * (span & _LOW)) >> drop if kept[p] >= many else _ZERO)
-    for p in range(tries):
-        found[p] = np.uint64(order[found[p]])
-    for p in range(tries):
-        limits[p] = records[found[p] if kept[p] >= many else _ZERO, 0]
-    if largest < shares.shape[0]:
-        for p in range(tries):
-            limits[p] = np.int64(shares[np.uint64(limits[p])])
-    else:
-        for p in range(tries):
-            limits[p] = np.int64(share_of(limits[p], shares, law))
-    rejected = 0
-    for p in range(tries):
-        item = np.int64(found[p])
-        items[b, draws[p]] = item
-        kept[rejected], draws[rejected] = kept[p], draws[p]
-        refused = coins[p] >= limits[p]
+    draws, kept, found, coins, limits = lists[0], lists[1], lists[2], lists[3], lists[4]
+    pick_buckets(tries, cells, g, start, first, draws, kept)
+    attempt = 1
+    while tries > _FEW and attempt <= ATTEMPTS:
+        pick_places(tries, attempt, start, first, draws, kept, spans, drop, found, coins)
+        look_up(tries, found, order)
+        judge(tries, found, kept, coins, records, shares, law, largest, many, limits)
         if low < high:
-            refused |= contains(excluded, low, high, item)
-        rejected += refused
-    return rejected
+            refuse_excluded(tries, found, excluded, low, high, coins)
+        tries = hand_out(tries, found, draws, kept, coins, out, limits)
+        attempt += 1
+    finish(
+        tries, attempt, draws, kept, spans, left, records, order, shares, law, excluded, low,
+        high, start, first, out,
+    )  # fmt: skip
 
 
 @kernel
@@ -231,19 +208,13 @@ def draw_popular(
     Attempt 0 of a draw picks the bucket, attempts 1 to 16 a place in it, attempt 17 a point of
     what the bucket holds. ``largest``: the largest count.
     """
+    wide_vectors()
     buckets = bucket_of(np.int64(largest), np.int64(law[2])) + 1
     everything, first = source.shape[0] == 0, np.uint64(first_draw)
-    most = 2
-    while most < buckets:
-        most *= 2
-    cells, masses = np.empty((most, 3), dtype=np.int64), np.empty(most, dtype=np.int64)
-    chosen, left = np.empty(buckets, dtype=np.int64), np.empty(buckets, dtype=np.uint64)
-    kept, draws = np.empty(_BLOCK, dtype=np.uint64), np.empty(_BLOCK, dtype=np.uint64)
-    found, coins = np.empty(_BLOCK, dtype=np.uint64), np.empty(_BLOCK, dtype=np.int64)
-    limits = np.empty(_BLOCK, dtype=np.int64)
-    spans = np.empty(buckets, dtype=np.uint64)  # where each bucket starts, and its size
-    for bucket in range(buckets):
-        spans[bucket] = (np.uint64(borders[bucket, 0]) << _S32) | np.uint64(borders[bucket, 1])
+    most = _power_of_two(buckets)
+    scratch = np.empty(7 * most + 5 * _BLOCK, dtype=np.uint64)
+    cells, masses, chosen, left, spans, lists = _parts(scratch, most)
+    _fill_spans(borders, buckets, spans)
     g, plain = 0, False  # whether the table in ``cells`` is that of rows that exclude nothing
     for b in range(rows.shape[0]):
         low = high = 0
@@ -258,24 +229,41 @@ def draw_popular(
         for block in range(0, items.shape[1], _BLOCK):
             tries = 0
             for d in range(block, min(block + _BLOCK, items.shape[1])):
-                draws[tries] = np.uint64(d)
+                lists[0, tries] = np.uint64(d)
                 tries += everything or source[b, d] == base
-            for p in range(tries):
-                kept[p] = _pick(cells, g, word(start, first + draws[p], _ZERO))
-            attempt = 1
-            while tries > 0 and attempt <= ATTEMPTS:
-                tries = _try_places(
-                    attempt, tries, kept, draws, spans, records, order, shares, law, largest,
-                    excluded, low, high, start, first, found, coins, limits, b, items,
-                )  # fmt: skip
-                attempt += 1
-            for p in range(tries):
-                w = word(start, first + draws[p], np.uint64(attempt))
-                begin, size = borders[kept[p], 0], borders[kept[p], 1]
-                items[b, draws[p]] = _walk(
-                    multiply_high(w, left[kept[p]]), begin, begin + size, records, order, shares,
-                    law, excluded, low, high,
-                )  # fmt: skip
+            _draw_block(
+                tries, lists, cells, g, spans, left, records, order, shares, law, largest,
+                excluded, low, high, start, first, items[b],
+            )  # fmt: skip
+
+
+@kernel
+def draw_shared(records: Any, order: Any, borders: Any, mass: Any, upper: Any, shares: Any,
+                law: Any, largest: int, key: np.uint64, row: int, scratch: Any,
+                items: Any) -> None:  # fmt: skip
+    """One row of ``draw_popular`` that excludes nothing, into items [K], with little set-up.
+
+    scratch: uint64 [``scratch_size`` of all buckets, or more].
+    """
+    wide_vectors()
+    records, order, borders, mass = (
+        borrowed(records), borrowed(order), borrowed(borders), borrowed(mass),
+    )  # fmt: skip
+    upper, shares, law, items = borrowed(upper), borrowed(shares), borrowed(law), borrowed(items)
+    buckets = bucket_of(np.int64(largest), np.int64(law[2])) + 1
+    cells, masses, chosen, _, spans, lists = _parts(borrowed(scratch), _power_of_two(buckets))
+    _fill_spans(borders, buckets, spans)
+    _choice(mass, upper, buckets, chosen)
+    g = _fill_cells(chosen, buckets, cells, masses)
+    start = row_key(key, np.uint64(row))
+    for block in range(0, items.shape[0], _BLOCK):
+        tries = min(_BLOCK, items.shape[0] - block)
+        for p in range(tries):
+            lists[0, p] = np.uint64(block + p)
+        _draw_block(
+            tries, lists, cells, g, spans, mass, records, order, shares, law, largest, order, 0, 0,
+            start, _ZERO, items,
+        )  # fmt: skip
 
 
 @kernel

@@ -11,14 +11,15 @@ from fastneg.checks import IntArray, as_codes, as_integer, as_integers, as_numbe
 from fastneg.errors import CheckpointError
 from fastneg.interactions import Interactions
 from fastneg.kernels.streaming import count_allowed
-from fastneg.kernels.streaming_draws import draw_popular, popular_log_q
+from fastneg.kernels.streaming_draws import draw_popular, draw_shared, popular_log_q
 from fastneg.samplers.base import Plan, Sampler
 from fastneg.samplers.request import Request, split_catalog
 from fastneg.samplers.results import Negatives
 from fastneg.samplers.streaming_counts import MAX_COUNT, MAX_ITEMS, StreamingCounts
-from fastneg.samplers.tiles import EVERYWHERE, cut, run_tiles
+from fastneg.samplers.tiles import cut, run_tiles
 
 _SMALL = 65_536  # shared draws up to here stay on the calling thread
+_INT64 = np.dtype(np.int64)
 _NOBODY = frozen(np.full(1, -1, dtype=np.int64))
 _NO_LISTS = frozen(np.zeros(1, dtype=np.int64))
 _NO_IDS = frozen(np.zeros(0, dtype=np.int64))
@@ -146,10 +147,9 @@ class StreamingPopularitySampler(Sampler):
             FastnegError: a code outside the catalog; nothing is counted then.
         """
         call = "StreamingPopularitySampler.update"
-        ready = type(items) is np.ndarray and items.dtype == np.int64 and items.ndim == 1
-        if not (ready and items.flags.c_contiguous and items.flags.aligned):
+        ready = type(items) is np.ndarray and items.dtype is _INT64 and items.ndim == 1
+        if not (ready and (flags := items.flags).c_contiguous and flags.aligned):
             items = as_integers(items, call=call, name="items")
-        items = frozen(items)
         counts = self._counts
         with counts.lock:
             if not counts.in_one_step(len(items)):
@@ -168,8 +168,8 @@ class StreamingPopularitySampler(Sampler):
     ) -> Negatives:
         """As ``Sampler.sample_shared``, from the counts of this moment."""
         counts = self._counts
-        small = isinstance(num_negatives, int) and 0 < num_negatives <= _SMALL
-        if options or not self.replacement or not small:
+        small = type(num_negatives) is int and 0 < num_negatives <= _SMALL
+        if options or not small or not self.replacement:
             with counts.lock:
                 return super().sample_shared(num_negatives, row=row, log_q=log_q, **options)
         import torch
@@ -177,17 +177,17 @@ class StreamingPopularitySampler(Sampler):
         call = "StreamingPopularitySampler.sample_shared"
         if row is not None:
             row = as_integer(row, call=call, name="row", minimum=0, maximum=2**63 - 1)
-        items: IntArray = np.empty(num_negatives, dtype=np.int64)
+        items: IntArray = np.empty(num_negatives, _INT64)
         values = np.empty(num_negatives, dtype=np.float32) if log_q else None
         with counts.lock:
             if counts.largest == 0 and self.smoothing == 0.0:
                 fail(call, "every count is 0; update, or give counts or smoothing")
-            counts.row[0] = self._counter.reserve(1) if row is None else row
+            if row is None:
+                row = self._counter.reserve(1)
             records, order, borders, mass, upper = counts.views
-            draw_popular(
+            draw_shared(
                 records, order, borders, mass, upper, counts.shares, counts.law, counts.largest,
-                _NO_LISTS, _NO_IDS, _NOBODY, self._shared_key(), counts.row_view, 0, EVERYWHERE,
-                0, items.reshape(1, -1),
+                self._shared_key(), row, counts.scratch, items,
             )  # fmt: skip
             if values is not None:
                 popular_log_q(

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from fastneg.checks import FloatArray, IntArray, fail, frozen
 from fastneg.errors import CheckpointError
 from fastneg.kernels.streaming import arrange, count_events, fill_shares, fill_upper
+from fastneg.kernels.streaming_draws import scratch_size
 
 MAX_COUNT = 2**48 - 1
 MAX_ITEMS = 2**32 - 1
@@ -67,10 +68,10 @@ class StreamingCounts:
         self.largest = self._arrange(0)
 
     def _view(self) -> None:
-        """What pickle leaves out: the lock, the table of shares, read-only views for kernels."""
+        """What pickle leaves out: lock, scratch, table of shares, read-only views for kernels."""
         self.lock = threading.RLock()
-        self.row = np.zeros(1, dtype=np.int64)  # of a shared draw, under the lock
-        self.row_view = frozen(self.row)
+        # for updates and shared draws, under the lock
+        self.scratch = np.empty(scratch_size(len(self.upper)), dtype=np.uint64)
         self.shares: npt.NDArray[np.uint64] = np.empty(0, dtype=np.uint64)
         self._grow(4096)
         self.law = frozen(self.law)
@@ -81,7 +82,7 @@ class StreamingCounts:
 
     def __getstate__(self) -> dict[str, Any]:
         with self.lock:
-            dropped = ("lock", "row", "row_view", "shares", "views")
+            dropped = ("lock", "scratch", "shares", "views")
             state = {k: v for k, v in self.__dict__.items() if k not in dropped}
             return {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in state.items()}
 
@@ -120,7 +121,7 @@ class StreamingCounts:
         return num_events <= min(CHUNK, self.halve_every - self.events % self.halve_every)
 
     def add(self, items: IntArray, call: str) -> bool:
-        """Count events (a read-only view), checked unless they fit in one step.
+        """Count events (int64, C-contiguous), checked unless they fit in one step.
 
         The caller holds the lock. False: an item is outside the catalog, and nothing is counted.
         """
@@ -136,7 +137,7 @@ class StreamingCounts:
             part = items if step == total else items[done : done + step]
             largest = count_events(
                 part, self.largest, self.records, self.order, self.borders, self.mass,
-                self.shares, self.law,
+                self.shares, self.law, self.scratch,
             )  # fmt: skip
             if largest < 0:
                 return False

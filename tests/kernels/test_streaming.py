@@ -14,6 +14,7 @@ from fastneg.kernels import streaming as kernels
 from tests.naive import streaming as naive
 
 SCALE = 40
+_SCRATCH = np.empty(5 * 1024, dtype=np.uint64)
 
 
 @numba.njit
@@ -119,7 +120,7 @@ def test_updates(size: int) -> None:
     _agree(tables, twin, every)
     for length in (0, 1, 2, 17, 900):
         events = rng.integers(0, len(counts), length) ** 2 // len(counts)
-        largest = kernels.count_events(frozen(events), largest, *tables, shares, law)
+        largest = kernels.count_events(frozen(events), largest, *tables, shares, law, _SCRATCH)
         twin.see(events.tolist())
         assert largest == max(twin.counts)
         _agree(tables, twin, every)
@@ -136,7 +137,7 @@ def test_items_outside_the_catalog_count_nothing() -> None:
     before = [array.copy() for array in tables]
     for bad in (-1, 5, -(2**63), 2**62):
         events = frozen(np.array([0, 1, bad, 2]))
-        assert kernels.count_events(events, 4, *tables, shares, law) == -1
+        assert kernels.count_events(events, 4, *tables, shares, law, _SCRATCH) == -1
         for array, was in zip(tables, before, strict=True):
             np.testing.assert_array_equal(array, was)
 
