@@ -25,7 +25,7 @@ from fastneg.kernels.alias import choose, pick, scale_word
 from fastneg.kernels.count_classes import pick_position
 from fastneg.kernels.exclusion import contains, skip_excluded
 from fastneg.kernels.filters import may_contain, prefetch_filter
-from fastneg.kernels.jit import helper, kernel, prefetch, trailing_zeros, wide_vectors
+from fastneg.kernels.jit import helper, kernel, part, prefetch, trailing_zeros, wide_vectors
 from fastneg.kernels.rng import ATTEMPT, GOLDEN, mix64, multiply_high, row_key
 
 _LANES = 64
@@ -111,6 +111,37 @@ def _uniform_column(n: np.uint64, small: Any, places: Any, count: int, found: An
             found[j] = np.int64(multiply_high(mix64(places[j]), n))
 
 
+@part
+def uniform_rows(
+    num_items: int, indptr: Any, excluded: Any, metas: Any, words: Any, attempts: Any, owner: Any,
+    key: np.uint64, rows: Any, first_draw: int, source: Any, base: int, items: Any,
+) -> None:  # fmt: skip
+    """``draw_uniform``, 64 rows at a time."""
+    wide_vectors()
+    num_rows = rows.shape[0]
+    width = items.shape[0] // max(1, num_rows)
+    n = np.uint64(num_items)
+    small = n < _TWO_32
+    places, filters = np.empty(_LANES, np.uint64), np.empty(_LANES, np.uint64)
+    found = np.empty(_LANES, np.int64)
+    for first in range(0, num_rows, _LANES):
+        count = min(_LANES, num_rows - first)
+        _begin_rows(first, count, key, rows, owner, metas, first_draw, places, filters)
+        for d in range(width):
+            tagged = _tagged(source, base, first, count, d)
+            _uniform_column(n, small, places, count, found)
+            mask = _suspects(words, filters, found, count) & tagged
+            while mask != _ZERO:
+                j = trailing_zeros(mask)
+                mask &= mask - _ONE
+                o = owner[first + j]
+                low, high = indptr[o], indptr[o + 1]
+                if attempts[o] == 0 or contains(excluded, low, high, found[j]):
+                    found[j] = _uniform_again(n, excluded, low, high, attempts[o], places[j])
+
+            _write(first, count, width, d, found, tagged, items)
+
+
 @kernel
 def draw_uniform(
     num_items: int,
@@ -158,24 +189,10 @@ def draw_uniform(
                         items[s + j] = item
 
         return
-    places, filters = np.empty(_LANES, np.uint64), np.empty(_LANES, np.uint64)
-    found = np.empty(_LANES, np.int64)
-    for first in range(0, num_rows, _LANES):
-        count = min(_LANES, num_rows - first)
-        _begin_rows(first, count, key, rows, owner, metas, first_draw, places, filters)
-        for d in range(width):
-            tagged = _tagged(source, base, first, count, d)
-            _uniform_column(n, small, places, count, found)
-            mask = _suspects(words, filters, found, count) & tagged
-            while mask != _ZERO:
-                j = trailing_zeros(mask)
-                mask &= mask - _ONE
-                o = owner[first + j]
-                low, high = indptr[o], indptr[o + 1]
-                if attempts[o] == 0 or contains(excluded, low, high, found[j]):
-                    found[j] = _uniform_again(n, excluded, low, high, attempts[o], places[j])
-
-            _write(first, count, width, d, found, tagged, items)
+    uniform_rows(
+        num_items, indptr, excluded, metas, words, attempts, owner, key, rows, first_draw, source,
+        base, items,
+    )  # fmt: skip
 
 
 @helper
@@ -190,6 +207,41 @@ def _table_again(
         if not contains(excluded, low, high, item):
             return item
     return -1
+
+
+@part
+def table_rows(
+    table: Any, indptr: Any, excluded: Any, metas: Any, words: Any, attempts: Any, owner: Any,
+    key: np.uint64, rows: Any, first_draw: int, source: Any, base: int, items: Any,
+) -> int:  # fmt: skip
+    """``draw_table``, 64 rows at a time."""
+    wide_vectors()
+    num_rows = rows.shape[0]
+    width = items.shape[0] // max(1, num_rows)
+    num_cells = np.uint64(table.shape[0])
+    unresolved = 0
+    places, filters = np.empty(_LANES, np.uint64), np.empty(_LANES, np.uint64)
+    found = np.empty(_LANES, np.int64)
+    for first in range(0, num_rows, _LANES):
+        count = min(_LANES, num_rows - first)
+        _begin_rows(first, count, key, rows, owner, metas, first_draw, places, filters)
+        for d in range(width):
+            tagged = _tagged(source, base, first, count, d)
+            for j in range(count):
+                places[j] += GOLDEN
+                t = scale_word(num_cells, mix64(places[j]))
+                found[j] = np.int64(choose(t, table[np.int64(t >> _S32)]))
+            mask = _suspects(words, filters, found, count) & tagged
+            while mask != _ZERO:
+                j = trailing_zeros(mask)
+                mask &= mask - _ONE
+                o = owner[first + j]
+                low, high = indptr[o], indptr[o + 1]
+                if attempts[o] == 0 or contains(excluded, low, high, found[j]):
+                    found[j] = _table_again(table, excluded, low, high, attempts[o], places[j])
+                    unresolved += found[j] < 0
+            _write(first, count, width, d, found, tagged, items)
+    return unresolved
 
 
 @kernel
@@ -244,28 +296,10 @@ def draw_table(
                         items[s + j] = item
                         unresolved += item < 0
         return unresolved
-    places, filters = np.empty(_LANES, np.uint64), np.empty(_LANES, np.uint64)
-    found = np.empty(_LANES, np.int64)
-    for first in range(0, num_rows, _LANES):
-        count = min(_LANES, num_rows - first)
-        _begin_rows(first, count, key, rows, owner, metas, first_draw, places, filters)
-        for d in range(width):
-            tagged = _tagged(source, base, first, count, d)
-            for j in range(count):
-                places[j] += GOLDEN
-                t = scale_word(num_cells, mix64(places[j]))
-                found[j] = np.int64(choose(t, table[np.int64(t >> _S32)]))
-            mask = _suspects(words, filters, found, count) & tagged
-            while mask != _ZERO:
-                j = trailing_zeros(mask)
-                mask &= mask - _ONE
-                o = owner[first + j]
-                low, high = indptr[o], indptr[o + 1]
-                if attempts[o] == 0 or contains(excluded, low, high, found[j]):
-                    found[j] = _table_again(table, excluded, low, high, attempts[o], places[j])
-                    unresolved += found[j] < 0
-            _write(first, count, width, d, found, tagged, items)
-    return unresolved
+    return table_rows(
+        table, indptr, excluded, metas, words, attempts, owner, key, rows, first_draw, source, base,
+        items,
+    )  # fmt: skip
 
 
 @helper
@@ -291,32 +325,13 @@ def _classes_again(
     return -1
 
 
-@kernel
-def draw_classes(
-    table: Any,
-    spans: Any,
-    order: Any,
-    indptr: Any,
-    excluded: Any,
-    metas: Any,
-    words: Any,
-    attempts: Any,
-    owner: Any,
-    key: np.uint64,
-    salt: np.uint64,
-    rows: Any,
-    first_draw: int,
-    source: Any,
-    base: int,
-    items: Any,
-) -> int:
-    """As ``draw_table``, from a count-class table (``count_classes.py``).
-
-    Args:
-        table, spans: the classes.
-        order: uint32 [n], the items by class; empty where they are their own order.
-        salt: tells the second word of a draw from the first.
-    """
+@part
+def classes_rows(
+    table: Any, spans: Any, order: Any, indptr: Any, excluded: Any, metas: Any, words: Any,
+    attempts: Any, owner: Any, key: np.uint64, salt: np.uint64, rows: Any, first_draw: int,
+    source: Any, base: int, items: Any,
+) -> int:  # fmt: skip
+    """``draw_classes``, 64 rows at a time."""
     wide_vectors()
     num_rows = rows.shape[0]
     width = items.shape[0] // max(1, num_rows)
@@ -350,3 +365,35 @@ def draw_classes(
                     unresolved += found[j] < 0
             _write(first, count, width, d, found, tagged, items)
     return unresolved
+
+
+@kernel
+def draw_classes(
+    table: Any,
+    spans: Any,
+    order: Any,
+    indptr: Any,
+    excluded: Any,
+    metas: Any,
+    words: Any,
+    attempts: Any,
+    owner: Any,
+    key: np.uint64,
+    salt: np.uint64,
+    rows: Any,
+    first_draw: int,
+    source: Any,
+    base: int,
+    items: Any,
+) -> int:
+    """As ``draw_table``, from a count-class table (``count_classes.py``).
+
+    Args:
+        table, spans: the classes.
+        order: uint32 [n], the items by class; empty where they are their own order.
+        salt: tells the second word of a draw from the first.
+    """
+    return classes_rows(
+        table, spans, order, indptr, excluded, metas, words, attempts, owner, key, salt, rows,
+        first_draw, source, base, items,
+    )  # fmt: skip
