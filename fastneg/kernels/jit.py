@@ -101,7 +101,7 @@ class _KernelCache(FunctionCache):  # type: ignore[misc, unused-ignore]
     _impl_class = _CacheImpl
 
 
-# nobody calls a kernel from C: the wrapper for it is a sixth of the time that compiling takes
+# nobody calls a kernel from C: a wrapper for that would only be compiled
 _OPTIONS: dict[str, Any] = {
     "nogil": True, "error_model": "numpy", "boundscheck": False, "no_cfunc_wrapper": True,
 }  # fmt: skip
@@ -111,7 +111,7 @@ _HELPER_OPTIONS: dict[str, Any] = {**_OPTIONS, "nopython": True, "no_cpython_wra
 class _Helper(CPUDispatcher):  # type: ignore[misc, unused-ignore]
     """A function that kernels call, compiled without a wrapper for calls from Python.
 
-    The wrapper takes longer to compile than most helpers. A call from Python finds nothing in the
+    The wrapper takes as long to compile as a small helper. A call from Python finds nothing in the
     dispatcher's own table, and gets the same function compiled on its own.
     """
 
