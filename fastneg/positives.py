@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastneg import threads
-from fastneg.checks import AnyArray, Float32Array, IntArray
+from fastneg.checks import AnyArray, Float32Array, IntArray, frozen
 from fastneg.errors import FastnegError
 from fastneg.kernels import csr as kernels
 from fastneg.kernels import masks
@@ -49,8 +49,8 @@ def _sort_pairs(
     kernels.count_starts(majors, indptr)
     by_minor, by_major = np.empty_like(majors), np.empty_like(majors)
     if not with_rows:
-        kernels.scatter_values(minors, majors, starts, by_minor)
-        kernels.scatter_values(by_minor, sorted_minors, indptr.copy(), by_major)
+        kernels.scatter_values(frozen(minors), frozen(majors), starts, by_minor)
+        kernels.scatter_values(frozen(by_minor), frozen(sorted_minors), indptr.copy(), by_major)
         return _Sorted(indptr, by_major, np.empty(0, np.int64))
     rows, sorted_rows = np.empty_like(majors), np.empty_like(majors)
     kernels.scatter_rows(minors, majors, np.arange(majors.size), starts, by_minor, rows)
@@ -106,7 +106,7 @@ def transpose(indptr: IntArray, members: IntArray, num_columns: int) -> tuple[In
     kernels.count_starts(members, columns)
     rows = np.empty(members.size, np.int64)
     owners = np.repeat(np.arange(indptr.size - 1), np.diff(indptr))
-    kernels.scatter_values(members, owners, columns.copy(), rows)
+    kernels.scatter_values(frozen(members), frozen(owners), columns.copy(), rows)
     return columns, rows
 
 

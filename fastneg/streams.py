@@ -84,6 +84,15 @@ class RowCounter:
         worker = in_loader_worker()
         return first if worker is None else first + ((worker + 1) << _WORKER_ROWS)
 
+    def give_back(self, first: int, num_rows: int) -> None:
+        """Rows that ``reserve`` gave and nobody used; kept where others have reserved since."""
+        worker = in_loader_worker()
+        if worker is not None:
+            first -= (worker + 1) << _WORKER_ROWS
+        with self._lock:
+            if self.next_row == first + num_rows:
+                self.next_row = first
+
     def __getstate__(self) -> dict[str, Any]:
         return {"next_row": self.next_row}
 

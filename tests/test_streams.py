@@ -116,6 +116,22 @@ def test_workers_count_from_their_own_place(monkeypatch: pytest.MonkeyPatch) -> 
     assert rows[15] == [(16 << 40) + 3, (16 << 40) + 13]
 
 
+@pytest.mark.parametrize("worker", [None, 0, 3])
+def test_rows_given_back_are_given_again(
+    worker: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "in_loader_worker", lambda: worker)
+    counter = streams.RowCounter(3)
+    first = counter.reserve(10)
+    counter.give_back(first, 10)
+    assert counter.reserve(10) == first
+    other = counter.reserve(5)
+    counter.give_back(first, 10)  # too late: these rows would come twice
+    assert counter.next_row == 18
+    counter.give_back(other, 5)
+    assert counter.next_row == 13
+
+
 def test_the_check_sees_a_bad_mixer() -> None:
     weak = (np.arange(50_000, dtype=np.uint64) * np.uint64(GOLDEN)) >> np.uint64(56)
     assert chi_square(weak[1:] ^ weak[:-1], np.full(256, 1 / 256)) < LEVEL

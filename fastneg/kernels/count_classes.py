@@ -28,6 +28,7 @@ _LOW = np.uint64(0xFFFFFFFF)
 _S32 = np.uint64(32)
 _S40 = np.uint64(40)
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
+SALT = np.uint64(0x6A09E667F3BCC909)  # a key and this make the salt of its second words
 
 
 @helper

@@ -25,7 +25,7 @@ from fastneg.kernels.alias import choose, scale_word
 from fastneg.kernels.count_classes import pick_position
 from fastneg.kernels.exclusion import contains
 from fastneg.kernels.filters import may_contain
-from fastneg.kernels.jit import helper, kernel, prefetch, trailing_zeros, wide_vectors
+from fastneg.kernels.jit import helper, kernel, part, prefetch, trailing_zeros, wide_vectors
 from fastneg.kernels.rng import ATTEMPT, GOLDEN, mix64, multiply_high, row_key
 from fastneg.kernels.wide_draws import table_again, uniform_again
 
@@ -95,23 +95,12 @@ def _uniform_column(n: np.uint64, small: Any, places: Any, count: int, found: An
             found[j] = np.int64(multiply_high(mix64(places[j]), n))
 
 
-@kernel
-def draw_uniform(
-    num_items: int,
-    indptr: Any,
-    excluded: Any,
-    metas: Any,
-    words: Any,
-    attempts: Any,
-    owner: Any,
-    key: np.uint64,
-    rows: Any,
-    first_draw: int,
-    source: Any,
-    base: int,
-    items: Any,
-) -> None:
-    """Uniform over the allowed items: rejection, and a shifted rank where it is hopeless."""
+@part
+def uniform_rows(
+    num_items: int, indptr: Any, excluded: Any, metas: Any, words: Any, attempts: Any, owner: Any,
+    key: np.uint64, rows: Any, first_draw: int, source: Any, base: int, items: Any,
+) -> None:  # fmt: skip
+    """``draw_uniform``, 64 rows at a time."""
     wide_vectors()
     num_rows = rows.shape[0]
     width = items.shape[0] // max(1, num_rows)
@@ -138,8 +127,8 @@ def draw_uniform(
 
 
 @kernel
-def draw_table(
-    table: Any,
+def draw_uniform(
+    num_items: int,
     indptr: Any,
     excluded: Any,
     metas: Any,
@@ -152,12 +141,20 @@ def draw_table(
     source: Any,
     base: int,
     items: Any,
-) -> int:
-    """Draws from a packed alias table (uint64 [n]), repeated while they fall on an excluded id.
+) -> None:
+    """Uniform over the allowed items: rejection, and a shifted rank where it is hopeless."""
+    uniform_rows(
+        num_items, indptr, excluded, metas, words, attempts, owner, key, rows, first_draw, source,
+        base, items,
+    )  # fmt: skip
 
-    Returns:
-        The number of cells left at -1, to be finished by ``finish_by_mass``.
-    """
+
+@part
+def table_rows(
+    table: Any, indptr: Any, excluded: Any, metas: Any, words: Any, attempts: Any, owner: Any,
+    key: np.uint64, rows: Any, first_draw: int, source: Any, base: int, items: Any,
+) -> int:  # fmt: skip
+    """``draw_table``, 64 rows at a time."""
     wide_vectors()
     num_rows = rows.shape[0]
     width = items.shape[0] // max(1, num_rows)
@@ -187,6 +184,33 @@ def draw_table(
     return unresolved
 
 
+@kernel
+def draw_table(
+    table: Any,
+    indptr: Any,
+    excluded: Any,
+    metas: Any,
+    words: Any,
+    attempts: Any,
+    owner: Any,
+    key: np.uint64,
+    rows: Any,
+    first_draw: int,
+    source: Any,
+    base: int,
+    items: Any,
+) -> int:
+    """Draws from a packed alias table (uint64 [n]), repeated while they fall on an excluded id.
+
+    Returns:
+        The number of cells left at -1, to be finished by ``finish_by_mass``.
+    """
+    return table_rows(
+        table, indptr, excluded, metas, words, attempts, owner, key, rows, first_draw, source, base,
+        items,
+    )  # fmt: skip
+
+
 @helper
 def _classes_again(
     table: Any,
@@ -210,32 +234,13 @@ def _classes_again(
     return -1
 
 
-@kernel
-def draw_classes(
-    table: Any,
-    spans: Any,
-    order: Any,
-    indptr: Any,
-    excluded: Any,
-    metas: Any,
-    words: Any,
-    attempts: Any,
-    owner: Any,
-    key: np.uint64,
-    salt: np.uint64,
-    rows: Any,
-    first_draw: int,
-    source: Any,
-    base: int,
-    items: Any,
-) -> int:
-    """As ``draw_table``, from a count-class table (``count_classes.py``).
-
-    Args:
-        table, spans: the classes.
-        order: uint32 [n], the items by class; empty where they are their own order.
-        salt: tells the second word of a draw from the first.
-    """
+@part
+def classes_rows(
+    table: Any, spans: Any, order: Any, indptr: Any, excluded: Any, metas: Any, words: Any,
+    attempts: Any, owner: Any, key: np.uint64, salt: np.uint64, rows: Any, first_draw: int,
+    source: Any, base: int, items: Any,
+) -> int:  # fmt: skip
+    """``draw_classes``, 64 rows at a time."""
     wide_vectors()
     num_rows = rows.shape[0]
     width = items.shape[0] // max(1, num_rows)
@@ -269,3 +274,35 @@ def draw_classes(
                     unresolved += found[j] < 0
             _write(first, count, width, d, found, tagged, items)
     return unresolved
+
+
+@kernel
+def draw_classes(
+    table: Any,
+    spans: Any,
+    order: Any,
+    indptr: Any,
+    excluded: Any,
+    metas: Any,
+    words: Any,
+    attempts: Any,
+    owner: Any,
+    key: np.uint64,
+    salt: np.uint64,
+    rows: Any,
+    first_draw: int,
+    source: Any,
+    base: int,
+    items: Any,
+) -> int:
+    """As ``draw_table``, from a count-class table (``count_classes.py``).
+
+    Args:
+        table, spans: the classes.
+        order: uint32 [n], the items by class; empty where they are their own order.
+        salt: tells the second word of a draw from the first.
+    """
+    return classes_rows(
+        table, spans, order, indptr, excluded, metas, words, attempts, owner, key, salt, rows,
+        first_draw, source, base, items,
+    )  # fmt: skip

@@ -23,9 +23,12 @@ from llvmlite import binding, ir
 from numba import types
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.registry import CPUDispatcher
 from numba.extending import intrinsic
+from numba.np import arrayobj
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+_populate: Any = arrayobj.populate_array
 
 _HERE = Path(__file__).resolve().parent
 
@@ -98,11 +101,34 @@ class _KernelCache(FunctionCache):  # type: ignore[misc, unused-ignore]
     _impl_class = _CacheImpl
 
 
+# nobody calls a kernel from C: a wrapper for that would only be compiled
+_OPTIONS: dict[str, Any] = {
+    "nogil": True, "error_model": "numpy", "boundscheck": False, "no_cfunc_wrapper": True,
+}  # fmt: skip
+_HELPER_OPTIONS: dict[str, Any] = {**_OPTIONS, "nopython": True, "no_cpython_wrapper": True}
+
+
+class _Helper(CPUDispatcher):  # type: ignore[misc, unused-ignore]
+    """A function that kernels call, compiled without a wrapper for calls from Python.
+
+    The wrapper takes as long to compile as a small helper. A call from Python finds nothing in the
+    dispatcher's own table, and gets the same function compiled on its own.
+    """
+
+    _for_python: Any = None
+
+    def add_overload(self, compiled: Any) -> None:
+        self.overloads[tuple(compiled.signature.args)] = compiled
+
+    def _compile_for_args(self, *args: Any, **kws: Any) -> Any:
+        if self._for_python is None:
+            self._for_python = numba.njit(**_OPTIONS)(self.py_func)
+        return self._for_python._compile_for_args(*args, **kws)
+
+
 def kernel(function: Function) -> Function:
     """Compile an entry point: serial, ``nogil``, cached; array arguments must not overlap."""
-    compiled: Any = numba.njit(
-        nogil=True, error_model="numpy", boundscheck=False, pipeline_class=_NoAliasCompiler
-    )(function)
+    compiled: Any = numba.njit(**_OPTIONS, pipeline_class=_NoAliasCompiler)(function)
     if CACHE_FOLDER is not None:
         compiled._cache = _KernelCache(function)  # type: ignore[no-untyped-call]
     return compiled  # type: ignore[no-any-return]
@@ -110,7 +136,15 @@ def kernel(function: Function) -> Function:
 
 def helper(function: Function) -> Function:
     """Compile a function that kernels call; LLVM inlines it where that pays."""
-    compiled: Any = numba.njit(nogil=True, error_model="numpy", boundscheck=False)(function)
+    compiled: Any = _Helper(function, targetoptions=_HELPER_OPTIONS)
+    return compiled  # type: ignore[no-any-return]
+
+
+def part(function: Function) -> Function:
+    """A ``helper`` too long to be inlined for sure; its array arguments must not overlap."""
+    compiled: Any = _Helper(
+        function, targetoptions=_HELPER_OPTIONS, pipeline_class=_NoAliasCompiler
+    )
     return compiled  # type: ignore[no-any-return]
 
 
@@ -203,7 +237,6 @@ def _has_compress() -> bool:
 
 
 HAS_COMPRESS = _has_compress()
-compress: Any = intrinsic(_compress)
 
 
 def _borrowed(typing_context: Any, array: Any) -> Any:
@@ -221,7 +254,60 @@ def _borrowed(typing_context: Any, array: Any) -> Any:
     return array(array), generate
 
 
+def _view(context: Any, builder: Any, kind: Any, data: Any, length: Any) -> Any:
+    """An array of one dimension over memory that somebody else keeps alive."""
+    view = context.make_array(kind)(context, builder)
+    size = context.get_constant(
+        types.intp, context.get_abi_sizeof(context.get_data_type(kind.dtype))
+    )
+    _populate(view, data=data, shape=[length], strides=[size], itemsize=size, meminfo=None)
+    return view._getvalue()
+
+
+def _at_address(context: Any, builder: Any, kind: Any, address: Any, length: Any) -> Any:
+    pointer = context.get_data_type(kind.dtype).as_pointer()
+    return _view(context, builder, kind, builder.inttoptr(address, pointer), length)
+
+
+def _array_at(typing_context: Any, address: Any, length: Any, dtype: Any) -> Any:
+    """A read-only array at an address; whoever gives the address keeps its memory alive."""
+    kind = types.Array(dtype.dtype, 1, "C", readonly=True)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _at_address(context, builder, kind, args[0], args[1])
+
+    return kind(types.int64, types.int64, dtype), generate
+
+
+def _array_in(typing_context: Any, numbers: Any, place: Any, dtype: Any) -> Any:
+    """``array_at`` the address ``numbers[place]``, of the length ``numbers[place + 1]``; int64."""
+    kind = types.Array(dtype.dtype, 1, "C", readonly=True)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        first = builder.gep(array.data, [args[1]])
+        second = builder.gep(first, [ir.IntType(64)(1)])
+        return _at_address(context, builder, kind, builder.load(first), builder.load(second))
+
+    return kind(numbers, types.int64, dtype), generate
+
+
+def _flat(typing_context: Any, array: Any) -> Any:
+    """All cells of a C-contiguous array in one dimension; only while the array itself lives."""
+    kind = types.Array(array.dtype, 1, "C")
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        given = context.make_array(signature.args[0])(context, builder, args[0])
+        return _view(context, builder, kind, given.data, given.nitems)
+
+    return kind(array), generate
+
+
+array_in: Any = intrinsic(_array_in)
+flat: Any = intrinsic(_flat)
+array_at: Any = intrinsic(_array_at)
 borrowed: Any = intrinsic(_borrowed)
+compress: Any = intrinsic(_compress)
 trailing_zeros: Any = intrinsic(_trailing_zeros)
 wide_vectors: Any = intrinsic(_wide_vectors)
 prefetch: Any = intrinsic(_prefetch)

@@ -161,6 +161,28 @@ def log_masses(masses: Any, total: float, out: Any) -> None:
             out[i] = -np.inf
 
 
+@helper
+def conditional(log_q: float, rest: float) -> float:
+    """The log-probability among the items allowed, whose mass is e^rest, in double precision."""
+    # at most ln 1: the last item left is off by the rounding of the two
+    return min(log_q - rest, 0.0)
+
+
+@helper
+def class_at(class_of: Any, starts: Any, item: int) -> int:
+    """The class of an item; arguments as for ``class_log_q``."""
+    if class_of.shape[0] > 0:
+        return np.int64(class_of[item])  # type: ignore[return-value]
+    left, right = 0, starts.shape[0]
+    while right - left > 1:
+        middle = (left + right) >> 1
+        if starts[middle] <= item:
+            left = middle
+        else:
+            right = middle
+    return left
+
+
 @kernel
 def table_log_q(log_q: Any, items: Any, owner: Any, log_allowed: Any, out: Any) -> None:
     """out[b, d] = log_q[items[b, d]] - log_allowed[owner[b]], in double precision, rounded once.
@@ -173,8 +195,7 @@ def table_log_q(log_q: Any, items: Any, owner: Any, log_allowed: Any, out: Any) 
     for b in range(items.shape[0]):
         rest = log_allowed[owner[b]]
         for d in range(items.shape[1]):
-            # at most ln 1: the last item left is off by the rounding of the two
-            out[b, d] = min(log_q[items[b, d]] - rest, 0.0)
+            out[b, d] = conditional(log_q[items[b, d]], rest)
 
 
 @kernel
@@ -191,16 +212,4 @@ def class_log_q(
     for b in range(items.shape[0]):
         rest = log_allowed[owner[b]]
         for d in range(items.shape[1]):
-            item = items[b, d]
-            if class_of.shape[0] > 0:
-                c: Any = np.int64(class_of[item])
-            else:
-                left, right = 0, starts.shape[0]
-                while right - left > 1:
-                    middle = (left + right) >> 1
-                    if starts[middle] <= item:
-                        left = middle
-                    else:
-                        right = middle
-                c = left
-            out[b, d] = min(log_q[c] - rest, 0.0)
+            out[b, d] = conditional(log_q[class_at(class_of, starts, items[b, d])], rest)

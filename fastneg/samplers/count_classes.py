@@ -13,6 +13,7 @@ from fastneg.kernels.alias_build import fill_part
 from fastneg.kernels.count_classes import (
     ALIAS_BITS,
     CELL,
+    SALT,
     count_values,
     draw_class_entries,
     draw_class_items,
@@ -180,7 +181,7 @@ class CountClassTable(ItemTable):
     @staticmethod
     def salt_of(key: int) -> np.uint64:
         """What tells the second word of a draw from the first."""
-        return np.uint64(mix64(int(key) ^ 0x6A09E667F3BCC909))
+        return np.uint64(mix64(int(key) ^ int(SALT)))
 
     def draw_into(
         self, key: int, row: int, first: int, items: IntArray, log_q: Bits | None

@@ -1,42 +1,81 @@
 """The short way through ``sample`` for the plain request: known users, one thread, nothing extra.
 
 A training step asks for a few hundred negatives at a time, and the general way (a request, a plan,
-lists, tiles) costs more than drawing them. This way checks the same and draws the same ids; what it
-does not recognise it leaves to the general way, errors included.
+lists, tiles) costs more than drawing them. This way checks the same and draws the same ids, in one
+call of a kernel where rows are narrow; what it does not recognise it leaves to the general way,
+errors included.
 """
 
 from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import IntArray, frozen
+from fastneg.checks import AnyArray, IntArray, frozen
+from fastneg.kernels.lean import REFUSED
 from fastneg.kernels.scan import codes_within
 from fastneg.samplers.base import Sampler
 from fastneg.samplers.exclusion import Exclusion, ListFilters
 from fastneg.samplers.results import Negatives
+from fastneg.samplers.tiles import WIDE
 
 _NO_IDS = np.zeros(0, dtype=np.int64)
+_NO_LOG_Q = np.zeros((0, 0), dtype=np.float32)  # "not asked for" to a kernel; never written
 _MOST = 32_768  # draws from which threads and the general way pay
+
+
+# what draws are prepared with: not copied, not pickled
+_PREPARED = {"_shared_filters": None, "_known_arrays": None, "_lean_calls": (None, None)}
+
+
+class LeanCall(NamedTuple):
+    """A kernel of ``kernels/lean.py`` and its facts; ``held``: the arrays that these point to."""
+
+    kernel: Callable[..., int]
+    facts: IntArray
+    held: tuple[AnyArray, ...]
+
+
+def lean_call(
+    kernel: Callable[..., int],
+    num_users: int,
+    num_items: int,
+    arrays: Sequence[AnyArray],
+    dtypes: Sequence[Any],
+) -> LeanCall:
+    """The facts of arrays, made contiguous and of their dtypes where they are not."""
+    held = tuple(
+        np.require(array, dtype, ["C", "A"]) for array, dtype in zip(arrays, dtypes, strict=True)
+    )
+    facts = [num_users, num_items]
+    for array in held:
+        facts += [array.ctypes.data, array.size]
+    return LeanCall(kernel, np.array(facts, dtype=np.int64), held)
 
 
 class LeanSampler(Sampler, ABC):
     """A sampler over users' lists of positives that can draw without a plan."""
 
     _shared_filters: ListFilters | None = None
-    _constants: Any = None  # arguments of every plain draw
+    _known_arrays: tuple[AnyArray, ...] | None = None
+    _lean_calls: tuple[LeanCall | None, LeanCall | None] = (None, None)  # without log_q, with it
 
     @abstractmethod
     def _lean_ready(self) -> bool:
         """Whether every user has something left, and lists are by user."""
 
     @abstractmethod
+    def _lean_call(self, log_q: bool) -> LeanCall:
+        """The kernel of small requests, for this sampler as it is."""
+
+    @abstractmethod
     def _lean_draw(self, owner: IntArray, rows: IntArray, items: IntArray) -> None:
-        """Draw into items [B, K] for users ``owner`` [B]."""
+        """Draw into items [B, K] for users ``owner`` [B] by the general kernels."""
 
     @abstractmethod
     def _lean_log_q(self, owner: IntArray, items: IntArray, out: npt.NDArray[np.float32]) -> None:
@@ -65,40 +104,95 @@ class LeanSampler(Sampler, ABC):
             return {}
         return {"filters": sum(part.nbytes for part in self._shared_filters)}
 
+    def _list_arrays(self, attempts: npt.NDArray[np.int8]) -> tuple[AnyArray, ...]:
+        """indptr, excluded, metas, words, attempts: what a kernel knows of the users' positives."""
+        if self._known_arrays is None:
+            known = self._known_lists()
+            filters = self._filters(known, attempts, 0)
+            self._known_arrays = (known.indptr, known.items, *filters, attempts)
+        return self._known_arrays
+
+    def _forget_arrays(self) -> None:
+        """Prepare anew what draws are prepared with: lists, filters, addresses."""
+        self.__dict__.update(_PREPARED)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, **_PREPARED}
+
+    def _lean_call_of(self, log_q: bool) -> LeanCall:
+        """``_lean_call``, made when it is first needed."""
+        made = self._lean_call(log_q)
+        self._lean_calls = (self._lean_calls[0], made) if log_q else (made, self._lean_calls[1])
+        return made
+
     def _sample_lean(self, users: Any, width: Any, rows: Any, log_q: bool) -> Negatives | None:
         torch = sys.modules.get("torch")
         if torch is None or type(width) is not int or not self.replacement:
             return None
-        codes = users
         if type(users) is torch.Tensor:
-            if users.dtype is not torch.int64 or not users.is_cpu or users.requires_grad:
+            if users.dtype is not torch.int64 or users.dim() != 1 or not _is_plain(users, torch):
                 return None
-            codes = users.numpy()
-        if type(codes) is not np.ndarray or codes.dtype != np.int64 or codes.ndim != 1:
+        elif type(users) is not np.ndarray or not _is_row(users):
             return None
-        count = codes.shape[0]
-        if not 0 < count * width <= _MOST or width < 1 or not codes.flags.c_contiguous:
+        count = users.shape[0]
+        if width < 1 or not 0 < count * width <= _MOST or not self._lean_ready():
             return None
-        owner = frozen(codes)
-        num_users = self._num_users()
-        if not self._lean_ready() or not codes_within(owner, -1, num_users or 0):
-            return None
-        if rows is None:
-            first = self._counter.reserve(count)
-            numbers = np.arange(first, first + count)
-            numbers.setflags(write=False)
-        elif type(rows) is np.ndarray and rows.dtype == np.int64 and rows.shape == (count,):
-            numbers = frozen(np.ascontiguousarray(rows))
-            if not codes_within(numbers, 0, 2**63 - 1):
+        given, numbers = 0, None
+        if rows is not None:
+            if type(rows) is not np.ndarray or rows.shape != (count,) or rows.dtype != np.int64:
                 return None
-        else:
+            numbers = np.require(rows, requirements=["C", "A"])
+            given = numbers.ctypes.data
+        first = 0 if given else self._counter.reserve(count)
+        items = np.empty((count, width), np.int64)
+        out = np.empty((count, width), np.float32) if log_q else _NO_LOG_Q
+        left = 1
+        if width < WIDE:
+            call = self._lean_calls[1 if log_q else 0] or self._lean_call_of(bool(log_q))
+            place = users.ctypes.data if type(users) is np.ndarray else users.data_ptr()
+            left = call.kernel(call.facts, place, given, first, self._key(""), items, out)
+        if left > 0:
+            left = self._draw_whole(users, numbers, first, items, out if log_q else None)
+        if left < 0:
+            if not given:
+                self._counter.give_back(first, count)
             return None
-        items = np.empty((count, width), dtype=np.int64)
-        self._lean_draw(owner, numbers, items)
         tensor = torch.from_numpy
-        announced = None
-        if log_q:
-            out = np.empty((count, width), dtype=np.float32)
+        source = np.zeros((count, width), np.int8)
+        return Negatives(tensor(items), tensor(out) if log_q else None, tensor(source))
+
+    def _draw_whole(
+        self,
+        users: Any,
+        rows: IntArray | None,
+        first: int,
+        items: IntArray,
+        out: npt.NDArray[np.float32] | None,
+    ) -> int:
+        """All cells by the general kernels; 0, or ``REFUSED``."""
+        owner = frozen(users if type(users) is np.ndarray else users.numpy())
+        if not codes_within(owner, -1, self._num_users() or 0):
+            return REFUSED
+        numbers = frozen(np.arange(first, first + len(owner)) if rows is None else rows)
+        if rows is not None and not codes_within(numbers, 0, 2**63 - 1):
+            return REFUSED
+        self._lean_draw(owner, numbers, items)
+        if out is not None:
             self._lean_log_q(owner, items, out)
-            announced = tensor(out)
-        return Negatives(tensor(items), announced, tensor(np.zeros((count, width), np.int8)))
+        return 0
+
+
+def _is_row(users: AnyArray) -> bool:
+    """Whether an array is C-contiguous, aligned int64 [B]."""
+    flags = users.flags
+    return users.dtype == np.int64 and users.ndim == 1 and flags.c_contiguous and flags.aligned
+
+
+def _is_plain(users: Any, torch: Any) -> bool:
+    """Whether the numbers of a tensor lie side by side in memory that its address names."""
+    if not users.is_cpu or users.layout is not torch.strided or not users.is_contiguous():
+        return False
+    try:  # tensors of torch's transforms have no address, an emptied storage has 0
+        return users.data_ptr() != 0 and not users.is_neg()
+    except RuntimeError:
+        return False

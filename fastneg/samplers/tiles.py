@@ -10,7 +10,7 @@ import numpy.typing as npt
 from fastneg.threads import run_chunks
 
 _TILE = 32_768  # draws below which a chunk is not worth a thread
-_WIDE = 32  # negatives a row from which cells are taken along the row
+WIDE = 32  # negatives a row from which cells are taken along the row
 EVERYWHERE: npt.NDArray[np.int8] = np.zeros((0, 0), dtype=np.int8)  # "every cell" to a kernel
 
 
@@ -33,4 +33,4 @@ def cut(source: npt.NDArray[np.int8], rows: slice, draws: slice) -> npt.NDArray[
 
 def drawn_by_rows(source: npt.NDArray[np.int8], width: int) -> bool:
     """Whether the kernels of ``wide_draws`` draw a tile: every cell of it, in wide rows."""
-    return source.shape[0] == 0 and width >= _WIDE
+    return source.shape[0] == 0 and width >= WIDE

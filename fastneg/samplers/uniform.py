@@ -12,10 +12,11 @@ from fastneg.checks import Float32Array, FloatArray, IntArray, as_integer, froze
 from fastneg.interactions import Interactions
 from fastneg.kernels.draws import draw_uniform
 from fastneg.kernels.exclusion import mark_excluded
+from fastneg.kernels.lean import UNIFORM, lean_uniform
 from fastneg.kernels.wide_draws import draw_uniform_rows
 from fastneg.samplers.base import Plan
 from fastneg.samplers.exclusion import Exclusion
-from fastneg.samplers.lean import LeanSampler
+from fastneg.samplers.lean import LeanCall, LeanSampler, lean_call
 from fastneg.samplers.request import Request, split_catalog
 from fastneg.samplers.tiles import EVERYWHERE, cut, drawn_by_rows, run_tiles
 
@@ -161,9 +162,6 @@ class UniformSampler(LeanSampler):
     def memory(self) -> dict[str, int]:
         return {"lists": sum(part.nbytes for part in self._lists[:4])} | super().memory()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_shared_filters": None, "_constants": None}
-
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         refreeze(self._lists)
@@ -171,14 +169,18 @@ class UniformSampler(LeanSampler):
     def _lean_ready(self) -> bool:
         return self.interactions is not None and not self._lists.nobody
 
+    def _lean_call(self, log_q: bool) -> LeanCall:
+        arrays = (*self._list_arrays(self._lists.attempts), self._lists.rounded)
+        return lean_call(lean_uniform, self._num_users() or 0, self.num_items, arrays, UNIFORM)
+
     def _lean_draw(self, owner: IntArray, rows: IntArray, items: IntArray) -> None:
-        if self._constants is None:
-            lists, attempts = self._known_lists(), self._lists.attempts
-            filters = self._filters(lists, attempts, 0)
-            self._constants = (self.num_items, lists.indptr, lists.items, *filters, attempts)
         key, flat = self._key(""), items.reshape(-1)
-        arguments = (*self._constants, owner, key, rows, 0, EVERYWHERE, 0, flat)
-        draw_uniform(*arguments)
+        lists: Any = self._list_arrays(self._lists.attempts)
+        arguments = (self.num_items, *lists, owner, key, rows, 0)
+        if self.num_items < 2**32:
+            draw_uniform_rows(*arguments, flat)
+        else:
+            draw_uniform(*arguments, EVERYWHERE, 0, flat)
 
     def _lean_log_q(self, owner: IntArray, items: IntArray, out: npt.NDArray[np.float32]) -> None:
         out[...] = self._lists.rounded[owner][:, None]

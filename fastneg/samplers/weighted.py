@@ -13,6 +13,7 @@ from fastneg.interactions import Interactions
 from fastneg.kernels.complement import finish_by_mass
 from fastneg.kernels.draws import draw_classes, draw_table
 from fastneg.kernels.exclusion import mark_excluded
+from fastneg.kernels.lean import CLASSES, TABLE, lean_classes, lean_table
 from fastneg.kernels.pow import class_log_q, table_log_q
 from fastneg.kernels.wide_draws import draw_table_rows
 from fastneg.samplers.alias_table import AliasTable
@@ -26,11 +27,13 @@ from fastneg.samplers.complement import (
 )
 from fastneg.samplers.count_classes import CountClassTable
 from fastneg.samplers.exclusion import Exclusion, ListFilters
-from fastneg.samplers.lean import LeanSampler
+from fastneg.samplers.lean import LeanCall, LeanSampler, lean_call
 from fastneg.samplers.request import Request
 from fastneg.samplers.tiles import EVERYWHERE, cut, drawn_by_rows, run_tiles
 
 Table = AliasTable | CountClassTable
+_NO_LOG_Q = np.zeros(0, dtype=np.float64)
+_NO_CLASSES = np.zeros(0, dtype=np.uint16)
 
 
 class WeightedPlan(Plan):
@@ -67,7 +70,7 @@ class WeightedSampler(LeanSampler):
     def _use(self, table: Table) -> None:
         """Draw from this table; what the users exclude of it is computed here, once."""
         self.table = table
-        self._shared_filters = self._constants = None
+        self._forget_arrays()
         lists = self._known_lists()
         self._known = lists
         self._lists = list_masses(lists, table)
@@ -168,13 +171,20 @@ class WeightedSampler(LeanSampler):
     def _lean_ready(self) -> bool:
         return self.interactions is not None and not self._lists.nobody
 
+    def _lean_call(self, log_q: bool) -> LeanCall:
+        table, users = self.table, self._num_users() or 0
+        arrays = (*self._list_arrays(self._lists.attempts), self._lists.log_allowed, table.cells)
+        if isinstance(table, AliasTable):
+            announced = table.log_q if log_q else _NO_LOG_Q
+            return lean_call(lean_table, users, table.num_items, (*arrays, announced), TABLE)
+        classes = table.classes
+        class_of = table.class_of if log_q else _NO_CLASSES
+        arrays += (table.class_log_q, classes.spans, classes.order, class_of, table.starts)
+        return lean_call(lean_classes, users, table.num_items, arrays, CLASSES)
+
     def _lean_draw(self, owner: IntArray, rows: IntArray, items: IntArray) -> None:
-        if self._constants is None:
-            filters = self._filters(self._known, self._lists.attempts, 0)
-            known = self._known
-            self._constants = (known.indptr, known.items, *filters, self._lists.attempts)
         where = (owner, self._key(""), rows, 0, EVERYWHERE, 0, items.reshape(-1))
-        if self._draw_from(self._constants, where):
+        if self._draw_from(self._list_arrays(self._lists.attempts), where):
             self._finish(self._known, self._lists, where)
 
     def _lean_log_q(self, owner: IntArray, items: IntArray, out: npt.NDArray[np.float32]) -> None:
@@ -199,7 +209,7 @@ class WeightedSampler(LeanSampler):
         return held | super().memory()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_known": None, "_shared_filters": None, "_constants": None}
+        return {**super().__getstate__(), "_known": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

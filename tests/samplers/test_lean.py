@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from fastneg.checks import frozen
 from fastneg.errors import ExhaustedUserError, FastnegError
 from fastneg.interactions import Interactions
 from fastneg.samplers import popularity
 from fastneg.samplers.base import Sampler
 from fastneg.samplers.count_classes import CountClassTable, find_classes
-from fastneg.samplers.lean import LeanSampler
+from fastneg.samplers.lean import LeanCall, LeanSampler
 from fastneg.samplers.popularity import PopularitySampler
 from fastneg.samplers.results import Negatives
 from fastneg.samplers.uniform import UniformSampler
@@ -145,6 +144,10 @@ def test_inputs_are_left_as_they_were(name: str, ways: Ways) -> None:
 SIX = np.arange(6)
 
 
+def _unaligned(codes: np.ndarray) -> np.ndarray:
+    return np.frombuffer(b"x" + codes.tobytes(), np.int64, offset=1)
+
+
 class Codes(np.ndarray):
     """Another class of arrays."""
 
@@ -174,6 +177,9 @@ LEFT_ALONE: dict[str, Callable[[Sampler], Any]] = {
     "unsigned users": lambda s: s.sample(SIX.astype(np.uint64), 4),
     "32-bit tensor": lambda s: s.sample(torch.arange(6, dtype=torch.int32), 4),
     "a list": lambda s: s.sample([0, 1, -1], 4),
+    "users not aligned": lambda s: s.sample(_unaligned(SIX), 4),
+    "a sparse tensor": lambda s: s.sample(torch.arange(6).to_sparse(), 4),
+    "a negated view": lambda s: s.sample(torch._neg_view(-torch.arange(6)), 4),
     "a subclass": lambda s: s.sample(SIX.view(Codes), 4),
     "no negatives": lambda s: s.sample(SIX, 0),
     "fewer than none": lambda s: s.sample(SIX, -1),
@@ -230,6 +236,38 @@ def _compare(ways: Ways, make: Callable[[], Sampler], call: Callable[[Sampler], 
     # what the next call draws does not depend on the way of this one
     _assert_same(one.sample(USERS, 5), other.sample(USERS, 5))
     return ours
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_slices_and_rows_that_are_not_aligned(name: str, ways: Ways) -> None:
+    """An address of its own, wherever the codes begin."""
+    known = torch.from_numpy(np.tile(USERS, 20))
+    for codes in (known[7:], known[3:4], known.numpy()[5:100], known.reshape(2, -1)[1]):
+        rows = _unaligned(np.arange(len(codes)) * 5)
+        ours = _compare(ways, lambda: MAKE[name](seen()), lambda s, c=codes: s.sample(c, 4))
+        theirs = _compare(
+            ways, lambda: MAKE[name](seen()), lambda s, c=codes, r=rows: s.sample(c, 4, rows=r)
+        )
+        assert ours.items.shape == theirs.items.shape == (len(codes), 4)
+    assert all(ways.taken)
+
+
+def test_cells_that_are_left_are_finished(ways: Ways, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A steep law leaves cells to inversion: the general kernels draw the request then."""
+    widths: list[int] = []
+    whole = LeanSampler._draw_whole
+
+    def seen_whole(sampler: LeanSampler, *arguments: Any) -> int:
+        widths.append(arguments[3].shape[1])
+        return whole(sampler, *arguments)
+
+    monkeypatch.setattr(LeanSampler, "_draw_whole", seen_whole)
+    for name in ("steep", "uniform", "popularity"):
+        _compare(
+            ways, lambda n=name: MAKE[n](seen()), lambda s: s.sample(np.array([0, 6, -1, 9]), 4)
+        )
+        assert (4 in widths) == (name == "steep")
+        widths.clear()
 
 
 @pytest.mark.parametrize("name", ["uniform", "popularity"])
@@ -295,13 +333,20 @@ def test_samplers_that_have_no_short_way(make: Callable[[], Sampler], ways: Ways
     assert ways.taken == [False] * 3
 
 
-def test_a_wrong_short_way_is_seen(ways: Ways, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["uniform", "popularity", "classes"])
+def test_a_wrong_short_way_is_seen(name: str, ways: Ways, monkeypatch: pytest.MonkeyPatch) -> None:
     """The comparison can fail: a short way that counts its rows from another one."""
-    draw = UniformSampler._lean_draw
+    right = LeanSampler._lean_call_of
 
-    def wrong(sampler: UniformSampler, owner: Any, rows: Any, items: Any) -> None:
-        draw(sampler, owner, frozen(rows + 1), items)
+    def wrong(sampler: LeanSampler, log_q: bool) -> LeanCall:
+        call = right(sampler, log_q)
 
-    monkeypatch.setattr(UniformSampler, "_lean_draw", wrong)
+        def kernel(facts: Any, users: int, given: int, first: int, *rest: Any) -> int:
+            return call.kernel(facts, users, given, first + 1, *rest)
+
+        sampler._lean_calls = (None, None)
+        return call._replace(kernel=kernel)
+
+    monkeypatch.setattr(LeanSampler, "_lean_call_of", wrong)
     with pytest.raises(AssertionError):
-        _compare(ways, lambda: UniformSampler(seen()), lambda s: s.sample(USERS, 4))
+        _compare(ways, lambda: MAKE[name](seen()), lambda s: s.sample(USERS, 4))
