@@ -176,11 +176,13 @@ class UniformSampler(LeanSampler):
     def _lean_draw(self, owner: IntArray, rows: IntArray, items: IntArray) -> None:
         key, flat = self._key(""), items.reshape(-1)
         lists: Any = self._list_arrays(self._lists.attempts)
-        arguments = (self.num_items, *lists, owner, key, rows, 0)
+        what: Any = (self.num_items, *lists, owner, key, rows, 0)
         if self.num_items < 2**32:
-            draw_uniform_rows(*arguments, flat)
+            what = (*what, flat)
+            draw_uniform_rows(*what)
         else:
-            draw_uniform(*arguments, EVERYWHERE, 0, flat)
+            what = (*what, EVERYWHERE, 0, flat)
+            draw_uniform(*what)
 
     def _lean_log_q(self, owner: IntArray, items: IntArray, out: npt.NDArray[np.float32]) -> None:
         out[...] = self._lists.rounded[owner][:, None]
