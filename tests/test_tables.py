@@ -83,7 +83,7 @@ def test_null_texts_are_no_nan_and_nan_is_no_null(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "content", "message"), [
     ("a.csv", b"", "a.csv is empty"),
     ("a.csv", b"id,n\n", "a.csv has no rows"),
-    ("a.csv", b"id,n\n1\n", "a.csv cannot be read: CSV parse error: Expected 2 columns, got 1"),
+    ("a.csv", b"id,n\n1\n", "a.csv cannot be read: CSV parse error: .*Expected 2 columns, got 1"),
     ("a.csv", b"id\n\xff\xfe\n", "a.csv cannot be read: .*UTF8"),
     ("a.parquet", b"PAR1 no more", "a.parquet cannot be read: Parquet magic bytes not found"),
     ("a.feather", b"ARROW1", "a.feather cannot be read: "),
