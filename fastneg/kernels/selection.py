@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.kernels.jit import helper, kernel
+from fastneg.kernels.jit import helper, kernel, prefetch
 from fastneg.kernels.lanes import inner_product
 
 Floats = npt.NDArray[np.float32]
@@ -24,6 +24,7 @@ Doubles = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int32]
 Ints = npt.NDArray[np.int64]
 
+_AHEAD = 12  # vectors asked for before the one that is scored
 _GROUP = 64  # products compared at once before any of them is looked at
 _SIGN = np.uint32(0x80000000)
 _ALL = np.uint32(0xFFFFFFFF)
@@ -271,11 +272,16 @@ def write_window(
     capacity = buffer_items.shape[1]
     scratch = np.empty(capacity, np.float32)
     keys = np.empty(capacity, np.uint64)
+    everything, width = vectors.reshape(vectors.size), vectors.shape[1]
     for row in range(queries.shape[0]):
         items, scores, count = buffer_items[row], buffer_scores[row], counts[row]
         if count > depth:
             count, _ = _keep_products(items, scores, count, depth, slack[row], scratch)
-        for c in range(count):
+        for c in range(count):  # vectors lie far apart: each is asked for before it is needed
+            if c + _AHEAD < count:
+                place = np.int64(items[c + _AHEAD]) * width
+                for d in range(0, width, 16):
+                    prefetch(everything, place + d)
             scores[c] = exact_score(queries, row, vectors, items[c])
         _write_sorted(items, scores, count, keys, first_rank, window_items[row], window_scores[row])
 

@@ -19,6 +19,7 @@ from fastneg.mining.search import Engine, Search
 from fastneg.streams import key_of, permutation, stream_of
 
 _SAMPLE_QUERIES = 512
+_HALF_PAYS = 65_536  # items from which it is worth finding out
 
 
 def make_engine(job: Job, search: str, recall: float, device: str) -> Engine:
@@ -63,13 +64,23 @@ def make_engine(job: Job, search: str, recall: float, device: str) -> Engine:
     return Engine(index, effort, recall, reached, size, "cpu")
 
 
-def _exact(job: Job, num_queries: int, device: Any, facts: dict[str, Any] | None = None) -> Search:
-    from fastneg.mining import exact
+def _exact(job: Job, num_queries: int, device: Any) -> Search:
+    """The fastest exact search of this machine; they all find the same."""
+    from fastneg.mining import exact, packed, tile_search
 
+    num_items, width = job.items.shape
+    if device.type == "cpu" and packed.HAS_AMX:
+        plan = tile_search.plan_tiles(num_items, width, job.window[1], job.memory)
+        if plan is not None:
+            return tile_search.TileSearch(job.items, plan)
+    half = device.type == "cpu" and num_items >= _HALF_PAYS and exact.half_pays()
+    copies = 2 * num_items * width if half else 0
+    if copies > job.memory // 2:
+        half, copies = False, 0
     blocks = exact.plan_blocks(
-        num_queries, len(job.items), job.items.shape[1], job.window[1], job.memory, call=CALL
+        num_queries, num_items, width, job.window[1], job.memory - copies, call=CALL
     )
-    return exact.ExactSearch(job.items, blocks, device, facts)
+    return exact.ExactSearch(job.items, blocks, device, "bfloat16" if half else "float32")
 
 
 def open_engine(job: Job, facts: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> Engine:
@@ -84,7 +95,7 @@ def open_engine(job: Job, facts: dict[str, Any], arrays: dict[str, npt.NDArray[A
     search: Search
     if name == "exact":
         device = exact.choose_device(facts["device"], call=CALL)
-        search = _exact(job, len(job.queries), device, facts)
+        search = _exact(job, len(job.queries), device)
     else:
         from fastneg.mining import faiss_index
 

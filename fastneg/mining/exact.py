@@ -1,9 +1,9 @@
 """Exact search: every query against every item, in tiles, with bounded memory.
 
-Products come from torch (float32, all its threads, or a GPU) and only nominate candidates; a
-kernel scores those again in a fixed order (``kernels/selection.py``). Ranks are therefore those of
-the exact inner product rounded once to float32, ties to the lower id: the same for any block size,
-thread count or device, however the products were rounded.
+Products come from torch (float32 or bfloat16, all its threads, or a GPU) and only nominate
+candidates; a kernel scores those again in a fixed order (``kernels/selection.py``). Ranks are
+therefore those of the exact inner product rounded once to float32, ties to the lower id: the same
+for any block size, thread count or device, however the products were rounded.
 
 Equivalent slow code for one query::
 
@@ -15,7 +15,9 @@ Equivalent slow code for one query::
 
 from __future__ import annotations
 
+import time
 import warnings
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -117,8 +119,43 @@ def product_slack(queries: Float32Array, longest_item: float) -> FloatArray:
     relative = (queries.shape[1] + 8) * unit * 1.01
     if torch.get_float32_matmul_precision() != "highest" or torch.backends.cuda.matmul.allow_tf32:
         relative += 2.0**-7
-    slack: FloatArray = norms(queries) * (longest_item * relative)
+    flushed = queries.shape[1] * 2.0**-125  # what is not normal may have become 0
+    slack: FloatArray = norms(queries) * (longest_item * relative) + flushed
     return slack
+
+
+@cache
+def half_pays() -> bool:
+    """Whether this processor multiplies bfloat16 matrices half as fast again as float32 ones.
+
+    Measured once, in some milliseconds. It decides how long a search takes and not what it finds.
+    """
+    times = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        left, right = torch.ones(256, 64, dtype=dtype), torch.ones(64, 4_096, dtype=dtype)
+        out = torch.empty(256, 4_096, dtype=dtype)
+        tries = []
+        for _ in range(4):
+            started = time.perf_counter()
+            torch.mm(left, right, out=out)
+            tries.append(time.perf_counter() - started)
+        times[dtype] = min(tries)
+    return times[torch.bfloat16] * 1.5 < times[torch.float32]
+
+
+def _rounded(vectors: torch.Tensor) -> torch.Tensor:
+    """The nearest bfloat16 vectors, finite ones."""
+    largest = float(torch.finfo(torch.bfloat16).max)
+    return vectors.to(torch.bfloat16).nan_to_num_(posinf=largest, neginf=-largest)
+
+
+def _residuals(vectors: Float32Array, rounded: torch.Tensor) -> FloatArray:
+    """float64 [n]: lengths of what rounding took from each vector."""
+    out = np.empty(len(vectors))
+    for start in range(0, len(vectors), 16_384):
+        part = slice(start, start + 16_384)
+        out[part] = norms(vectors[part] - rounded[part].float().numpy())
+    return out
 
 
 class ExactSearch:
@@ -128,7 +165,8 @@ class ExactSearch:
         items: float32 [N, d], C-contiguous, finite; kept, not copied (a GPU gets a copy).
         blocks: sizes from ``plan_blocks`` for the deepest window that will be asked.
         device: where the products are made.
-        facts: ``facts()`` of an earlier one, which this one is to equal.
+        arithmetic: "float32", or "bfloat16" for products on the CPU that are rounded more coarsely,
+            nominate a few more candidates, and cost less where the processor has them.
     """
 
     name = "exact"
@@ -138,7 +176,7 @@ class ExactSearch:
         items: Float32Array,
         blocks: Blocks,
         device: torch.device,
-        facts: dict[str, Any] | None = None,
+        arithmetic: str = "float32",
     ) -> None:
         self.items = frozen(items)
         self.blocks = blocks
@@ -148,6 +186,11 @@ class ExactSearch:
         with warnings.catch_warnings():  # torch warns of read-only arrays; nothing is written to it
             warnings.simplefilter("ignore")
             self._vectors = torch.from_numpy(items).to(device)  # on the CPU, the same memory
+        self._half = arithmetic == "bfloat16" and device.type == "cpu"
+        self._worst = 0.0
+        if self._half:
+            self._vectors = _rounded(self._vectors)
+            self._worst = float(_residuals(items, self._vectors).max())
         rows, width = blocks.rows, blocks.items
         self._products = np.empty(rows * width, np.float32)
         self._buffer_items = np.empty((rows, blocks.capacity), np.int32)
@@ -160,10 +203,14 @@ class ExactSearch:
         rows, depth = len(queries), window[1]
         queries = frozen(queries)
         slack = product_slack(queries, self._longest)
+        if self._half:
+            slack += self._half_slack(queries)
         cursors = positives.starts.copy()
         bounds = np.full(rows, -np.inf, np.float32)
         counts = np.zeros(rows, np.int64)
         query_block = torch.tensor(queries, device=self._device)
+        if self._half:
+            query_block = _rounded(query_block)
         out = empty_window(rows, window)
         for first in range(0, len(self.items), self.blocks.items):
             products = self._multiply(query_block, first)
@@ -209,11 +256,19 @@ class ExactSearch:
 
     def facts(self) -> dict[str, Any]:
         """See ``Search.facts``."""
-        return {"arithmetic": "float32"}
+        return {"arithmetic": "bfloat16" if self._half else "float32"}
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """See ``Search.arrays``."""
         return {}
+
+    def _half_slack(self, queries: Float32Array) -> FloatArray:
+        """float64 [B]: what rounding of both vectors and of the products adds."""
+        rounded = _rounded(torch.tensor(queries))
+        own, lengths = _residuals(queries, rounded), norms(queries)
+        reach = (lengths + own) * (self._longest + self._worst)
+        slack: FloatArray = own * (self._longest + self._worst) + lengths * self._worst
+        return 1.001 * (slack + own * self._worst + 2.0**-8 * reach)
 
     def _multiply(self, query_block: torch.Tensor, first: int) -> Float32Array:
         """float32 [B, T]: products of the block with the tile that starts at item ``first``."""
@@ -222,7 +277,7 @@ class ExactSearch:
         products = self._products[: shape[0] * shape[1]].reshape(shape)
         into = torch.from_numpy(products)
         tile = self._vectors[first:stop]
-        if self._device.type == "cpu":
+        if self._device.type == "cpu" and not self._half:
             torch.mm(query_block, tile.T, out=into)
         else:
             into.copy_(query_block @ tile.T)

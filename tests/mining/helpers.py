@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastneg.mining.search import PositiveLists
 from fastneg.streams import key_of, stream_of
 from tests.naive import mining as naive
 
@@ -59,3 +60,29 @@ def expect(
         where = dict(members)
         ranks[q, : len(drawn)] = [where[i] for i in drawn]
     return out, ranks
+
+
+def lists_of(sets):
+    """A set of items per query as lists."""
+    indptr, items = csr([sorted(s) for s in sets])
+    return PositiveLists(indptr[:-1].copy(), indptr[1:].copy(), items)
+
+
+def vectors_of(kind, rng, rows, width):
+    """float32 [rows, width] of one of ``KINDS``."""
+    if kind == "integers":  # ties everywhere
+        return integers(rng, rows, width)
+    values = rng.standard_normal((rows, width))
+    if kind == "spread":
+        values *= rng.gamma(1.0, 2.0, (rows, 1))
+    if kind == "zeros and duplicates":
+        values[::3] = 0.0
+        values[1::3] = values[1 % len(values)]
+    if kind == "tiny":
+        values *= 10.0 ** rng.uniform(-30, -18, (rows, 1))
+    if kind == "huge":
+        values *= 10.0 ** rng.uniform(12, 17, (rows, 1))
+    return values.astype(np.float32)
+
+
+KINDS = ["plain", "integers", "spread", "zeros and duplicates", "tiny", "huge"]

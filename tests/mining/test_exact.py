@@ -9,6 +9,7 @@ import torch
 from fastneg.errors import FastnegError
 from fastneg.mining.exact import Blocks, ExactSearch, choose_device, plan_blocks, product_slack
 from fastneg.mining.search import no_positives
+from tests.mining.helpers import KINDS, lists_of, positives_for, vectors_of
 from tests.naive import mining as naive
 
 
@@ -94,3 +95,35 @@ def test_devices():
     if not torch.cuda.is_available():
         with pytest.raises(FastnegError, match="device = 'cuda' cannot be used"):
             choose_device("cuda", call="x")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("width", [1, 64])
+def test_coarser_products_find_the_same(kind, width):
+    rng = np.random.default_rng(width)
+    items, queries = vectors_of(kind, rng, 6_000, width), vectors_of(kind, rng, 50, width)
+    items[7] = queries[3] = 0.0
+    lists = lists_of(positives_for(rng, 50, 6_000, 30))
+    blocks = plan_blocks(50, 6_000, width, 80, 1 << 30, call="x")
+    found = [
+        ExactSearch(items, blocks, torch.device("cpu"), name).find(queries, lists, (11, 80))
+        for name in ("float32", "bfloat16")
+    ]
+    np.testing.assert_array_equal(found[0].items, found[1].items)
+    np.testing.assert_array_equal(found[0].scores, found[1].scores)
+    scores = (queries.astype(np.float64) @ items.astype(np.float64).T).astype(np.float32)
+    for q in range(0, 50, 7):
+        left = np.setdiff1d(np.arange(6_000), lists.items[lists.starts[q] : lists.stops[q]])
+        order = left[np.lexsort((left, -scores[q, left]))]
+        np.testing.assert_array_equal(found[1].scores[q], scores[q, order[10:80]])
+
+
+def test_vectors_beyond_what_half_precision_holds():
+    items = np.full((300, 3), 3.4e38, np.float32)
+    items[1::2] *= -1.0
+    queries = np.full((4, 3), 1e-4, np.float32)
+    blocks = plan_blocks(4, 300, 3, 20, 1 << 30, call="x")
+    search = ExactSearch(items, blocks, torch.device("cpu"), "bfloat16")
+    assert search.facts() == {"arithmetic": "bfloat16"}
+    found = search.find(queries, no_positives(4), (1, 20))
+    assert found.items[0].tolist() == list(range(0, 40, 2))

@@ -10,6 +10,7 @@ import pytest
 
 from fastneg.mining.exact import ExactSearch
 from fastneg.mining.miner import mine_hard_negatives
+from fastneg.mining.tile_search import TileSearch
 from tests.mining.helpers import integers
 
 
@@ -42,6 +43,7 @@ def test_an_interrupt_passes_through(monkeypatch):
     def interrupted(self, *_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ExactSearch, "find", interrupted)
+    for engine in (ExactSearch, TileSearch):
+        monkeypatch.setattr(engine, "find", interrupted)
     with pytest.raises(KeyboardInterrupt):
         mine_hard_negatives(np.ones((2, 2)), np.ones((9, 2)), window=(1, 5), num_negatives=1)

@@ -1,0 +1,122 @@
+"""Vectors rounded to bfloat16 and packed for the tile instructions of the processor.
+
+What the rounding costs is known for every query and every stretch of items, so that a search over
+packed vectors can be as exact as one over the vectors themselves.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from llvmlite import binding
+from numba.core import config
+
+from fastneg.checks import Float32Array, FloatArray, frozen
+from fastneg.kernels.amx import STEP, tile_shapes
+from fastneg.kernels.fused_scan import GROUP, STRETCH, largest_errors, pack_items, pack_queries
+from fastneg.threads import run_chunks
+
+__all__ = ["GROUP", "HAS_AMX", "STRETCH", "TILES", "PackedItems", "PackedQueries", "packed_bytes"]
+
+_ARCH_PRCTL, _REQUEST, _TILE_DATA = 158, 0x1023, 18
+TILES = frozen(tile_shapes())
+_PANEL = 16
+
+
+def _has_amx() -> bool:
+    """Whether the processor has bfloat16 tiles, LLVM compiles for it, and the system lets us."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return False
+    settings: Any = config
+    if settings.CPU_NAME or settings.CPU_FEATURES or settings.DISABLE_JIT:
+        return False  # compiled for another processor than this, or not at all
+    try:
+        features = binding.get_host_cpu_features()
+    except RuntimeError:
+        return False
+    if not (features.get("amx-bf16") and features.get("amx-tile") and features.get("avx512f")):
+        return False
+    try:
+        return int(ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST, _TILE_DATA)) == 0
+    except (OSError, AttributeError):
+        return False
+
+
+HAS_AMX = _has_amx()
+
+
+def num_steps(width: int) -> int:
+    """Blocks of 32 dimensions."""
+    return -(-width // STEP)
+
+
+def packed_bytes(num_items: int, width: int) -> int:
+    """Bytes that ``PackedItems`` takes."""
+    places = -(-num_items // STRETCH) * STRETCH
+    return places * (2 * STEP * num_steps(width) + 4) + places // 8
+
+
+class PackedItems:
+    """Items in an order of one's own, in stretches of 1,024.
+
+    Attributes:
+        ids: int32 [N'], which item stands where; -1 for none; N' a multiple of 1,024.
+        panels: uint16 [N' K].
+        norms, residuals: float64 [N' / 1,024], the largest of each stretch.
+        steps: K / 32.
+    """
+
+    def __init__(self, items: Float32Array, order: npt.NDArray[np.int32]) -> None:
+        places = -(-max(1, len(order)) // STRETCH) * STRETCH
+        ids = np.full(places, -1, np.int32)
+        ids[: len(order)] = order
+        self.ids = frozen(ids)
+        self.steps = num_steps(items.shape[1])
+        self.panels = np.empty(places * STEP * self.steps, np.uint16)
+        norms, residuals = np.empty(places // _PANEL), np.empty(places // _PANEL)
+        bits = frozen(items).view(np.uint32)
+
+        def pack(a: int, b: int) -> None:
+            pack_items(
+                bits, self.ids, a, self.steps, np.empty(1, np.uint32), self.panels,
+                norms[a:b], residuals[a:b],
+            )  # fmt: skip
+
+        run_chunks(pack, places // _PANEL, smallest=256)
+        self.norms = frozen(norms.reshape(-1, STRETCH // _PANEL).max(axis=1))
+        self.residuals = frozen(residuals.reshape(-1, STRETCH // _PANEL).max(axis=1))
+
+
+class PackedQueries(NamedTuple):
+    """Queries rounded to bfloat16.
+
+    Attributes:
+        packed: uint16 [R K], R = B rounded up to 32.
+        norms: float64 [B], lengths of the rounded rows.
+        residuals: float64 [B], lengths of what rounding took.
+        slack: float64 [B], the most that a product with any item may be off.
+    """
+
+    packed: npt.NDArray[np.uint16]
+    norms: FloatArray
+    residuals: FloatArray
+    slack: FloatArray
+
+    @classmethod
+    def of(cls, queries: Float32Array, items: PackedItems) -> PackedQueries:
+        """Round float32 [B, d]."""
+        rows = len(queries)
+        padded = -(-rows // GROUP) * GROUP
+        packed = np.zeros((padded, STEP * items.steps), np.uint16)
+        norms, residuals, slack = np.empty(rows), np.empty(rows), np.empty(rows)
+        bits = frozen(queries).view(np.uint32)
+        pack_queries(bits, packed[:rows], np.empty(1, np.uint32), norms, residuals)
+        norms, residuals = frozen(norms), frozen(residuals)
+        longest, worst = float(items.norms.max()), float(items.residuals.max())
+        largest_errors(norms, residuals, longest, worst, items.steps, slack)
+        return cls(frozen(packed.reshape(-1)), norms, residuals, frozen(slack))
