@@ -18,6 +18,7 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+_GROUP = 128  # products that are looked at one by one where a score is too near to one of them
 _ROUNDING = 2.0**-23  # more than a bound loses where it is rounded to float32
 
 
@@ -87,10 +88,15 @@ def count_before_in_tile(
             low, high = np.float32(centre - reach), np.float32(centre + reach)
             count, candidates = _count_between(line, low, high)
             if candidates > count:
-                for c in range(line.size):
-                    if line[c] >= low and not line[c] > high:
-                        other = exact_score(queries, row, vectors, first_item + c)
-                        count += other > score or (other == score and first_item + c < item)
+                for start in range(0, line.size, _GROUP):
+                    stop = min(start + _GROUP, line.size)
+                    above, near = _count_between(line[start:stop], low, high)
+                    if near == above:
+                        continue
+                    for c in range(start, stop):
+                        if line[c] >= low and not line[c] > high:
+                            other = exact_score(queries, row, vectors, first_item + c)
+                            count += other > score or (other == score and first_item + c < item)
             before[place] += count
 
 
