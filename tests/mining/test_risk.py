@@ -26,8 +26,8 @@ def test_upper_limits_are_garwoods(count: int, spread: float) -> None:
 def test_the_limit_holds_as_often_as_it_says() -> None:
     """Poisson counts, and counts that come in clumps: the mean is below it in 95 % and more."""
     rng = np.random.default_rng(0)
-    poisson = rng.poisson(0.1, (4_000, 300))
-    clumps = rng.poisson(0.02, (4_000, 300)) * 5
+    poisson = rng.poisson(0.1, (1_000, 300))
+    clumps = rng.poisson(0.02, (1_000, 300)) * 5
     for counts, total in ((poisson, 30.0), (clumps, 30.0)):
         limits = [risk.upper_count(int(c.sum()), risk.dispersion(c)) for c in counts]
         assert np.mean(np.array(limits) >= total) > 0.93
@@ -119,6 +119,11 @@ def test_no_suggestion() -> None:
     )
     assert risk.suggest(even, (1, 901), 1e-3).reason == (
         "most queries have fewer than 901 non-positives"
+    )
+    shallow = RanksOfHeldOut(np.arange(1, 41), np.zeros(40, np.int64), np.array([900]))
+    assert risk.suggest(shallow, (101, 200), 0.01).reason == (  # none there, but one query is few
+        "even at ranks 701 to 800, 0 of 100 are held-out positives: up to one in 33, one in 100 "
+        "is allowed"
     )
     small = RanksOfHeldOut(even.ranks[:29], even.owners[:29], even.depths)
     assert "29 held-out positives in all" in risk.suggest(small, (1, 100), 1.0).reason
