@@ -15,6 +15,8 @@ from fastneg.errors import FastnegTypeError as FastnegTypeError
 from fastneg.errors import FileFormatError as FileFormatError
 from fastneg.errors import UnknownIdError as UnknownIdError
 from fastneg.interactions import Interactions as Interactions
+from fastneg.mining.diagnose import diagnose_window as diagnose_window
+from fastneg.mining.diagnosis import WindowDiagnosis as WindowDiagnosis
 from fastneg.mining.miner import MinedNegatives as MinedNegatives
 from fastneg.mining.miner import mine_hard_negatives as mine_hard_negatives
 from fastneg.recipes import recipe as recipe

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from fastneg import __version__
+from fastneg.commands.diagnose import diagnose
 from fastneg.commands.flags import (
     Delimiter,
     FeatureKinds,
@@ -191,6 +192,9 @@ def mine(
         typer.echo(mined.report)
         for name, count in counts.items() if any(counts.values()) else ():
             typer.echo(f"{name.replace('_', ' ')}: {count:,}")
+
+
+app.command()(diagnose)
 
 
 @app.command()
