@@ -29,9 +29,9 @@ except ImportError:  # Windows: nothing guards a folder against a second process
     fcntl = None  # type: ignore[assignment]
 
 KIND, FORMAT = "fastneg mined negatives", 1
-MANIFEST, LOG, LOCK = "manifest.json", "log.jsonl", ".lock"
+MANIFEST, LOG, LOCK = "manifest.json", "log.jsonl", ".fastneg.lock"
 _PIECE = 4 << 20
-_MADE_FIRST = r"engine-\w+\.npy|items\.parquet|log\.jsonl|\.lock|\..+\.tmp"
+_MADE_FIRST = r"engine-\w+\.npy|items\.parquet|log\.jsonl|\.fastneg\.lock|\..+\.tmp"
 _MADE = rf"{_MADE_FIRST}|part-\d+\.parquet|expected-\d+\.npy|manifest\.json"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -98,6 +98,8 @@ class JobFolder:
 
     def __init__(self, folder: str | Path, *, call: str) -> None:
         self.path, self.call = Path(folder), call
+        self._was_locked = False  # by an earlier job, so that what stands here may be its
+        self._is_ours = False
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -106,10 +108,11 @@ class JobFolder:
         Raises:
             FastnegError: another process holds it, or it cannot be made or written.
         """
-        made = not self.path.exists()
+        made, lock = not self.path.exists(), self.path / LOCK
         try:
+            self._was_locked = lock.exists()
             self.path.mkdir(parents=True, exist_ok=True)
-            handle = (self.path / LOCK).open("ab")
+            handle = lock.open("ab")
         except OSError as error:
             raise FastnegError(
                 f"{self.call}: the output folder {self.path} cannot be written: "
@@ -121,7 +124,7 @@ class JobFolder:
             try:
                 yield
             except BaseException:
-                if not (self.path / MANIFEST).exists():
+                with contextlib.suppress(OSError):
                     self._undo(made)
                 raise
 
@@ -139,10 +142,13 @@ class JobFolder:
             )
 
     def _undo(self, made: bool) -> None:
-        with contextlib.suppress(OSError):
+        """After an error: a folder in which no job has begun is as it was before."""
+        if self._is_ours and not (self.path / MANIFEST).exists():
             self.remove(first_only=True)
-            if made:
-                self.path.rmdir()
+        elif not self._is_ours and not self._was_locked:
+            (self.path / LOCK).unlink()
+        if made and not self._names():
+            self.path.rmdir()
 
     def _names(self) -> list[str]:
         return sorted(path.name for path in self.path.iterdir())
@@ -158,19 +164,20 @@ class JobFolder:
         except FileFormatError:
             if resume or KIND.encode() not in (self.path / MANIFEST).read_bytes():
                 raise
+            self._is_ours = True
             return
-        if manifest is not None:
-            return
-        for name in self._names():
-            if not re.fullmatch(_MADE_FIRST, name):
+        left = _MADE_FIRST if self._was_locked else re.escape(LOCK)
+        for name in self._names() if manifest is None else ():
+            if not re.fullmatch(left, name):
                 raise FileFormatError(
                     f"{self.call}: {self.path} holds other files ({name}) and no {MANIFEST}; give "
                     "a new folder"
                 )
+        self._is_ours = True
 
-    def remove(self, *, first_only: bool = False, temporary_only: bool = False) -> None:
+    def remove(self, *, first_only: bool = False) -> None:
         """Remove what a job made, the manifest last: until then the folder is known as a job's."""
-        pattern = r"\..+\.tmp" if temporary_only else _MADE_FIRST if first_only else _MADE
+        pattern = _MADE_FIRST if first_only else _MADE
         names = [name for name in self._names() if re.fullmatch(pattern, name)]
         for name in sorted(names, key=lambda name: name == MANIFEST):
             if name != LOCK or first_only:

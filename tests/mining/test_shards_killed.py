@@ -69,7 +69,7 @@ def test_an_undisturbed_run_is_what_is_compared(jobs: Jobs, tmp_path: Path) -> N
     jobs.check(tmp_path / "job", kills=0)
     parts = [name for name in jobs.whole if name.startswith("part-")]
     assert len(parts) == SHARDS
-    assert {"manifest.json", "items.parquet", "engine-index.npy", ".lock"} < set(jobs.whole)
+    assert {"manifest.json", "items.parquet", "engine-index.npy", ".fastneg.lock"} < set(jobs.whole)
 
 
 def test_killed_before_any_file_operation(jobs: Jobs, tmp_path: Path) -> None:
