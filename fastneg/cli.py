@@ -280,8 +280,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
         try:
-            words = spread_window(sys.argv[1:] if arguments is None else arguments)
-            code = app(args=words, prog_name="fastneg", standalone_mode=False, obj=words)
+            words = list(sys.argv[1:] if arguments is None else arguments)
+            spread = spread_window(words)
+            code = app(args=spread, prog_name="fastneg", standalone_mode=False, obj=words)
         except (KeyboardInterrupt, typer.Abort):
             code = INTERRUPTED
         except (FastnegError, OSError) as error:

@@ -77,18 +77,8 @@ def mined_table(
 def parquet_bytes(table: Any) -> memoryview:
     """A Parquet file of a table: the same bytes for the same rows and version of pyarrow."""
     sink = pa.BufferOutputStream()
-    texts = [
-        f"{field.name}.list.element" if field.name == "items" else field.name
-        for field in table.schema
-        if _texts(field.type)
-    ]
-    pq.write_table(table, sink, compression="zstd", use_dictionary=texts or False)
+    pq.write_table(table, sink, compression="snappy", use_dictionary=False)
     return memoryview(sink.getvalue())
-
-
-def _texts(kind: Any) -> bool:
-    kind = kind.value_type if pa.types.is_large_list(kind) else kind
-    return bool(pa.types.is_large_string(kind) or pa.types.is_string(kind))
 
 
 def shard_arrays(place: JobFolder, entry: Entry, width: int, vocabulary: Vocabulary) -> MinedShard:
