@@ -8,12 +8,14 @@ at once, so that a test can afford many.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import sys
 import time
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -55,8 +57,25 @@ def count_operations(folder: str, kill_at: int | None) -> list[int]:
         step()
         sync(handle)
 
+    class HalfWriter(io.FileIO):
+        """Writes the first half of what it is given, as a system may; a kill comes after it."""
+
+        def write(self, data: memoryview) -> int:  # type: ignore[override]
+            written = super().write(data[: max(1, len(data) // 2)])
+            if len(data) > 1000:
+                step()
+            return written
+
+    opened = Path.open
+
+    def open_path(path: Path, mode: str = "r", buffering: int = -1, **others: str) -> IO[Any]:
+        if buffering == 0:
+            return HalfWriter(path, mode)  # type: ignore[return-value]
+        return opened(path, mode, buffering, **others)
+
     sys.addaudithook(hook)
     os.fsync = fsync
+    Path.open = open_path  # type: ignore[assignment]
     return seen
 
 
