@@ -128,7 +128,7 @@ def _take(
         )
         wanted = builder.and_(high, inside)
         ids = builder.load(address(codes, first, _CODES), align=4)
-        for vector, kind, name, data in (
+        for vector, kind, name, data in (  # no branch: whether any is taken is a fair coin
             (values, _FLOATS, "v16f32", to_scores),
             (ids, _CODES, "v16i32", to_codes),
         ):
@@ -145,6 +145,46 @@ def _take(
     return size(line, size, size, types.float32, codes, size, to_codes, to_scores, size), generate
 
 
+def _extremes(typing: Any, values: Any, count: Any) -> Any:
+    """The lowest and the highest of float32 values[:count], count 1 or more; no NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data, count = _data(context, builder, signature.args[0], args[0]), args[1]
+        first = builder.load(data)
+        ends = [cgutils.alloca_once_value(builder, _all_lanes(builder, first)) for _ in range(2)]
+        step = ir.Constant(count.type, LANES)
+
+        def meet(values: Any) -> None:
+            for end, sign in zip(ends, ("<", ">"), strict=True):
+                held = builder.load(end)
+                better = builder.fcmp_ordered(sign, values, held)
+                builder.store(builder.select(better, values, held), end)
+
+        with cgutils.for_range(builder, builder.udiv(count, step)) as loop:
+            place = builder.gep(data, [builder.mul(loop.index, step)])
+            meet(builder.load(builder.bitcast(place, _FLOATS.as_pointer()), align=4))
+        rest = builder.urem(count, step)
+        with cgutils.for_range(builder, rest) as loop:
+            place = builder.sub(count, builder.add(loop.index, ir.Constant(count.type, 1)))
+            meet(_all_lanes(builder, builder.load(builder.gep(data, [place]))))
+        out = []
+        for end, sign in zip(ends, ("<", ">"), strict=True):
+            held = builder.load(end)
+            lanes = [builder.extract_element(held, ir.IntType(32)(i)) for i in range(LANES)]
+            while len(lanes) > 1:
+                half = len(lanes) // 2
+                lanes = [
+                    builder.select(builder.fcmp_ordered(sign, a, b), a, b)
+                    for a, b in zip(lanes[:half], lanes[half:], strict=True)
+                ]
+            out.append(lanes[0])
+        return context.make_tuple(builder, signature.return_type, out)
+
+    pair = types.UniTuple(types.float32, 2)  # type: ignore[no-untyped-call]
+    return pair(values, types.int64), generate
+
+
+extremes: Any = intrinsic(_extremes)
 _multiply_two: Any = _multiplier(2)
 _multiply_one: Any = _multiplier(1)
 take: Any = intrinsic(_take)

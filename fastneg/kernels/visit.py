@@ -16,9 +16,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from fastneg.kernels.edges import edges_around
 from fastneg.kernels.jit import helper, kernel, wide_vectors
 from fastneg.kernels.panels import LANES, TILE, multiply_tile, take
 from fastneg.kernels.ranking_words import rank_words
+from fastneg.kernels.rescore import exact_scores
 from fastneg.kernels.selection import contains, exact_score, kth_largest
 
 Floats = npt.NDArray[np.float32]
@@ -112,11 +114,16 @@ def _cut(
     """Cut a buffer without positives back; returns (count, bound)."""
     if count <= depth:
         return count, np.float32(-np.inf)
-    scratch[:count] = scores[:count]
-    edge = kth_largest(scratch, count, depth)
+    most = (scores.size + depth) // 2
+    edge, _ = edges_around(scores, count, depth, 1, depth // 16)
     bound = np.float32(np.float64(edge) - 2.0 * slack)
     count = _keep_above(codes, scores, count, bound)
-    if count > (scores.size + depth) // 2:  # near-ties in crowds: only exact scores part them
+    if count > most:  # a few scores far above the others: halved too seldom
+        scratch[:count] = scores[:count]
+        edge = kth_largest(scratch, count, depth)
+        bound = np.float32(np.float64(edge) - 2.0 * slack)
+        count = _keep_above(codes, scores, count, bound)
+    if count > most:  # near-ties in crowds: only exact scores part them
         for c in range(count):
             scores[c] = exact_score(queries, row, vectors, codes[c])
         count, edge = _keep_best(codes, scores, count, depth, scratch, spare)
@@ -180,7 +187,9 @@ def visit_lists(
         for group in range(pair_starts[one], pair_starts[one + 1], TILE):
             members = min(TILE, pair_starts[one + 1] - group)
             for i in range(members):
-                tile[i * width : (i + 1) * width] = queries[pair_rows[group + i]]
+                query = queries[pair_rows[group + i]]
+                for k in range(width):  # assigning a slice costs ten times as much
+                    tile[i * width + k] = query[k]
             for panel in range(panel_borders[one], panel_borders[one + 1], _PANELS):
                 count = min(_PANELS, panel_borders[one + 1] - panel)
                 multiply_tile(tile, width, panels, panel, count, lines, stride)
@@ -207,6 +216,37 @@ def visit_lists(
                     counts[row], bounds[row] = held, bound
 
 
+@helper
+def _drop_below_and_above(
+    codes: Codes,
+    scores: Floats,
+    count: int,
+    first_rank: int,
+    depth: int,
+    slack: float,
+) -> tuple[int, int]:
+    """Drop what is surely beyond the ranks wanted, at either end; returns (count, dropped above).
+
+    What at most first_rank - 1 products reach is an edge; a product of the edge + 2 slack or more
+    is outranked only by those, so its rank is below first_rank and all that are asked come later.
+    """
+    if count == 0 or (count <= depth and first_rank == 1):
+        return count, 0
+    high = np.float32(np.inf)
+    if 1 < first_rank <= count:
+        _, edge = edges_around(scores, count, first_rank - 1, -1, first_rank // 16)
+        high = np.float32(np.float64(edge) + 2.0 * slack)
+    if count > depth:
+        edge, _ = edges_around(scores, count, depth, 1, depth // 16)
+        count = _keep_above(codes, scores, count, np.float32(np.float64(edge) - 2.0 * slack))
+    kept = 0
+    for c in range(count):
+        score = scores[c]
+        codes[kept], scores[kept] = codes[c], score
+        kept += score < high
+    return kept, count - kept
+
+
 @kernel
 def write_ranks(
     queries: Floats,
@@ -220,6 +260,7 @@ def write_ranks(
     buffer_codes: Codes,
     buffer_scores: Floats,
     first_rank: int,
+    places: Ints,
     window_codes: Codes,
     window_scores: Floats,
 ) -> None:
@@ -237,11 +278,14 @@ def write_ranks(
         buffer_codes: int32 [B, C]; used up.
         buffer_scores: float32 [B, C]; used up.
         first_rank: from 1.
-        window_codes: int32 [B, depth - first_rank + 1]; -1 where there are fewer items.
+        places: int64 [B], the windows' rows, one for each row.
+        window_codes: int32 [Q, depth - first_rank + 1]; -1 where there are fewer items.
         window_scores: float32, same shape; -inf where there are fewer items.
     """
     wide_vectors()
     capacity = buffer_codes.shape[1]
+    wide = np.empty(queries.shape[1], np.float64)
+    flat = vectors.reshape(vectors.size)
     scratch = np.empty(capacity, np.float32)
     spare = np.empty(capacity, np.int32)
     seen = np.empty(_FILTER, np.uint64)
@@ -251,20 +295,16 @@ def write_ranks(
         count = _drop_positives(
             codes, scores, counts[row], starts[row], stops[row], positives, seen
         )
-        if count > depth:
-            scratch[:count] = scores[:count]
-            edge = kth_largest(scratch, count, depth)
-            bound = np.float32(np.float64(edge) - 2.0 * slack[row])
-            count = _keep_above(codes, scores, count, bound)
-        for c in range(count):
-            scores[c] = exact_score(queries, row, vectors, codes[c])
+        count, above = _drop_below_and_above(codes, scores, count, first_rank, depth, slack[row])
+        exact_scores(queries[row], flat, codes, count, wide, scores)
         words = scores.view(np.uint32)
         rank_words(words, codes, count, scratch.view(np.uint32), spare, bins)
-        for column in range(window_codes.shape[1]):
-            place = first_rank - 1 + column
+        line, window = window_codes[places[row]], window_scores[places[row]]
+        for column in range(line.size):
+            place = first_rank - 1 - above + column
             inside = place < count
-            window_codes[row, column] = codes[place] if inside else -1
-            window_scores[row, column] = scores[place] if inside else -np.inf
+            line[column] = codes[place] if inside else -1
+            window[column] = scores[place] if inside else -np.inf
 
 
 @kernel
@@ -291,61 +331,3 @@ def pair_by_list(lists: Codes, pair_starts: Ints, pair_rows: Codes) -> None:
     for one in range(pair_starts.size - 1, 0, -1):
         pair_starts[one] = pair_starts[one - 1]
     pair_starts[0] = 0
-
-
-@kernel
-def nearest_list(
-    vectors: Floats, panels: Floats, num_lists: int, offsets: Floats, lists: Codes
-) -> None:
-    """int32 [B]: for each vector the list whose product plus offset is the largest.
-
-    Args:
-        vectors: float32 [B, d].
-        panels: float32 [P * d * LANES], the centroids in panels.
-        num_lists: L.
-        offsets: float32 [P * LANES], -inf beyond L.
-        lists: int32 [B], the answer; of equal ones the lower.
-    """
-    wide_vectors()
-    rows, width = vectors.shape
-    stride = _PANELS * LANES
-    tile = np.zeros(TILE * width, np.float32)
-    lines = np.empty(TILE * stride, np.float32)
-    ints = lines.view(np.int32)
-    best = np.empty(TILE, np.int32)
-    num_panels = (num_lists + LANES - 1) // LANES
-    for group in range(0, rows, TILE):
-        members = min(TILE, rows - group)
-        for i in range(members):
-            tile[i * width : (i + 1) * width] = vectors[group + i]
-        best[:] = np.iinfo(np.int32).min
-        for panel in range(0, num_panels, _PANELS):
-            count = min(_PANELS, num_panels - panel)
-            multiply_tile(tile, width, panels, panel, count, lines, stride)
-            size = count * LANES
-            for i in range(members):
-                base = i * stride
-                highest = np.int32(np.iinfo(np.int32).min)
-                for c in range(size):
-                    lines[base + c] += offsets[panel * LANES + c]
-                for c in range(size):  # ordered integers: LLVM vectorises their maximum
-                    bits = ints[base + c]
-                    bits = bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
-                    ints[base + c] = bits
-                    highest = max(highest, bits)
-                if highest > best[i]:
-                    best[i] = highest
-                    c = 0
-                    while ints[base + c] != highest:
-                        c += 1
-                    lists[group + i] = panel * LANES + c
-
-
-@kernel
-def add_to_lists(vectors: Floats, lists: Codes, sums: Doubles, sizes: Ints) -> None:
-    """Add each float32 [B, d] vector to its list's row of float64 [L, d], and count it."""
-    for row in range(vectors.shape[0]):
-        one = lists[row]
-        sizes[one] += 1
-        for c in range(vectors.shape[1]):
-            sums[one, c] += np.float64(vectors[row, c])

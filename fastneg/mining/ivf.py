@@ -16,27 +16,31 @@ Equivalent slow code for one query::
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
+from itertools import count
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import Float32Array, FloatArray, fail, frozen
+from fastneg.checks import Float32Array, FloatArray, IntArray, fail, frozen
 from fastneg.kernels.visit import pair_by_list, visit_lists, write_ranks
 from fastneg.mining.lists import (
     POINTS_PER_LIST,
     ROUNDS,
     Codes,
+    Lists,
     assign,
     lay_out,
     train_centroids,
 )
 from fastneg.mining.search import PositiveLists, RankWindow, empty_window, no_positives, norms
-from fastneg.threads import run_chunks
+from fastneg.threads import get_num_threads, run_chunks
 
 _MOST_ROWS = 65_536
-_ROOM = 4  # a buffer holds this many times the depth, so that it is seldom cut back
-_SMALLEST_CHUNK = 16
+_ROOM = 2  # a buffer holds this many times the depth: more would leave the nearest caches
+_SCRATCH = 32_768  # bytes of a thread's lines of products and the like
+_STEP = 256  # queries that a thread works on at a time: their buffers stay in its cache
 
 
 def num_lists_for(num_items: int) -> int:
@@ -112,8 +116,7 @@ class IvfSearch:
         self._guide = lay_out(self._centroids, one_list, 1)
         self._longest = float(norms(items).max())
         self._longest_centroid = float(norms(self._centroids).max())
-        self._codes = np.empty(0, np.int32)
-        self._scores = np.empty(0, np.float32)
+        self._rooms: list[tuple[Codes, Float32Array]] = []  # a thread's buffers, kept
         self.set_effort(1)
 
     def _check_saved(self, num_lists: int) -> None:
@@ -132,15 +135,20 @@ class IvfSearch:
     def set_effort(self, value: int) -> None:
         """Set nprobe, 1 .. L; blocks become as large as ``memory`` allows."""
         self._nprobe = value
-        buffers = 8 * _capacity(max(self._depth, value))
-        per_row = buffers + 8 * self._depth + 12 * value + 4 * self.items.shape[1] + 64
-        if self._memory < per_row:
+        width = self.items.shape[1]
+        buffer = 8 * _capacity(max(self._depth, value)) + 12 * value + 4 * width + 128
+        fixed = get_num_threads() * (8 * self.most_effort + 8 * _capacity(self._depth) + _SCRATCH)
+        each = 8 * self._depth + 4 * value + 16
+        room = self._memory - fixed
+        self._step = min(_STEP, room // 2 // (get_num_threads() * buffer))
+        if self._step < 1:
+            enough = fixed + 2 * get_num_threads() * max(buffer, each)
             fail(
                 self._call,
-                f"memory = {self._memory} bytes is too little for one query; give {per_row} or "
-                "more",
+                f"memory = {self._memory} bytes is too little for one query; give {enough} or more",
             )
-        self.block_rows = int(min(_MOST_ROWS, self._memory // per_row))
+        room -= self._step * get_num_threads() * buffer
+        self.block_rows = int(min(_MOST_ROWS, room // each))
 
     def facts(self) -> dict[str, Any]:
         """See ``Search.facts``."""
@@ -153,71 +161,98 @@ class IvfSearch:
     def find(
         self, queries: Float32Array, positives: PositiveLists, window: tuple[int, int]
     ) -> RankWindow:
-        """See ``Search.find``; one call at a time (the buffers are its own)."""
+        """See ``Search.find``."""
         rows = len(queries)
         queries = frozen(queries)
         out = empty_window(rows, window)
         probed = np.empty((rows, self._nprobe), np.int32)
-        self._width = _capacity(max(self._nprobe, self._depth, window[1]))
-        if self._codes.size < rows * self._width:
-            self._codes = np.empty(rows * self._width, np.int32)
-            self._scores = np.empty(rows * self._width, np.float32)
+        step = self._step
 
-        def run(a: int, b: int) -> None:
-            part = queries[a:b]
-            self._choose_lists(part, a, probed[a:b])
-            self._visit(part, a, probed[a:b], positives.rows(a, b), window, out)
+        def choose(first: int) -> None:
+            part = slice(first, min(first + step, rows))
+            self._choose_lists(queries[part], probed[part])
 
-        run_chunks(run, rows, smallest=_SMALLEST_CHUNK)
+        _share_out(choose, range(0, rows, step))
+        turns = np.argsort(probed[:, 0], kind="stable")  # the same lists at the same time
+
+        def visit(first: int) -> None:
+            self._visit(queries, probed, positives, turns[first : first + step], window, out)
+
+        _share_out(visit, range(0, rows, step))
         return out
 
-    def _buffers(self, first: int, rows: int, depth: int) -> tuple[Codes, Float32Array]:
-        """[rows, C] each, of the part of the memory that is the chunk's own."""
-        width = _capacity(depth)
-        part = slice(first * self._width, first * self._width + rows * width)
-        return self._codes[part].reshape(rows, width), self._scores[part].reshape(rows, width)
-
-    def _choose_lists(self, queries: Float32Array, first: int, probed: Codes) -> None:
+    def _choose_lists(self, queries: Float32Array, probed: Codes) -> None:
         """The best lists of each query, by its products with their centroids: one list of them."""
-        rows, guide = len(queries), self._guide
-        slack = _slack(queries, self._longest_centroid)
-        none = no_positives(rows)
-        counts = np.zeros(rows, np.int64)
-        codes, scores = self._buffers(first, rows, self._nprobe)
-        visit_lists(
-            np.array([0, rows], np.int64), np.arange(rows, dtype=np.int32), queries,
-            guide.panels, guide.panel_borders, guide.borders, guide.order, self._centroids,
-            self._nprobe, slack, none.starts, none.stops, none.items,
-            np.full(rows, -np.inf, np.float32), counts, codes, scores,
-        )  # fmt: skip
-        write_ranks(
-            queries, self._centroids, self._nprobe, slack, none.starts, none.stops, none.items,
-            counts, codes, scores, 1, probed, np.empty(probed.shape, np.float32),
+        rows = len(queries)
+        pairs = np.array([0, rows], np.int64), np.arange(rows, dtype=np.int32)
+        scores = np.empty(probed.shape, np.float32)
+        chosen = RankWindow(probed, scores, 1)
+        self._best_of(
+            queries, pairs, self._guide, self._centroids, self._longest_centroid,
+            no_positives(rows), np.arange(rows), (1, self._nprobe), chosen,
         )  # fmt: skip
 
     def _visit(
         self,
         queries: Float32Array,
-        first: int,
         probed: Codes,
         positives: PositiveLists,
+        turns: IntArray,
         window: tuple[int, int],
         out: RankWindow,
     ) -> None:
-        rows, lists, depth = len(queries), self._lists, window[1]
-        slack = _slack(queries, self._longest)
-        pair_starts = np.empty(self.most_effort + 1, np.int64)
-        pair_rows = np.empty(probed.size, np.int32)
-        pair_by_list(probed, pair_starts, pair_rows)
+        """The windows of the queries ``turns``, from the lists that they ask for."""
+        wanted = probed[turns]
+        pairs = np.empty(self.most_effort + 1, np.int64), np.empty(wanted.size, np.int32)
+        pair_by_list(wanted, *pairs)
+        self._best_of(
+            frozen(queries[turns]), pairs, self._lists, self.items, self._longest,
+            positives.take(turns), turns, window, out,
+        )  # fmt: skip
+
+    def _best_of(
+        self,
+        queries: Float32Array,
+        pairs: tuple[IntArray, Codes],
+        lists: Lists,
+        vectors: Float32Array,
+        longest: float,
+        positives: PositiveLists,
+        places: IntArray,
+        window: tuple[int, int],
+        out: RankWindow,
+    ) -> None:
+        """Visit lists with the queries that ``pairs`` them with; their windows go to ``places``."""
+        rows, depth = len(queries), window[1]
+        slack = _slack(queries, longest)
         counts = np.zeros(rows, np.int64)
-        codes, scores = self._buffers(first, rows, depth)
+        shape = (rows, _capacity(depth))
+        size = rows * shape[1]
+        room = (
+            self._rooms.pop() if self._rooms else (np.empty(0, np.int32), np.empty(0, np.float32))
+        )
+        if room[0].size < size:
+            room = np.empty(size, np.int32), np.empty(size, np.float32)
+        codes, scores = room[0][:size].reshape(shape), room[1][:size].reshape(shape)
         visit_lists(
-            pair_starts, pair_rows, queries, lists.panels, lists.panel_borders, lists.borders,
-            lists.order, self.items, depth, slack, positives.starts, positives.stops,
-            positives.items, np.full(rows, -np.inf, np.float32), counts, codes, scores,
+            *pairs, queries, lists.panels, lists.panel_borders, lists.borders, lists.order, vectors,
+            depth, slack, positives.starts, positives.stops, positives.items,
+            np.full(rows, -np.inf, np.float32), counts, codes, scores,
         )  # fmt: skip
         write_ranks(
-            queries, self.items, depth, slack, positives.starts, positives.stops, positives.items,
-            counts, codes, scores, window[0], out.items[first : first + rows],
-            out.scores[first : first + rows],
+            queries, vectors, depth, slack, positives.starts, positives.stops, positives.items,
+            counts, codes, scores, window[0], places, out.items, out.scores,
         )  # fmt: skip
+        self._rooms.append(room)
+
+
+def _share_out(function: Callable[[int], object], work: Iterable[int]) -> None:
+    """Call ``function`` with each of ``work``; a thread that is free takes the next."""
+    pieces = list(work)
+    turn = count()
+
+    def run(a: int, b: int) -> None:
+        while (place := next(turn)) < len(pieces):
+            function(pieces[place])
+
+    run_chunks(run, min(len(pieces), get_num_threads()))

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fastneg.checks import Float32Array, IntArray, frozen
+from fastneg.kernels.centroids import add_to_lists, nearest_list
 from fastneg.kernels.panels import LANES, pack_panels
-from fastneg.kernels.visit import add_to_lists, nearest_list
 from fastneg.streams import key_of, permutation, stream_of
 from fastneg.threads import run_chunks
 
@@ -66,7 +66,29 @@ def train_centroids(items: Float32Array, num_lists: int, seed: int) -> Float32Ar
             centroids[fullest] = centroids[fullest] * (2 - shift)
             sizes[empty] = sizes[fullest] // 2
             sizes[fullest] -= sizes[empty]
-    return centroids
+    return np.ascontiguousarray(centroids[neighbourly_order(centroids)])
+
+
+def neighbourly_order(centroids: Float32Array) -> IntArray:
+    """int64 [L]: an order in which near centroids stand near each other.
+
+    Halved again and again at the median along the line through two far points. Queries in the
+    order of their nearest lists then ask for the same lists at the same time.
+    """
+    order = np.arange(len(centroids))
+    parts = [(0, len(centroids))]
+    while parts:
+        start, stop = parts.pop()
+        if stop - start < 3:
+            continue
+        part = centroids[order[start:stop]].astype(np.float64)
+        one = part[np.argmax(((part - part.mean(axis=0)) ** 2).sum(axis=1))]
+        other = part[np.argmax(((part - one) ** 2).sum(axis=1))]
+        along = np.argsort((part * (other - one)).sum(axis=1), kind="stable")
+        order[start:stop] = order[start:stop][along]
+        middle = (start + stop) // 2
+        parts += [(start, middle), (middle, stop)]
+    return order
 
 
 def assign(vectors: Float32Array, centroids: Float32Array) -> Codes:

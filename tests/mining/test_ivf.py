@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -95,9 +97,9 @@ def test_all_lists_give_exact_search_at_any_block_and_threads():
     wanted = None
     for threads in (1, 2, 3, 7):
         set_num_threads(threads)
-        for memory in (1 << 28, 1 << 20):
+        for memory in (1 << 28, 1 << 19):
             search = search_of(items, 30, 30, depth=120, memory=memory)
-            assert (search.block_rows < 230) == (memory == 1 << 20)
+            assert (search.block_rows < 230) == (memory == 1 << 19)
             found = find_all(search, queries, lists, (21, 120))
             if wanted is None:
                 wanted = expected(search, 30, items, queries, sets, (21, 120))
@@ -232,16 +234,32 @@ def test_recall_is_reached_with_few_lists_and_measured():
     assert measure_recall(find_all(search, queries, no_positives(200), (101, 300)), true) < 0.95
 
 
-def test_memory_bounds_the_buffers_and_too_little_says_how_much():
+def test_a_search_takes_no_more_memory_than_it_was_given():
     rng = np.random.default_rng(9)
-    items, queries = mixture(rng, 2_000, 64)
-    search = search_of(items, 16, 4, depth=50, memory=1 << 18)
-    search.find(queries[: search.block_rows], no_positives(search.block_rows), (1, 50))
-    assert search._codes.nbytes + search._scores.nbytes <= 1 << 18
+    items, queries = mixture(rng, 4_000, 2_000)
+    set_num_threads(2)
+    search = search_of(items, 16, 4, depth=200, memory=2 << 20)
+    rows = search.block_rows
+    assert rows < 2_000
+    search.find(queries[:rows], no_positives(rows), (1, 200))  # what is compiled is no buffer
+    search._rooms.clear()
+    tracemalloc.start()
+    try:
+        search.find(queries[:rows], no_positives(rows), (1, 200))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert rows * 200 * 8 <= peak <= 2 << 20
+
+
+def test_too_little_memory_says_how_much_is_enough():
+    items, _ = mixture(np.random.default_rng(9), 2_000, 1)
     with pytest.raises(FastnegError, match=r"memory = 1000 bytes .* give \d+") as caught:
         search_of(items, 16, 4, depth=50, memory=1000)
     enough = int(str(caught.value).split("give ")[1].split()[0])
-    assert IvfSearch(items, 16, enough, 50, 0, call="x").block_rows == 1
+    assert IvfSearch(items, 16, enough, 50, 0, call="x").block_rows >= 1
+    with pytest.raises(FastnegError):
+        IvfSearch(items, 16, enough // 2, 50, 0, call="x")
 
 
 def job_of(items, queries, window=(11, 60), seed=3):
