@@ -29,7 +29,7 @@ _AHEAD = 12  # vectors asked for before they are scored
 
 
 def _sum_whole(typing: Any, query: Any, vectors: Any, start: Any, width: Any) -> Any:
-    """Over whole groups of lanes: query float64 [d] times float32 vectors[start : start + width]."""
+    """Over whole groups of lanes: float64 query [d] times float32 vectors[start : start + d]."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         query, vectors = (

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -217,8 +217,24 @@ def measure_recall(found: RankWindow, true: RankWindow) -> float:
     return float(hits / members) if members else 1.0
 
 
+class Tunable(Search, Protocol):
+    """A search with an effort to calibrate.
+
+    Attributes:
+        effort: the name of what ``set_effort`` sets, or None where there is nothing to set.
+        most_effort: its largest useful value.
+    """
+
+    effort: str | None
+    most_effort: int
+
+    def set_effort(self, value: int) -> None:
+        """Search with so much effort from now on."""
+        ...
+
+
 def calibrate(
-    search: FaissSearch,
+    search: Tunable,
     queries: Float32Array,
     positives: PositiveLists,
     window: tuple[int, int],
