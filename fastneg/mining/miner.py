@@ -100,9 +100,10 @@ def mine_hard_negatives(
         query_groups: int [Q]; -1: the group rule does not apply to the query.
         item_groups: int [N]; -1: in no group, so never of the same one.
         group_rule: "same" draws only items of the query's group, "other" only items of another.
-        search: "exact"; "auto" (exact, at every size); "ivf", a FAISS IVF index whose nprobe is
-            calibrated against exact search; or "faiss:<factory string>", any FAISS index, its
-            nprobe or efSearch calibrated where it has one.
+        search: "exact"; "ivf", batched IVF whose nprobe is calibrated against exact search; "auto",
+            whichever makes fewer products by size, training included (exact where recall is 1 and
+            on a GPU); or "faiss:<factory string>", any FAISS index, its nprobe or efSearch
+            calibrated where it has one.
         recall: the share of true window members that stand in the window found, asked of
             approximate search and measured on a sample of up to 512 queries; a warning where no
             effort reaches it. An index that finds too few items leaves the row's end at -1.
