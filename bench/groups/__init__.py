@@ -14,7 +14,7 @@ from bench.worlds import Scale
 
 NAMES = (
     "table", "classes", "rivals", "build", "excluded", "hopeless", "mask", "overhead", "threads",
-    "streaming", "startup",
+    "streaming", "startup", "mining_exact",
 )  # fmt: skip
 APART = ("soak",)  # has a command of its own
 
