@@ -65,7 +65,7 @@ class Worker:
         self._process.communicate()
 
 
-class _Searches:
+class Searches:
     """The side that searches."""
 
     def __init__(self, folder: Path) -> None:
@@ -169,8 +169,8 @@ class _Searches:
 
 def main() -> None:
     folder, threads = Path(sys.argv[1]), int(sys.argv[2])
-    searches, answers = _Searches(folder), sys.stdout
-    sys.stdout = sys.stderr  # what libraries print is no answer
+    searches, answers = Searches(folder), sys.stdout
+    sys.stdout = Path(os.devnull).open("w")  # what libraries print is no answer
     import faiss
 
     faiss.omp_set_num_threads(threads)
