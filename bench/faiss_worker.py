@@ -7,6 +7,8 @@ while rounds go by, so that sides of several processes can be timed in turn.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -170,16 +172,16 @@ class Searches:
 def main() -> None:
     folder, threads = Path(sys.argv[1]), int(sys.argv[2])
     searches, answers = Searches(folder), sys.stdout
-    sys.stdout = Path(os.devnull).open("w")  # what libraries print is no answer
     import faiss
 
     faiss.omp_set_num_threads(threads)
     for line in sys.stdin:
         task = json.loads(line)
         what = task.pop("do")
-        started = time.perf_counter()
-        answer = getattr(searches, what)(**task)
-        answer["seconds"] = time.perf_counter() - started
+        with contextlib.redirect_stdout(io.StringIO()):  # what libraries print is no answer
+            started = time.perf_counter()
+            answer = getattr(searches, what)(**task)
+            answer["seconds"] = time.perf_counter() - started
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
