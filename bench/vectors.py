@@ -1,13 +1,13 @@
 """Vectors to mine among: a generated mixture, and real word vectors.
 
-The mixture stands in for a trained two-tower model. Clusters (one for 250 items) have sizes by a
+The mixture stands in for a trained two-tower model. Clusters (one for 1,000 items) have sizes by a
 power law; their centres, and what an item adds to its centre, have a spectrum that falls off, and
 every cluster is wide in other directions than the next (a factor drawn for each cluster and
 dimension). A query lies between two clusters of its own choice, with noise like an item's. A turn
 of all axes hides the spectrum, and lengths are spread by a log-normal factor. Clusters overlap: an
-IVF index must visit some thirty of 4,096 lists for 0.95 of a window that ends at rank 500 of a
-million. Positives are items of a query's first cluster, so that many stand among its best. All is
-made in blocks of 65,536 rows, each from a generator of its own, and is kept nowhere.
+IVF index must visit dozens of 4,096 lists for 0.95 of a window that ends at rank 500 of a million.
+Positives are the best of some items of a query's first cluster, so that many of them stand where
+negatives are mined. All is made in blocks, each from a generator of its own, and is kept nowhere.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int32]
 WIDTH = 64
 _BLOCK = 65_536
-_ITEMS_OF_CLUSTER = 250
+_ROWS = 4_096  # queries whose positives are drawn at a time
+_ITEMS_OF_CLUSTER = 1_000
 _POWER = 0.6  # sizes fall with rank^-0.6
-_FALL = 0.4  # scales of dimensions fall with j^-0.4
+_FALL = 0.6  # scales of dimensions fall with j^-0.6
 _NOISE, _QUERY_NOISE = 0.6, 0.6  # beside centres of scale 1
 _SPREAD = 0.15  # of the logarithm of lengths
+_CANDIDATES = 3  # drawn for each positive kept
 _WIDE = 0.5  # of the logarithm of a cluster's scale in a dimension
 
 
@@ -104,18 +106,25 @@ def mixture(num_items: int, num_queries: int, seed: int = 0) -> World:
 def near_positives(
     world: World, each: int = 20, seed: int = 0
 ) -> tuple[npt.NDArray[np.int64], Codes]:
-    """(indptr [Q + 1], items): up to ``each`` distinct items of each query's cluster, ascending."""
+    """(indptr [Q + 1], items): up to ``each`` distinct items of each query's cluster, ascending.
+
+    The best of three times as many, so that they stand where negatives are mined.
+    """
     order = np.argsort(world.item_clusters, kind="stable").astype(np.int32)
     last = int(max(world.item_clusters.max(), world.query_clusters.max())) + 1
     sizes = np.bincount(world.item_clusters, minlength=last)
     starts = np.concatenate(([0], np.cumsum(sizes)))
     counts, kept = np.empty(len(world.queries), np.int64), []
-    for number, part in _blocks(len(world.queries)):
-        rng = np.random.default_rng([seed, 3, number])
+    for first in range(0, len(world.queries), _ROWS):
+        part = slice(first, first + _ROWS)
+        rng = np.random.default_rng([seed, 3, first])
         owners = world.query_clusters[part]
-        places = rng.random((len(owners), each)) * sizes[owners, None]
+        places = rng.random((len(owners), _CANDIDATES * each)) * sizes[owners, None]
         rows = np.minimum(starts[owners, None] + places.astype(np.int64), len(order) - 1)
-        drawn = np.sort(order[rows], axis=1)
+        near = order[rows]
+        scores = np.einsum("bd,bcd->bc", world.queries[part], world.items[near])
+        best = np.argpartition(-scores, each - 1, axis=1)[:, :each]
+        drawn = np.sort(np.take_along_axis(near, best, axis=1), axis=1)
         new = np.ones(drawn.shape, np.bool_)
         new[:, 1:] = drawn[:, 1:] != drawn[:, :-1]
         counts[part] = new.sum(axis=1)

@@ -81,8 +81,9 @@ def run(scale: Scale, group: Group) -> None:
         else:
             group.skip("against faiss IVF and NumPy", f"the job chose {facts['search']}", size)
     group.note(
-        f"Vectors: {world.name} (bench/vectors.py says how made). Positives: up to 20 items of the "
-        f"query's own cluster; {among:.1%} of them score as high as the window's best {WINDOW[1]}. "
+        f"Vectors: {world.name} (bench/vectors.py says how made). Positives: the best 20 of 60 "
+        f"items of the query's own cluster; {among:.1%} of them score as high as the last rank of "
+        "the window. "
         "Ours is `fastneg mine QUERIES.npy ITEMS.npy --positives FILE.npz --out FOLDER`, a fresh "
         "process from its start to its end: imports, reading, training, calibrating, mining, "
         "writing, syncing; its kernels were compiled before. FAISS and NumPy: train and add to an "
