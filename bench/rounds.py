@@ -73,6 +73,10 @@ class Timing:
             return list(rounds)
         return [r for r in rounds if self.two_cores[r]]
 
+    def names(self) -> list[str]:
+        """The sides, in order."""
+        return list(dict.fromkeys(name for name, _ in self.times))
+
     def fastest(self, names: Sequence[str], threads: int) -> str:
         """The side of the smallest median: the floor among the variants of a floor."""
         return min(names, key=lambda name: self.figure(name, threads).median)

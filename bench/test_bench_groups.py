@@ -5,6 +5,7 @@ The figures themselves come from `make bench`.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,6 +51,42 @@ def test_soak_counts_what_is_wrong() -> None:
     assert count_wrong(bitmap, 20, users, np.array([[2, 4, 16], [1, 3, 17]])) == 0
     assert count_wrong(bitmap, 20, users, np.array([[3, 17, 0], [0, 3, 17]])) == 3
     assert count_wrong(bitmap, 20, users, np.array([[1, 20, 0], [1, -1, 19]])) == 2
+
+
+def test_prefixes_choose_groups() -> None:
+    from bench.results import _chosen
+
+    assert _chosen("mining") == [name for name in groups.NAMES if name.startswith("mining_")]
+    assert _chosen("mask,mining_ivf,mining")[:2] == ["mask", "mining_ivf"]
+    with pytest.raises(SystemExit):
+        _chosen("minin")
+
+
+def test_mined_positives_are_counted(tmp_path: Path) -> None:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from bench.groups.mining_job import check
+
+    for part, (rows, items) in enumerate((([0, 1], [[3, 5], [0]]), ([2], [[7, 1]]))):
+        lists = pa.array(items, pa.large_list(pa.int64()))
+        path = tmp_path / f"part-{part:05d}.parquet"
+        pq.write_table(pa.table({"query": rows, "items": lists}), path)
+    liked = np.array([0, 2, 2, 4]), np.array([4, 5, 1, 9], np.int32)  # 0: 4, 5; 2: 1, 9
+    found = check(tmp_path, liked, 10)
+    assert (found.rows, found.draws, found.positives, found.outside) == (3, 5, 2, 0)
+    assert check(tmp_path, (np.zeros(4, np.int64), liked[1][:0]), 7).outside == 1
+
+
+def test_recall_counts_members() -> None:
+    import numpy as np
+
+    from bench.groups.mining_ivf import recall_of
+
+    true = np.array([[1, 2, 3, -1], [4, 5, 6, 7]])
+    assert recall_of(np.array([[3, 2, 1, -1], [7, 6, 5, 4]]), true) == 1.0
+    assert recall_of(np.array([[3, 9, 8, -1]]), true) == pytest.approx(1 / 3)
 
 
 def _check(name: str, group: Group) -> None:

@@ -1,7 +1,7 @@
-"""Whole mining calls, against faiss flat search and torch.matmul + topk on the same vectors.
+"""Whole mining calls by strategy, exact search.
 
-Groups of one size are to be read as ratios: `make bench ARGS="-k mining"`. FAISS flat search
-depends on OPENBLAS_CORETYPE; what it runs with stands in the environment.
+Run with `python -m pytest bench/test_bench_mining.py`; groups of one size are to be read as ratios.
+The comparison with FAISS and torch, over a million items, is `make bench ARGS="--only mining"`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
-
-import faiss  # isort: skip
 
 from fastneg.mining.miner import mine_hard_negatives
 
@@ -55,25 +52,3 @@ def test_mining_capped(benchmark: Any, vectors: Vectors) -> None:
     )
     assert (mined.items >= 0).all()
     assert mined.report.max_per_item == 20
-
-
-def test_mining_faiss_flat(benchmark: Any, vectors: Vectors) -> None:
-    benchmark.group = f"mining, {len(vectors[1]):,} items"
-    index = faiss.IndexFlatIP(WIDTH)
-    index.add(vectors[1])
-    found = benchmark(lambda: index.search(vectors[0], WINDOW[1])[1])
-    assert found.shape == (QUERIES, WINDOW[1])
-    assert (found >= 0).all()
-
-
-def test_mining_torch_topk(benchmark: Any, vectors: Vectors) -> None:
-    benchmark.group = f"mining, {len(vectors[1]):,} items"
-    queries, items = (torch.from_numpy(v) for v in vectors)
-    parts: Any = torch.split
-
-    def search() -> torch.Tensor:
-        blocks = [torch.topk(part @ items.T, WINDOW[1]).indices for part in parts(queries, 256)]
-        return torch.cat(blocks)
-
-    found = benchmark(search)
-    assert found.shape == (QUERIES, WINDOW[1])

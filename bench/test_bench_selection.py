@@ -1,6 +1,6 @@
 """Taking the best of a tile of products: the admitting kernel, torch.topk, and bare reading.
 
-Groups of one size are to be read as ratios: `make bench ARGS="-k selection"`.
+Groups of one size are to be read as ratios: `python -m pytest bench -k selection`.
 """
 
 from __future__ import annotations

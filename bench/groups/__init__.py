@@ -14,7 +14,8 @@ from bench.worlds import Scale
 
 NAMES = (
     "table", "classes", "rivals", "build", "excluded", "hopeless", "mask", "overhead", "threads",
-    "streaming", "startup",
+    "streaming", "startup", "mining_exact", "mining_ivf", "mining_job", "mining_kills",
+    "mining_glove",
 )  # fmt: skip
 APART = ("soak",)  # has a command of its own
 
