@@ -15,8 +15,11 @@ from fastneg.errors import FastnegTypeError as FastnegTypeError
 from fastneg.errors import FileFormatError as FileFormatError
 from fastneg.errors import UnknownIdError as UnknownIdError
 from fastneg.interactions import Interactions as Interactions
+from fastneg.mining.mined_folder import MinedFolder as MinedFolder
+from fastneg.mining.mined_folder import open_mined as open_mined
 from fastneg.mining.miner import MinedNegatives as MinedNegatives
 from fastneg.mining.miner import mine_hard_negatives as mine_hard_negatives
+from fastneg.mining.shards import mine_to_folder as mine_to_folder
 from fastneg.recipes import recipe as recipe
 from fastneg.recipes import train_recipe as train_recipe
 from fastneg.samplers.alias_table import AliasTable as AliasTable

@@ -30,10 +30,13 @@ from fastneg.commands.flags import (
     UsersTable,
     WeightColumn,
 )
+from fastneg.commands.flags import columns_of as _columns
+from fastneg.commands.flags import say as _say
+from fastneg.commands.mine_flags import mine, spread_window
 from fastneg.errors import FastnegError
 
 if TYPE_CHECKING:
-    from fastneg.commands.files import ColumnNames, TableOfIds
+    from fastneg.commands.files import TableOfIds
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
@@ -118,79 +121,7 @@ def train(
         show_training(result)
 
 
-@app.command()
-def mine(
-    queries: Annotated[Path, typer.Option(metavar="FILE", help=".npy, Parquet, trained folder.")],
-    items: Annotated[Path, typer.Option(metavar="FILE", help=".npy, Parquet, trained folder.")],
-    out: OutFile,
-    positives: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Pairs that are never mined.")
-    ] = None,
-    window: Annotated[
-        tuple[int, int], typer.Option(metavar="FIRST LAST", help="Ranks, both included.")
-    ] = (101, 500),
-    num_negatives: Annotated[int, typer.Option(help="Draws for each query.")] = 10,
-    metric: Annotated[str, typer.Option(help="ip or cosine.")] = "ip",
-    strategy: Annotated[str, typer.Option(help="uniform, top or softmax.")] = "uniform",
-    temperature: Annotated[float, typer.Option(help="Of softmax.")] = 1.0,
-    min_score: Annotated[float | None, typer.Option(help="Lowest score drawn.")] = None,
-    max_score: Annotated[float | None, typer.Option(help="Highest score drawn.")] = None,
-    absolute_margin: Annotated[
-        float | None, typer.Option(help="Below the lowest positive's score, at least this.")
-    ] = None,
-    relative_margin: Annotated[
-        float | None, typer.Option(help="Likewise, times that score's size.")
-    ] = None,
-    max_per_item: Annotated[
-        int | None, typer.Option(help="How often one item should be drawn in all, on average.")
-    ] = None,
-    search: Annotated[str, typer.Option(help="auto, exact, ivf or faiss:FACTORY.")] = "auto",
-    recall: Annotated[float, typer.Option(help="Asked of approximate search.")] = 0.95,
-    memory: Annotated[float, typer.Option(help="Working memory in GiB.")] = 1.0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    seed: Seed = 0,
-    query_id_column: Annotated[str | None, typer.Option(help="(default: id, if any)")] = None,
-    item_id_column: Annotated[str | None, typer.Option(help="(default: id, if any)")] = None,
-    query_vector_column: Annotated[str | None, typer.Option(help="(default: the list)")] = None,
-    item_vector_column: Annotated[str | None, typer.Option(help="(default: the list)")] = None,
-    query_group_column: Annotated[str | None, typer.Option(help="For --group-rule.")] = None,
-    item_group_column: Annotated[str | None, typer.Option(help="For --group-rule.")] = None,
-    group_rule: Annotated[str, typer.Option(help="same or other group as the query.")] = "same",
-    user_column: UserColumn = None,
-    item_column: ItemColumn = None,
-    weight_column: WeightColumn = None,
-    delimiter: Delimiter = None,
-    header: Header = None,
-    quiet: Quiet = False,
-) -> None:
-    """Mine hard negatives from a window of each query's ranks."""
-    from fastneg.commands import mine as command
-    from fastneg.commands.vectors import VectorColumns
-
-    options: dict[str, Any] = {
-        "window": window, "num_negatives": num_negatives, "metric": metric, "strategy": strategy,
-        "temperature": temperature, "min_score": min_score, "max_score": max_score,
-        "absolute_margin": absolute_margin, "relative_margin": relative_margin,
-        "max_per_item": max_per_item, "group_rule": group_rule, "search": search,
-        "recall": recall, "memory": command.bytes_of(memory), "device": device, "seed": seed,
-        "progress": not quiet,
-    }  # fmt: skip
-    mined, counts = command.mine(
-        queries,
-        items,
-        positives,
-        out=out,
-        query_columns=VectorColumns(query_vector_column, query_id_column, query_group_column),
-        item_columns=VectorColumns(item_vector_column, item_id_column, item_group_column),
-        columns=_columns(user_column, item_column, weight_column, None, delimiter, header),
-        options=options,
-    )
-    if mined.report.empty_rows == mined.report.num_queries:
-        _say("warning: no query got a negative; is the window beyond the catalog?")
-    if not quiet:
-        typer.echo(mined.report)
-        for name, count in counts.items() if any(counts.values()) else ():
-            typer.echo(f"{name.replace('_', ' ')}: {count:,}")
+app.command()(mine)
 
 
 @app.command()
@@ -336,12 +267,6 @@ def _show_recipe(name: str) -> None:
     typer.echo(recipe_as_toml(name), nl=False)
 
 
-def _columns(*names: str | None) -> ColumnNames:
-    from fastneg.commands.files import ColumnNames
-
-    return ColumnNames(*names)
-
-
 def _table(
     path: Path | None, id_column: str, kinds: Sequence[str] | None = None
 ) -> TableOfIds | None:
@@ -350,18 +275,14 @@ def _table(
     return None if path is None else TableOfIds(path, id_column, tuple(kinds or ()))
 
 
-def _say(text: str) -> None:
-    """One line on stderr, whatever the text has in it."""
-    line = " ".join(text.split())
-    typer.echo("".join(one if one.isprintable() else "?" for one in line), err=True)
-
-
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code: 2 after bad input, with one line on stderr."""
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
         try:
-            code = app(args=arguments, prog_name="fastneg", standalone_mode=False)
+            words = list(sys.argv[1:] if arguments is None else arguments)
+            spread = spread_window(words)
+            code = app(args=spread, prog_name="fastneg", standalone_mode=False, obj=words)
         except (KeyboardInterrupt, typer.Abort):
             code = INTERRUPTED
         except (FastnegError, OSError) as error:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from fastneg.commands.files import ColumnNames
 
 _COLUMNS, _TABLES = "Columns of interactions", "Tables of users and items"
 UserColumn = Annotated[
@@ -57,3 +60,16 @@ UserIdColumn = Annotated[
     str | None,
     typer.Option(help="Key of --users. (default: the user column)", rich_help_panel=_TABLES),
 ]
+
+
+def columns_of(*names: str | None) -> ColumnNames:
+    """The columns that were named."""
+    from fastneg.commands.files import ColumnNames
+
+    return ColumnNames(*names)
+
+
+def say(text: str) -> None:
+    """One line on stderr, whatever the text has in it."""
+    line = " ".join(text.split())
+    typer.echo("".join(one if one.isprintable() else "?" for one in line), err=True)

@@ -1,4 +1,7 @@
-"""``fastneg mine``: vectors in, hard negatives out, as Parquet with one row a query."""
+"""``fastneg mine``: vectors in, hard negatives out, as Parquet with one row a query.
+
+A name that ends in .parquet becomes one file; any other a folder of shards, a job that resumes.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ from fastneg.commands.files import ColumnNames, holds_codes, prepare_file, read_
 from fastneg.commands.vectors import VectorColumns, Vectors, listed, read_vectors, same_width
 from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
+from fastneg.mining.mined_folder import MinedFolder, mined_table
 from fastneg.mining.miner import MinedNegatives, mine_hard_negatives
+from fastneg.mining.shards import mine_to_folder
+from fastneg.tables import PARQUET, suffix_of
 from fastneg.training.checkpoints import replacing
 from fastneg.vocabulary import Vocabulary
 
@@ -33,16 +39,21 @@ def mine(
     query_columns: VectorColumns = vectors.BY_DEFAULT,
     item_columns: VectorColumns = vectors.BY_DEFAULT,
     columns: ColumnNames = files.BY_DEFAULT,
+    shard_queries: int | None = None,
+    restart: bool = False,
     options: Mapping[str, Any],
-) -> tuple[MinedNegatives, dict[str, int]]:
+) -> tuple[MinedNegatives | MinedFolder, dict[str, int]]:
     """Mine for every query and write ``out``.
 
     ``out`` has a row a query: ``query`` (its id), ``items`` (ids), ``scores``, ``ranks`` (lists,
-    shorter where the window did not have enough), and the report as JSON in its schema.
+    shorter where the window did not have enough). One file has the report as JSON in its schema; a
+    folder in its manifest.
 
     Args:
         queries, items: see ``read_vectors``.
         positives: interactions by ids, or by row numbers where the vectors have no ids.
+        out: FILE.parquet, or a folder.
+        shard_queries, restart: of a folder; see ``mine_to_folder`` (restart is not resume).
         options: arguments of ``mine_hard_negatives``.
 
     Returns:
@@ -51,12 +62,16 @@ def mine(
     Raises:
         FastnegError: files, ids or options that do not fit; a folder that cannot be written.
     """
-    prepare_file(out)
+    single = suffix_of(out) in PARQUET and not out.is_dir()
+    if single:
+        prepare_file(out)
+    _refuse_out(out, single=single, sharded=restart or shard_queries is not None)
     asked, catalog = (
-        read_vectors(queries, query_columns, side="user"),
-        read_vectors(items, item_columns, side="item"),
+        read_vectors(queries, query_columns, side="user", load=single),
+        read_vectors(items, item_columns, side="item", load=single),
     )
-    same_width(asked, catalog)
+    if single:
+        same_width(asked, catalog)
     of_item, _ = Vocabulary.build(
         [], catalog.all_ids(), call="mine", name="ids", table_name=f"{catalog.path}: ids"
     )
@@ -67,10 +82,33 @@ def mine(
         arguments |= {"positives": known, "query_users": users}
     if asked.groups is not None or catalog.groups is not None:
         arguments |= _groups(asked, catalog)
+    if not single:
+        folder = mine_to_folder(
+            asked.path, catalog.path, out, query_ids=asked.ids, item_ids=catalog.ids,
+            query_vector_column=asked.column, item_vector_column=catalog.column,
+            shard_queries=shard_queries, resume=not restart, **arguments,
+        )  # fmt: skip
+        return folder, counts
     mined = mine_hard_negatives(asked.matrix, catalog.matrix, **arguments)
     report = {**mined.report.to_dict(), **counts}
-    _write(out, mined, pa.array(asked.all_ids()), pa.array(catalog.all_ids()), report)
+    table = mined_table(
+        pa.array(asked.all_ids()), mined.items, mined.scores, mined.ranks, catalog.all_ids()
+    )
+    with replacing(out) as temporary:
+        pq.write_table(table.replace_schema_metadata({"fastneg": json.dumps(report)}), temporary)
     return mined, counts
+
+
+def _refuse_out(out: Path, *, single: bool, sharded: bool) -> None:
+    if out.suffix in (".npz", ".npy", ".csv", ".json"):
+        raise FastnegError(
+            f"--out {out} has the suffix {out.suffix!r}; give FILE.parquet or a folder"
+        )
+    if single and sharded:
+        raise FastnegError(
+            f"--restart and --shard-queries are for a folder, and --out {out} is one file; give a "
+            "folder"
+        )
 
 
 def bytes_of(gib: float) -> int:
@@ -137,25 +175,3 @@ def _groups(queries: Vectors, items: Vectors) -> dict[str, IntArray | None]:
         for one in columns
     ]
     return {"query_groups": codes[0], "item_groups": codes[1]}
-
-
-def _write(
-    out: Path, mined: MinedNegatives, query_ids: Any, item_ids: Any, report: dict[str, Any]
-) -> None:
-    found = mined.items >= 0
-    offsets = np.concatenate([[0], np.cumsum(found.sum(axis=1))])
-    offsets = pa.array(offsets, pa.int64())
-
-    def lists(values: Any) -> Any:
-        return pa.LargeListArray.from_arrays(offsets, values)
-
-    table = pa.table(
-        {
-            "query": query_ids,
-            "items": lists(item_ids.take(pa.array(mined.items[found]))),
-            "scores": lists(pa.array(mined.scores[found], pa.float32())),
-            "ranks": lists(pa.array(mined.ranks[found], pa.int32())),
-        },
-    ).replace_schema_metadata({"fastneg": json.dumps(report)})
-    with replacing(out) as temporary:
-        pq.write_table(table, temporary)

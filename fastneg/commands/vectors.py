@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fastneg.checks import AnyArray, Float32Array, as_matrix
 from fastneg.columns import normalise_ids, to_numpy_column
 from fastneg.errors import FastnegError, FileFormatError
+from fastneg.mining.vector_files import list_column, matrix_of, open_npy
 from fastneg.tables import PARQUET, existing_file, one_line, read_columns, suffix_of
 
 _CALL = "read vectors"
@@ -44,19 +44,29 @@ class Vectors:
 
     Attributes:
         path: the file.
-        matrix: float32 [n, D], finite.
+        num_rows: n.
+        loaded: float32 [n, D], finite; None where only the ids were read.
         ids: [n], int64 or Python strings; None where row numbers are the ids.
         groups: [n] Arrow column, or None.
+        column: of a Parquet file, the one with the vectors.
     """
 
     path: Path
-    matrix: Float32Array
+    num_rows: int
+    loaded: Float32Array | None
     ids: AnyArray | None = None
     groups: Any = None
+    column: str | None = None
+
+    @property
+    def matrix(self) -> Float32Array:
+        """float32 [n, D], finite."""
+        assert self.loaded is not None
+        return self.loaded
 
     def all_ids(self) -> AnyArray:
         """[n] the ids, row numbers where there are none."""
-        return np.arange(len(self.matrix), dtype=np.int64) if self.ids is None else self.ids
+        return np.arange(self.num_rows, dtype=np.int64) if self.ids is None else self.ids
 
     def counts_rows(self) -> bool:
         """Whether the ids are the row numbers."""
@@ -65,7 +75,7 @@ class Vectors:
     def sample_of_ids(self) -> str:
         """A few ids, for errors."""
         if self.ids is None:
-            return f"rows 0..{len(self.matrix) - 1}"
+            return f"rows 0..{self.num_rows - 1}"
         return listed(self.ids)
 
 
@@ -74,7 +84,9 @@ def listed(ids: Any, most: int = 2) -> str:
     return ", ".join(repr(one) for one in ids[:most].tolist()) + (", ..." * (len(ids) > most))
 
 
-def read_vectors(path: Path, columns: VectorColumns = BY_DEFAULT, *, side: str) -> Vectors:
+def read_vectors(
+    path: Path, columns: VectorColumns = BY_DEFAULT, *, side: str, load: bool = True
+) -> Vectors:
     """Vectors of users or items.
 
     Args:
@@ -83,6 +95,7 @@ def read_vectors(path: Path, columns: VectorColumns = BY_DEFAULT, *, side: str) 
             a folder lie their ids, which are read too.
         columns: of a Parquet file.
         side: "user" or "item": which vectors of a folder.
+        load: False leaves the vectors in their file, unseen.
 
     Raises:
         FileFormatError: no such file, an empty or damaged one.
@@ -92,7 +105,7 @@ def read_vectors(path: Path, columns: VectorColumns = BY_DEFAULT, *, side: str) 
         path = path / f"{side}_vectors.npy"
     existing_file(path, call=_CALL)
     if suffix_of(path) in PARQUET:
-        return _read_parquet(path, columns)
+        return _read_parquet(path, columns, load=load)
     for name, flag in (("id", columns.id), ("vector", columns.vector), ("group", columns.group)):
         if flag is not None:
             raise FastnegError(
@@ -104,18 +117,16 @@ def read_vectors(path: Path, columns: VectorColumns = BY_DEFAULT, *, side: str) 
             f"{path} has the suffix {path.suffix!r}; vectors come as .npy, as Parquet with a "
             "column of lists, or as a folder that `fastneg train` wrote"
         )
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise FileFormatError(f"{path} is not a readable .npy: {one_line(error)}") from error
-    matrix = as_matrix(array, call=_CALL, name=str(path))
-    if len(matrix) == 0:
-        raise FileFormatError(f"{path} holds no vectors (shape {matrix.shape})")
+    array = open_npy(path, call=_CALL)
+    matrix = as_matrix(array, call=_CALL, name=str(path)) if load else None
+    if array.ndim > 0 and len(array) == 0:
+        raise FileFormatError(f"{path} holds no vectors (shape {array.shape})")
+    num_rows = len(array) if array.ndim else 0
     beside = path.parent / _SIDES.get(path.name, ".")
     ids = read_id_map(beside) if beside.is_file() else None
-    if ids is not None and len(ids) != len(matrix):
-        raise FileFormatError(f"{path} has {len(matrix)} vectors, {beside} {len(ids)} ids")
-    return Vectors(path, matrix, ids)
+    if ids is not None and len(ids) != num_rows:
+        raise FileFormatError(f"{path} has {num_rows} vectors, {beside} {len(ids)} ids")
+    return Vectors(path, num_rows, matrix, ids)
 
 
 def read_id_map(path: Path) -> AnyArray:
@@ -131,62 +142,22 @@ def read_id_map(path: Path) -> AnyArray:
     return to_numpy_column(table["id"])
 
 
-def _read_parquet(path: Path, columns: VectorColumns) -> Vectors:
+def _read_parquet(path: Path, columns: VectorColumns, *, load: bool) -> Vectors:
     try:
-        schema = pq.read_schema(path)
+        with pq.ParquetFile(path) as file:
+            schema, num_rows = file.schema_arrow, file.metadata.num_rows
     except (OSError, pa.ArrowException, ValueError) as error:
         raise FileFormatError(f"{path} cannot be read: {one_line(error)}") from error
-    vector = columns.vector or _only_list_column(path, schema)
+    vector = list_column(path, schema, columns.vector)
     key = columns.id or ("id" if "id" in schema.names else None)
-    wanted = [vector, *(name for name in (key, columns.group) if name is not None)]
-    data = read_columns(path, wanted, call=_CALL).data
-    matrix = _matrix_of(path, vector, data[vector])
-    ids = None
-    if key is not None:
-        ids = _ids_of(path, key, data[key])
-    return Vectors(path, matrix, ids, None if columns.group is None else data[columns.group])
-
-
-def _is_list(kind: Any) -> bool:
-    return bool(
-        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    )
-
-
-def _only_list_column(path: Path, schema: Any) -> str:
-    lists = [field.name for field in schema if _is_list(field.type)]
-    if len(lists) != 1:
-        found = ", ".join(f"{field.name} ({field.type})" for field in schema)
-        raise FastnegError(
-            f"{path} has {len(lists)} columns of lists; name the one with the vectors (its columns "
-            f"are {found})"
-        )
-    return str(lists[0])
-
-
-def _matrix_of(path: Path, name: str, column: Any) -> Float32Array:
-    """float32 [n, D] of a column of lists that all have one length."""
-    label = f"{path}: {name}"
-    if not _is_list(column.type):
-        raise FastnegError(f"{label} is of type {column.type}; give a column of lists of numbers")
-    if column.null_count:
-        row = int(np.flatnonzero(to_numpy_column(column.is_null()))[0])
-        raise FastnegError(f"{label}[{row}] is null ({column.null_count} of {len(column)} are)")
-    lengths = to_numpy_column(pc.list_value_length(column))
-    if (lengths != lengths[0]).any():
-        row = int(np.flatnonzero(lengths != lengths[0])[0])
-        raise FastnegError(
-            f"{label}[{row}] has width {int(lengths[row])}, {label}[0] {int(lengths[0])}; all "
-            "vectors need one width"
-        )
-    values = pc.list_flatten(column)
-    kind = values.type
-    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
-        raise FastnegError(f"{label} holds {kind}; give a column of lists of numbers")
-    if values.null_count:
-        raise FastnegError(f"{label} has {values.null_count} nulls inside its vectors")
-    flat = to_numpy_column(values)
-    return as_matrix(flat.reshape(len(column), int(lengths[0])), call=_CALL, name=label)
+    wanted = [name for name in (key, columns.group) if name is not None]
+    if load or num_rows == 0:
+        wanted.append(vector)
+    data = read_columns(path, wanted, call=_CALL).data if wanted else {}
+    matrix = matrix_of(f"{path}: {vector}", data[vector], call=_CALL) if load else None
+    ids = None if key is None else _ids_of(path, key, data[key])
+    groups = None if columns.group is None else data[columns.group]
+    return Vectors(path, num_rows, matrix, ids, groups, vector)
 
 
 def _ids_of(path: Path, name: str, column: Any) -> AnyArray:

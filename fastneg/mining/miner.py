@@ -11,25 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import (
-    Float32Array,
-    IntArray,
-    as_choice,
-    as_integer,
-    as_integers,
-    as_matrix,
-    as_number,
-    fail,
-)
-from fastneg.errors import FastnegTypeError
-from fastneg.mining import window as rules_of
+from fastneg.checks import Float32Array, IntArray, as_matrix
+from fastneg.mining.arguments import check_settings, make_job
 from fastneg.mining.engines import make_engine
-from fastneg.mining.job import CALL, Job, make_report, run_job
+from fastneg.mining.job import CALL, make_report, run_job
 from fastneg.mining.report import MiningReport
-from fastneg.mining.search import check_range, normalised, read_positives
-from fastneg.mining.window import WindowRules
-
-METRICS = ("ip", "cosine")
+from fastneg.mining.search import normalised
 
 
 class MinedNegatives(NamedTuple):
@@ -133,117 +120,23 @@ def mine_hard_negatives(
             a window or limits that exclude everything, an unknown engine, too little memory.
     """
     started = time.perf_counter()
-    call = CALL
-    query_matrix = _vectors(queries, "queries", None)
-    item_matrix = _vectors(items, "items", query_matrix.shape[1])
-    num_queries, num_items = len(query_matrix), len(item_matrix)
-    if num_items > np.iinfo(np.int32).max:
-        fail(call, f"items has {num_items} rows; at most 2^31 - 1 can be searched")
-    ranks = _check_window(window, num_negatives)
-    as_choice(metric, METRICS, call=call, name="metric")
-    lists = read_positives(positives, query_users, num_queries, num_items, call=call)
-    groups = _check_groups(query_groups, item_groups, group_rule, num_queries, num_items)
-    rules = WindowRules(
-        num_negatives=as_integer(num_negatives, call=call, name="num_negatives"),
-        strategy=as_choice(strategy, rules_of.STRATEGIES, call=call, name="strategy"),
-        temperature=as_number(temperature, call=call, name="temperature"),
-        min_score=_optional(min_score, "min_score"),
-        max_score=_optional(max_score, "max_score"),
-        absolute_margin=_optional(absolute_margin, "absolute_margin", minimum=0.0),
-        relative_margin=_optional(relative_margin, "relative_margin", minimum=0.0),
-        query_groups=groups[0],
-        item_groups=groups[1],
-        group_rule=group_rule,
-        max_per_item=None
-        if max_per_item is None
-        else as_integer(max_per_item, call=call, name="max_per_item", minimum=1),
-        seed=as_integer(seed, call=call, name="seed"),
-    )
-    _check_rules(rules, positives)
-    asked = as_number(recall, call=call, name="recall", maximum=1.0)
-    if asked <= 0:
-        fail(call, f"recall = {asked} asks for nothing; give a share above 0, up to 1")
-    budget = as_integer(memory, call=call, name="memory", minimum=1)
-    if metric == "cosine":
+    settings = check_settings(
+        call=CALL, window=window, num_negatives=num_negatives, metric=metric, strategy=strategy,
+        temperature=temperature, min_score=min_score, max_score=max_score,
+        absolute_margin=absolute_margin, relative_margin=relative_margin,
+        max_per_item=max_per_item, group_rule=group_rule, search=search, recall=recall,
+        memory=memory, device=device, seed=seed,
+    )  # fmt: skip
+    query_matrix = as_matrix(queries, call=CALL, name="queries")
+    item_matrix = as_matrix(items, call=CALL, name="items", columns=query_matrix.shape[1])
+    if settings.metric == "cosine":
         query_matrix, item_matrix = normalised(query_matrix), normalised(item_matrix)
-    check_range(query_matrix, item_matrix, call=call)
-    cut = (ranks[0], min(ranks[1], num_items))
-    job = Job(query_matrix, item_matrix, lists, cut, rules, budget)
-    engine = make_engine(job, search, asked, device)
-    mined, tally = run_job(job, engine.search, progress=progress)
-    report = make_report(job, engine, mined, tally, ranks, metric, time.perf_counter() - started)
+    job = make_job(
+        settings, query_matrix, item_matrix, positives=positives, query_users=query_users,
+        query_groups=query_groups, item_groups=item_groups, call=CALL,
+    )  # fmt: skip
+    engine = make_engine(job, settings.search, settings.recall, settings.device)
+    mined, totals = run_job(job, engine.search, progress=progress)
+    seconds = time.perf_counter() - started
+    report = make_report(job, engine, totals, settings.window, settings.metric, seconds)
     return MinedNegatives(mined.items, mined.scores, mined.ranks, report)
-
-
-def _vectors(values: Any, name: str, width: int | None) -> Float32Array:
-    matrix = as_matrix(values, call=CALL, name=name, columns=width)
-    if len(matrix) == 0:
-        fail(CALL, f"{name} is empty (shape {matrix.shape}); give at least one vector")
-    return matrix
-
-
-def _optional(value: Any, name: str, minimum: float | None = None) -> float | None:
-    return None if value is None else as_number(value, call=CALL, name=name, minimum=minimum)
-
-
-def _check_window(window: Any, num_negatives: Any) -> tuple[int, int]:
-    if not isinstance(window, (tuple, list)) or len(window) != 2:
-        raise FastnegTypeError(f"{CALL}: window = {window!r} is not a pair (first rank, last rank)")
-    first = as_integer(window[0], call=CALL, name="window[0]", minimum=1)
-    last = as_integer(window[1], call=CALL, name="window[1]", minimum=1)
-    if last < first:
-        fail(
-            CALL,
-            f"window = ({first}, {last}) ends before it starts; give (first rank, last rank)"
-            ", both included",
-        )
-    count = as_integer(num_negatives, call=CALL, name="num_negatives", minimum=1)
-    if count > last - first + 1:
-        fail(
-            CALL,
-            f"num_negatives = {count} is more than the {last - first + 1} ranks of window "
-            f"({first}, {last}); draws are without replacement",
-        )
-    return first, last
-
-
-def _check_groups(
-    query_groups: Any, item_groups: Any, group_rule: str, num_queries: int, num_items: int
-) -> tuple[IntArray | None, IntArray | None]:
-    as_choice(group_rule, rules_of.GROUP_RULES, call=CALL, name="group_rule")
-    if (query_groups is None) != (item_groups is None):
-        given, missing = ("item_groups", "query_groups")[:: 1 if query_groups is None else -1]
-        fail(CALL, f"{given} is given without {missing}; give both or neither")
-    if query_groups is None:
-        return None, None
-    out = []
-    for name, values, length in (
-        ("query_groups", query_groups, num_queries),
-        ("item_groups", item_groups, num_items),
-    ):
-        groups = as_integers(values, call=CALL, name=name)
-        if groups.size != length:
-            fail(
-                CALL,
-                f"{name} has {groups.size} entries; {length} expected, one per row of "
-                f"{'queries' if name == 'query_groups' else 'items'}",
-            )
-        if int(groups.min()) < -1:
-            place = int(np.flatnonzero(groups < -1)[0])
-            fail(CALL, f"{name}[{place}] = {groups[place]}; give 0 or more, or -1 for no group")
-        out.append(groups)
-    return out[0], out[1]
-
-
-def _check_rules(rules: WindowRules, positives: Any) -> None:
-    if rules.temperature <= 0:
-        fail(CALL, f"temperature = {rules.temperature} is not above 0")
-    low, high = rules.min_score, rules.max_score
-    if low is not None and high is not None and low > high:
-        fail(CALL, f"min_score = {low} is above max_score = {high}; no item could be drawn")
-    if rules.has_margin and positives is None:
-        fail(
-            CALL,
-            "a margin is measured to a query's positives, and positives is None; give "
-            "positives, or max_score for one limit for all queries",
-        )

@@ -121,8 +121,10 @@ class MiningReport:
 
 
 @contextmanager
-def progress_bar(total: int, label: str, *, show: bool) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr with rate and time left; yields ``advance(n)``.
+def progress_bar(
+    total: int, label: str, *, show: bool, done: int = 0
+) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr with rate and time left; yields ``advance(n)``; ``done`` are done already.
 
     Nothing is shown, and rich is not imported, unless ``show`` and stderr is a terminal. An
     interrupt restores the terminal and passes on.
@@ -155,5 +157,5 @@ def progress_bar(total: int, label: str, *, show: bool) -> Iterator[Callable[[in
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(label, total=total)
+        task = progress.add_task(label, total=total, completed=done)
         yield lambda amount: progress.update(task, advance=amount)

@@ -156,7 +156,7 @@ def test_a_window_beyond_the_catalog_is_said(fastneg: Runner, vectors: object) -
         (("--items", "q.npy", "--item-id-column", "id"), "q.npy has no columns"),
         (("--positives", "nowhere.csv"), "nowhere.csv cannot be read: no such file"),
         (("--positives", "items.csv", "--user-column", "tags"), "has no pair of a query of"),
-        (("--out", "."), "the output file . is a folder"),
+        (("--out", "."), "mine_to_folder: . holds other files"),
         (("--out", "/proc/m.parquet"), "the output folder /proc cannot be written"),
         (("--out", "train.csv/m.parquet"), "the output folder train.csv cannot be written"),
     ],

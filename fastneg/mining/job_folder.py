@@ -1,0 +1,303 @@
+"""The folder of a mining job: a lock, files that are there whole or not at all, a manifest.
+
+A file is written under a temporary name, synced to the disk and renamed; then the manifest, which
+has every file's length and checksum, is replaced in the same way. Whatever the manifest names is
+therefore finished, and what it does not name does not count. One process at a time holds the lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from fastneg.checks import AnyArray, fail
+from fastneg.errors import FastnegError, FileFormatError
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing guards a folder against a second process there
+    fcntl = None  # type: ignore[assignment]
+
+KIND, FORMAT = "fastneg mined negatives", 1
+MANIFEST, LOG, LOCK = "manifest.json", "log.jsonl", ".fastneg.lock"
+_PIECE = 4 << 20
+_MADE_FIRST = r"engine-\w+\.npy|items\.parquet|log\.jsonl|\.fastneg\.lock|\..+\.tmp"
+_MADE = rf"{_MADE_FIRST}|part-\d+\.parquet|expected-\d+\.npy|manifest\.json"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+Entry = dict[str, Any]  # {"file": name, "bytes": length, "sha256": checksum}
+Manifest = dict[str, Any]
+
+
+def shard_name(number: int) -> str:
+    """The name of a shard's file."""
+    return f"part-{number:05d}.parquet"
+
+
+def _canonical(manifest: Manifest) -> bytes:
+    return json.dumps(manifest, sort_keys=True, allow_nan=False).encode()
+
+
+def read_manifest(folder: Path, *, call: str) -> Manifest | None:
+    """The manifest of a job; None where there is none.
+
+    Raises:
+        FileFormatError: it is damaged, not of a mining job, or of another format.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise FileFormatError(f"{call}: {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise FileFormatError(f"{call}: {path} is damaged: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
+        raise FileFormatError(f"{call}: {folder} holds something else than {KIND}")
+    if manifest.get("format") != FORMAT:
+        raise FileFormatError(
+            f"{call}: {folder} is of format {manifest.get('format')}; this fastneg reads and "
+            f"writes format {FORMAT}"
+        )
+    checksum = manifest.pop("sha256", None)
+    if checksum != hashlib.sha256(_canonical(manifest)).hexdigest():
+        raise FileFormatError(f"{call}: {path} is damaged: its checksum does not fit")
+    return manifest
+
+
+def array_pieces(array: AnyArray) -> Iterator[bytes | memoryview]:
+    """The bytes of an .npy file, in pieces."""
+    header, array = io.BytesIO(), np.ascontiguousarray(array)
+    facts = np.lib.format.header_data_from_array_1_0(array)
+    np.lib.format.write_array_header_1_0(header, facts)
+    yield header.getvalue()
+    if array.size:
+        data = array.data.cast("B")
+        for start in range(0, len(data), _PIECE):
+            yield data[start : start + _PIECE]
+
+
+class JobFolder:
+    """The files of one job.
+
+    Args:
+        folder: where they are.
+        call: who was called, for errors.
+    """
+
+    def __init__(self, folder: str | Path, *, call: str) -> None:
+        self.path, self.call = Path(folder), call
+        self._was_locked = False  # by an earlier job, so that what stands here may be its
+        self._is_ours = False
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder, made if need be; an error before there is a manifest leaves nothing.
+
+        Raises:
+            FastnegError: another process holds it, or it cannot be made or written.
+        """
+        made, lock = not self.path.exists(), self.path / LOCK
+        try:
+            self._was_locked = lock.exists()
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = lock.open("ab")
+        except OSError as error:
+            raise FastnegError(
+                f"{self.call}: the output folder {self.path} cannot be written: "
+                f"{error.strerror or error}"
+            ) from error
+        with handle:
+            if fcntl is not None:
+                self._lock(handle)
+            try:
+                yield
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    self._undo(made)
+                raise
+
+    def _lock(self, handle: IO[bytes]) -> None:
+        held = False
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours, there = os.fstat(handle.fileno()), (self.path / LOCK).stat()
+            held = (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
+        if not held:
+            fail(
+                self.call,
+                f"{self.path} is being written by another process; wait for it, or give another "
+                "folder",
+            )
+
+    def _undo(self, made: bool) -> None:
+        """After an error: a folder in which no job has begun is as it was before."""
+        if self._is_ours and not (self.path / MANIFEST).exists():
+            self.remove(first_only=True)
+        elif not self._is_ours and not self._was_locked:
+            (self.path / LOCK).unlink()
+        if made and not self._names():
+            self.path.rmdir()
+
+    def _names(self) -> list[str]:
+        return sorted(path.name for path in self.path.iterdir())
+
+    def refuse_other_files(self, *, resume: bool) -> None:
+        """Raise unless the folder is empty or a job's; what a kill may leave is let through.
+
+        Raises:
+            FileFormatError: other files; with ``resume``, a manifest that cannot be gone on with.
+        """
+        try:
+            manifest = read_manifest(self.path, call=self.call)
+        except FileFormatError:
+            if resume or KIND.encode() not in (self.path / MANIFEST).read_bytes():
+                raise
+            self._is_ours = True
+            return
+        left = _MADE_FIRST if self._was_locked else re.escape(LOCK)
+        for name in self._names() if manifest is None else ():
+            if not re.fullmatch(left, name):
+                raise FileFormatError(
+                    f"{self.call}: {self.path} holds other files ({name}) and no {MANIFEST}; give "
+                    "a new folder"
+                )
+        self._is_ours = True
+
+    def remove(self, *, first_only: bool = False) -> None:
+        """Remove what a job made, the manifest last: until then the folder is known as a job's."""
+        pattern = _MADE_FIRST if first_only else _MADE
+        names = [name for name in self._names() if re.fullmatch(pattern, name)]
+        for name in sorted(names, key=lambda name: name == MANIFEST):
+            if name != LOCK or first_only:
+                (self.path / name).unlink(missing_ok=True)
+
+    def keep_only(self, names: Iterable[str]) -> None:
+        """Remove shards and sums that are not among ``names``, and temporary files."""
+        wanted = set(names)
+        for name in self._names():
+            stray = re.fullmatch(r"part-\d+\.parquet|expected-\d+\.npy", name)
+            if re.fullmatch(r"\..+\.tmp", name) or (stray and name not in wanted):
+                (self.path / name).unlink(missing_ok=True)
+
+    def write(self, name: str, pieces: Iterable[bytes | memoryview]) -> Entry:
+        """Write a file whole: temporary name, sync, rename, sync of the folder.
+
+        Raises:
+            FileFormatError: the disk is full or fails; the file of before is still there.
+        """
+        path, temporary = self.path / name, self.path / f".{name}.tmp"
+        digest, length = hashlib.sha256(), 0
+        try:
+            with temporary.open("wb", buffering=0) as file:
+                for piece in pieces:
+                    digest.update(piece)
+                    length += len(piece)
+                    left = memoryview(piece)
+                    while left:
+                        left = left[file.write(left) :]
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            self._sync()
+        except OSError as error:
+            room = "; make room there" if error.errno in _FULL else ""
+            raise FileFormatError(
+                f"{self.call}: {path} cannot be written: {error.strerror or error}{room}. What was "
+                "finished is kept, and the same call goes on from it"
+            ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        return {"file": name, "bytes": length, "sha256": digest.hexdigest()}
+
+    def _sync(self) -> None:
+        if os.name != "posix":
+            return
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Replace the manifest; it carries its own checksum."""
+        checksum = hashlib.sha256(_canonical(manifest)).hexdigest()
+        text = json.dumps({**manifest, "sha256": checksum}, indent=1, allow_nan=False)
+        self.write(MANIFEST, [text.encode() + b"\n"])
+
+    def is_whole(self, entry: Entry) -> bool:
+        """Whether a file is there as it was written."""
+        path = self.path / entry["file"]
+        try:
+            if path.stat().st_size != entry["bytes"]:
+                return False
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256")
+        except OSError:
+            return False
+        return bool(digest.hexdigest() == entry["sha256"])
+
+    def read(self, entry: Entry) -> bytes:
+        """The bytes of a file.
+
+        Raises:
+            FileFormatError: it is missing or not as it was written.
+        """
+        path = self.path / entry["file"]
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise FileFormatError(
+                f"{self.call}: {path} cannot be read: {error.strerror}"
+            ) from error
+        if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+            raise FileFormatError(
+                f"{self.call}: {path} is damaged or foreign: its checksum is not the manifest's; "
+                "mining into the folder again with the same arguments redoes it"
+            )
+        return bytes(content)
+
+    def array(self, entry: Entry) -> AnyArray:
+        """The array of an .npy file, memory-mapped, its checksum checked.
+
+        Raises:
+            FileFormatError: it is missing or not as it was written.
+        """
+        if not self.is_whole(entry):
+            self.read(entry)  # says which
+        path = self.path / entry["file"]
+        if entry["bytes"] < _PIECE:  # an empty array cannot be mapped
+            return np.asarray(np.load(path, allow_pickle=False))
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+
+    def log(self, **facts: Any) -> None:
+        """Add a line to the log: when and how long. It is no part of the result."""
+        try:
+            with (self.path / LOG).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(facts) + "\n")
+        except OSError as error:
+            raise FileFormatError(
+                f"{self.call}: {self.path / LOG} cannot be written: {error.strerror or error}. "
+                "What was finished is kept, and the same call goes on from it"
+            ) from error
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        """The lines of the log, oldest first; those that are damaged are left out."""
+        lines = []
+        with contextlib.suppress(OSError):
+            for line in (self.path / LOG).read_bytes().splitlines():
+                with contextlib.suppress(ValueError):
+                    facts = json.loads(line)
+                    lines += [facts] if isinstance(facts, dict) else []
+        return lines
