@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -110,3 +116,47 @@ def stuck(progress) -> None:
     while True:
         time.sleep(0.01)
         progress(0, 1)
+
+
+CHILD = """
+import json, sys
+from tests.training.refreshed import child
+child(sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "mining")
+"""
+
+
+def child(folder: str, settings: dict, kill_at: int, mining: bool) -> None:
+    """Train in ``folder``, resuming what is there.
+
+    Killed after step ``kill_at``, or (``mining``) in the middle of the first mining from it on,
+    when the job has begun to write.
+    """
+    torch.set_num_threads(1)
+    interactions = generate_dataset(60, 80, positives_per_user=16, seed=1).interactions
+
+    def killing(*arguments, progress=False, **named):
+        def kill(done: int, total: int) -> None:
+            if mining and kill_at >= 0 and trainer.state.step >= kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            progress(done, total)
+
+        return mine_lists(*arguments, progress=kill, **named)
+
+    refresh.mine_lists = killing
+    trainer = start(
+        interactions,
+        Settings.from_dict(settings),
+        checkpoint=Path(folder) / "state.safetensors",
+        log=Path(folder) / "log.jsonl",
+        on_step=lambda step: (
+            os.kill(os.getpid(), signal.SIGKILL) if step == kill_at and not mining else None
+        ),
+    )
+    trainer.fit(resume=True)
+    torch.save(weights(trainer.model), Path(folder) / "weights.pt")
+
+
+def run_child(folder: Path, settings: Settings, kill_at: int, when: str = "step") -> int:
+    arguments = [sys.executable, "-c", CHILD, str(folder), json.dumps(settings.to_dict())]
+    root = Path(__file__).resolve().parents[2]
+    return subprocess.run([*arguments, str(kill_at), when], cwd=root, check=False).returncode

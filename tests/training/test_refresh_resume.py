@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+import torch
 
 from fastneg.errors import CheckpointError, FastnegError
 from fastneg.training import refresh
@@ -18,6 +19,7 @@ from tests.training.refreshed import (
     Stopped,
     finished,
     mining_threads,
+    run_child,
     slow_miner,
     start,
     stop_at,
@@ -49,6 +51,23 @@ def test_resume_is_exact_at_any_step(train, tmp_path, when, background):
     assert without_times(result.history) == without_times(expected.result.history)
     assert result.refresh["refreshes"] == expected.result.refresh["refreshes"]
     assert sorted(one.name for one in tmp_path.iterdir()) == ["log.jsonl", "state.safetensors"]
+
+
+def test_killed_runs_end_with_the_same_weights(train, tmp_path):
+    """SIGKILL between copy and swap, in the middle of a mining, after a swap."""
+    settings = SETTINGS.replace(checkpoint_every=3, refresh_background=True)
+    for kill_at, when in ((13, "step"), (16, "mining"), (26, "step")):
+        assert run_child(tmp_path, settings, kill_at, when) == -signal.SIGKILL
+        left = {one.name for one in (tmp_path / "state-refresh").glob("*")}
+        assert ("job-0000000020" in left) == (when == "mining")
+    assert load_checkpoint(tmp_path / "state.safetensors").facts["step"] == 24
+    assert run_child(tmp_path, settings, -1) == 0
+    expected = finished(train, settings)
+    assert_same_weights(
+        weights(expected.model), torch.load(tmp_path / "weights.pt", weights_only=True)
+    )
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert without_times(lines) == without_times(expected.result.history)
 
 
 def test_where_it_mines_may_change_at_a_resumption(train, tmp_path):
