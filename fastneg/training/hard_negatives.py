@@ -155,7 +155,10 @@ def mine_lists(
     else:
         try:
             job = mine_to_folder(vectors.queries, vectors.items, folder, **arguments)
-        except FileFormatError:  # another program's version, other vectors, damage: begin again
+        except FileFormatError as error:
+            if isinstance(error.__cause__, OSError):  # a full disk; what is finished stays
+                raise
+            # another version, other vectors, damage: begin again
             job = mine_to_folder(vectors.queries, vectors.items, folder, resume=False, **arguments)
         mined = job.read()
         with contextlib.suppress(OSError):

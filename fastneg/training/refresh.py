@@ -12,7 +12,8 @@ to, written before it: ``lists-<s>`` in use, and, of lists that have not taken o
 job.
 
 Step t is the state after t optimizer steps; what happens "at step t" happens before the next batch
-is made, so loader workers that ran ahead are started again.
+is made, so loader workers that ran ahead are started again (spawned, where a thread mines: a fork
+could leave that thread's locks taken in the worker).
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ class Refresher:
         if pending is None:
             return False
         if self.when_ready:
-            return self._job is not None and self._job.wait()
+            return self._mined is not None or (self._job is not None and self._job.wait())
         return bool(step == pending + self.lag)
 
     def _copies_at(self, step: int) -> bool:
@@ -207,6 +208,7 @@ class Refresher:
                     if stop.asked:
                         raise Stopped
                 waited = time.perf_counter() - started
+                bar.note("")
                 bar.say(f"step {step}: waited {waited:.1f} s for mined lists")
             self._mined = self._or_fail(pending, self._job.result)
         assert self._mined is not None

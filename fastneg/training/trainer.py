@@ -292,7 +292,6 @@ class Trainer:
             self.batches,
             batch_size=None,
             num_workers=self.settings.num_workers,
-            # a fork while another thread mines could leave its locks taken in the worker
             multiprocessing_context="spawn" if self._mines_beside() else None,
             pin_memory=self.device.type == "cuda",
         )

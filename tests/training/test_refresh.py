@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastneg.errors import FastnegError
-from fastneg.training import refresh
+from fastneg.errors import FastnegError, FileFormatError
+from fastneg.training import hard_negatives, refresh, rounds
 from fastneg.training.hard_negatives import HardNegatives, TowerVectors, mine_lists
 from fastneg.training.rounds import build_model, train_rounds
 from fastneg.training.settings import Settings
@@ -191,6 +191,37 @@ def test_a_job_in_a_folder_gives_the_same_lists_and_begins_again_where_it_must(t
         assert other.keys() == facts.keys()
         with pytest.raises(Stopped):
             mine_lists(vectors, train, SETTINGS, folder=folder, progress=killed)
+
+
+def test_a_full_disk_loses_nothing_that_was_mined(train, tmp_path, monkeypatch):
+    def full(*arguments, resume=True, **named):
+        assert resume
+        raise FileFormatError("no space left") from OSError(28, "no space left")
+
+    monkeypatch.setattr(hard_negatives, "mine_to_folder", full)
+    vectors = TowerVectors.of(build_model(train, SETTINGS), train)
+    with pytest.raises(FileFormatError, match="no space left"):
+        mine_lists(vectors, train, SETTINGS, folder=tmp_path / "job")
+
+
+def test_mining_between_rounds_that_was_killed_goes_on(train, tmp_path, monkeypatch):
+    settings = SETTINGS.replace(refresh_every=None, refresh_lag=None, epochs=1)
+    expected = train_rounds(train, settings)
+
+    def killed(vectors, train, settings, *, folder, progress):
+        return mine_lists(vectors, train, settings, folder=folder, progress=raise_stopped)
+
+    def raise_stopped(done: int, total: int) -> None:
+        raise Stopped
+
+    monkeypatch.setattr(rounds, "mine_lists", killed)
+    with pytest.raises(Stopped):
+        train_rounds(train, settings, folder=tmp_path)
+    monkeypatch.undo()
+    assert (tmp_path / "round-2-mining" / "manifest.json").is_file()
+    resumed = train_rounds(train, settings, folder=tmp_path, resume=True)
+    assert not (tmp_path / "round-2-mining").exists()
+    assert_same_weights(weights(expected.model), weights(resumed.model))
 
 
 def test_users_whose_new_list_is_empty_keep_the_former_one():

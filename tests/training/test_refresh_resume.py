@@ -245,3 +245,31 @@ def test_when_ready_swaps_at_the_next_step_and_is_recorded(train, tmp_path, monk
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["reproducible"] for line in lines] == [False] * 3
     assert load_checkpoint(path).facts["refresh"]["reproducible"] is False
+
+
+@pytest.mark.parametrize("when", [11, 13, 16])
+def test_when_ready_goes_on_with_lists_that_a_checkpoint_holds(train, tmp_path, when):
+    """Before they are mined, after that and before the swap, after the swap."""
+    path = tmp_path / "state.safetensors"
+    settings = SETTINGS.replace(
+        refresh_background=True, refresh_lag=None, swap="when_ready", checkpoint_every=1
+    )
+
+    def on_step(step: int) -> None:
+        if step == 12:
+            assert trainer.refresher._job.wait(30)
+        if step == when:
+            raise Stopped
+
+    trainer = start(train, settings, checkpoint=path, on_step=on_step)
+    with pytest.raises(Stopped):
+        trainer.fit()
+
+    def wait(step: int) -> None:
+        job = resumed.refresher._job
+        assert job is None or job.wait(30)
+
+    resumed = start(train, settings, checkpoint=path, on_step=wait)
+    result = resumed.fit(resume=True)
+    assert result.refresh["refreshes"] == (result.steps - 1) // 10
+    assert resumed.state.refresh["lists_of_step"] == (result.steps - 1) // 10 * 10
