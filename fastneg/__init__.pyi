@@ -15,6 +15,8 @@ from fastneg.errors import FastnegTypeError as FastnegTypeError
 from fastneg.errors import FileFormatError as FileFormatError
 from fastneg.errors import UnknownIdError as UnknownIdError
 from fastneg.interactions import Interactions as Interactions
+from fastneg.mining.diagnose import diagnose_window as diagnose_window
+from fastneg.mining.diagnosis import WindowDiagnosis as WindowDiagnosis
 from fastneg.mining.mined_folder import MinedFolder as MinedFolder
 from fastneg.mining.mined_folder import open_mined as open_mined
 from fastneg.mining.miner import MinedNegatives as MinedNegatives

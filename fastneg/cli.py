@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from fastneg import __version__
+from fastneg.commands.diagnose import diagnose
 from fastneg.commands.flags import (
     Delimiter,
     FeatureKinds,
@@ -122,6 +123,9 @@ def train(
 
 
 app.command()(mine)
+
+
+app.command()(diagnose)
 
 
 @app.command()

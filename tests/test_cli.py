@@ -15,7 +15,7 @@ import fastneg
 from fastneg import cli
 from fastneg.training.settings import setting_names
 
-COMMANDS = ("train", "mine", "evaluate", "sample", "doctor", "demo", "recipes")
+COMMANDS = ("train", "mine", "diagnose", "evaluate", "sample", "doctor", "demo", "recipes")
 ROOT = Path(fastneg.__file__).parents[1]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pyarrow as pa
 import pytest
 import torch
 from pyarrow import parquet
+
+import fastneg
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -22,7 +25,8 @@ def test_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     users = np.concatenate([names, names[rng.integers(0, len(names), 8000)]])
     clicks = {"user": users, "item": rng.integers(0, 700, len(users))}
     parquet.write_table(pa.table(clicks), "clicks.parquet")
-    first, stream, loss, mining = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    found = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    first, stream, loss, mining, diagnosing = found
 
     names_of: dict[str, Any] = {}
     exec(first, names_of)  # noqa: S102
@@ -51,3 +55,13 @@ def test_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exec(mining, {**names_of, **every}, mined_names := {})  # noqa: S102
     assert mined_names["mined"].items.shape == (seen.num_users, 10)
     assert mined_names["hard"].sample([0, 1], 3).items.shape == (2, 3)
+
+    validation = fastneg.Interactions.from_codes(
+        np.arange(200), np.arange(200), num_users=seen.num_users, num_items=seen.num_items
+    )
+    drawn = find_spec("matplotlib") is not None
+    if not drawn:  # it is optional
+        diagnosing = diagnosing.replace('found.plot("window.png")\n', "")
+    exec(diagnosing, {**names_of, **every, "validation": validation}, told := {})  # noqa: S102
+    assert told["found"].num_held_out + told["found"].num_in_training == 200
+    assert Path("window.png").is_file() == drawn

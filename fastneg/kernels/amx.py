@@ -147,6 +147,21 @@ def _plain(typing_context: Any, values: Any, row: Any) -> Any:
     return types.uint64(values, types.int64), generate
 
 
+def _copy_row(typing_context: Any, values: Any, row: Any, out: Any, place: Any) -> Any:
+    """out[32 place : 32 place + 32] = the 32 numbers of a row; float32."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        many = ir.VectorType(ir.FloatType(), 32).as_pointer()
+        from_, to = (_data(context, builder, signature, args, k) for k in (0, 2))
+        first = builder.bitcast(builder.gep(from_, [builder.mul(args[1], _I64(32))]), many)
+        second = builder.bitcast(builder.gep(to, [builder.mul(args[3], _I64(32))]), many)
+        builder.store(builder.load(first, align=4), second, align=4)
+        return context.get_dummy_value()
+
+    return types.void(values, types.int64, out, types.int64), generate
+
+
+copy_row: Any = intrinsic(_copy_row)
 begin_tiles: Any = intrinsic(_begin_tiles)
 end_tiles: Any = intrinsic(_end_tiles)
 multiply: Any = intrinsic(_multiply)

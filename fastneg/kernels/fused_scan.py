@@ -20,13 +20,17 @@ from typing import Any
 
 import numpy as np
 
-from fastneg.kernels.amx import begin_tiles, end_tiles, multiply, plain, reached
+from fastneg.kernels.amx import begin_tiles, copy_row, end_tiles, multiply, plain, reached
 from fastneg.kernels.jit import helper, kernel, prefetch, trailing_zeros
+from fastneg.kernels.ranking_words import rank_words
+from fastneg.kernels.rescore import exact_scores
 from fastneg.kernels.selection import contains, exact_score, key_item, kth_largest, sort_key
 
 GROUP = 32  # queries of a block, and items
 STRETCH = 1_024
 _PAIRS = STRETCH // GROUP
+_BLOCKS = 4  # of items, multiplied before the first of them is looked at
+_WAITING = 3 * GROUP * _BLOCKS  # rows of a block with something in them, before they are looked at
 _TINY = np.uint32(0x00800000)  # the smallest normal float32
 _LARGEST = np.uint32(0x7F7F)  # the largest finite bfloat16
 _ZERO = np.uint64(0)
@@ -207,6 +211,37 @@ def _compact(
     return kept, edge
 
 
+@helper
+def _take(
+    waiting: int, masks: Any, of_row: Any, of_pair: Any, lines: Any, ids: Any, bounds: Any,
+    errors: Any, edges: Any, depth: int, slack: Any, queries: Any, vectors: Any, starts: Any,
+    stops: Any, positives: Any, counts: Any, buffer_items: Any, buffer_scores: Any, scratch: Any,
+) -> None:  # fmt: skip
+    """Put what waits into the buffers of its rows."""
+    capacity = buffer_items.shape[1]
+    for k in range(waiting):
+        r, mask = of_row[k], masks[k]
+        low, high = starts[r], stops[r]
+        while mask != _ZERO:
+            c = trailing_zeros(mask)
+            mask &= mask - _ONE
+            item = ids[of_pair[k] * GROUP + c]
+            if item < 0 or (low < high and contains(positives, low, high, item)):
+                continue
+            score = lines[k * GROUP + c] + bounds[r]
+            if counts[r] == capacity:
+                counts[r], edge = _compact(
+                    buffer_items[r], buffer_scores[r], capacity, depth, slack[r], scratch, queries,
+                    r, vectors,
+                )  # fmt: skip
+                edges[r] = max(edges[r], edge)  # holds from the next stretch on
+            if np.float64(score) + errors[r] < np.float64(edges[r]):
+                continue
+            buffer_items[r, counts[r]] = item
+            buffer_scores[r, counts[r]] = score
+            counts[r] += 1
+
+
 @kernel
 def scan_panels(
     shapes: Any,
@@ -251,18 +286,22 @@ def scan_panels(
             caller looks at afterwards. Raised as ``depth`` items are found.
         counts: int64 [B], entries in the buffer; 0 at first.
         buffer_items: int32 [B, C], C > depth; buffer_scores: float32 [B, C], products.
-        bounds: float32 [B]; start: float32 [16 R]; products: float32 [1,024]; scratch.
+        bounds: float32 [B]; start: float32 [16 R]; products: float32 [4,096]; scratch.
     """
     num_rows = starts.shape[0]
     padded = start.shape[0] // 16
     capacity = buffer_items.shape[1]
     scratch = np.empty(capacity, np.float32)
     errors = np.empty(num_rows)
+    masks, lines = np.empty(_WAITING, np.uint64), np.empty(_WAITING * GROUP, np.float32)
+    of_row, of_pair = np.empty(_WAITING, np.int64), np.empty(_WAITING, np.int64)
+    places = ids.shape[0] - 1
+    fours = np.empty(_BLOCKS, np.uint64)
     longest = norms.max()
     begin_tiles(shapes)
     size = steps * 1024  # entries of 32 items, and of 32 queries
     last = panels.shape[0] - 1
-    ahead = -(-size // padded)  # cache lines (of 32 entries) to ask for with each block
+    ahead = -(-size * _BLOCKS // padded)  # cache lines (of 32 entries) for each block of rows
     for r in range(num_rows, padded):
         _start_row(start, r, np.float32(np.inf))
     for s in range(norms.shape[0]):
@@ -272,35 +311,77 @@ def scan_panels(
         )  # fmt: skip
         if not wanted:  # not even along the same line
             continue
-        for pair in range(s * _PAIRS, (s + 1) * _PAIRS):
+        waiting: Any = 0
+        # four blocks of items for each block of queries: both stay in the nearest cache
+        for pair in range(s * _PAIRS, (s + 1) * _PAIRS, _BLOCKS):
+            following = (pair + _BLOCKS) * size
+            for line in range(2 * _BLOCKS):
+                prefetch(ids, min((pair + _BLOCKS) * GROUP + 16 * line, places))
             for g in range(0, padded, GROUP):
-                multiply(packed, g * steps * 32, panels, pair * size, steps, start, g, products)
+                for k in range(_BLOCKS):
+                    own = products[k * GROUP * GROUP : (k + 1) * GROUP * GROUP]
+                    multiply(
+                        packed, g * steps * 32, panels, (pair + k) * size, steps, start, g, own
+                    )
+                    fours[k] = reached(own)
                 for line in range(ahead):  # the next items come from far away
-                    prefetch(panels, min((pair + 1) * size + g * ahead + line * GROUP, last))
-                fours = reached(products)
-                while fours != _ZERO:
-                    first = g + 4 * trailing_zeros(fours)
-                    fours &= fours - _ONE
-                    for r in range(first, min(first + 4, num_rows)):
-                        mask = plain(products, r - g)
-                        while mask != _ZERO:
-                            c = trailing_zeros(mask)
-                            mask &= mask - _ONE
-                            place = (r - g) * GROUP + c
-                            item = ids[pair * GROUP + c]
-                            if item < 0 or contains(positives, starts[r], stops[r], item):
-                                continue
-                            score = products[place] + bounds[r]
-                            if counts[r] == capacity:
-                                counts[r], edge = _compact(
-                                    buffer_items[r], buffer_scores[r], capacity, depth, slack[r],
-                                    scratch, queries, r, vectors,
-                                )  # fmt: skip
-                                if edge > edges[r]:  # holds from the next stretch on
-                                    edges[r] = edge
-                            if np.float64(score) + errors[r] < np.float64(edges[r]):
-                                continue
-                            buffer_items[r, counts[r]] = item
-                            buffer_scores[r, counts[r]] = score
-                            counts[r] += 1
+                    prefetch(panels, min(following + g * ahead + line * GROUP, last))
+                for k in range(_BLOCKS):
+                    left = fours[k]
+                    while left != _ZERO:
+                        first = k * GROUP + 4 * trailing_zeros(left)
+                        left &= left - _ONE
+                        for j in range(first, first + 4):  # no branch: most rows have nothing
+                            mask = plain(products, j)
+                            masks[waiting], of_pair[waiting] = mask, pair + k
+                            of_row[waiting] = g + j - k * GROUP
+                            copy_row(products, j, lines, waiting)
+                            waiting += mask != _ZERO
+                if waiting > _WAITING - GROUP * _BLOCKS:
+                    _take(
+                        waiting, masks, of_row, of_pair, lines, ids, bounds, errors, edges, depth,
+                        slack, queries, vectors, starts, stops, positives, counts, buffer_items,
+                        buffer_scores, scratch,
+                    )  # fmt: skip
+                    waiting = 0
+        _take(
+            waiting, masks, of_row, of_pair, lines, ids, bounds, errors, edges, depth, slack,
+            queries, vectors, starts, stops, positives, counts, buffer_items, buffer_scores,
+            scratch,
+        )  # fmt: skip
     end_tiles()
+
+
+@kernel
+def write_best(
+    queries: Any,
+    vectors: Any,
+    depth: int,
+    slack: Any,
+    counts: Any,
+    buffer_items: Any,
+    buffer_scores: Any,
+    first_rank: int,
+    window_items: Any,
+    window_scores: Any,
+) -> None:
+    """As ``selection.write_window``, from the buffers of ``scan_panels``."""
+    capacity = buffer_items.shape[1]
+    scratch, spare = np.empty(capacity, np.float32), np.empty(capacity, np.int32)
+    bins = np.empty(4 * 256, np.int32)
+    wide = np.empty(queries.shape[1])
+    everything = vectors.reshape(vectors.size)
+    for row in range(queries.shape[0]):
+        items, scores, count = buffer_items[row], buffer_scores[row], counts[row]
+        if count > depth:
+            count, _ = _keep_likely(items, scores, count, depth, slack[row], scratch)
+        exact_scores(queries[row], everything, items, count, wide, scores)
+        rank_words(scores.view(np.uint32), items, count, scratch.view(np.uint32), spare, bins)
+        for column in range(window_items.shape[1]):
+            place = first_rank - 1 + column
+            if place < count:
+                window_items[row, column] = items[place]
+                window_scores[row, column] = scores[place]
+            else:
+                window_items[row, column] = -1
+                window_scores[row, column] = -np.inf

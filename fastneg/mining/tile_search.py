@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastneg.checks import Float32Array, IntArray, frozen
-from fastneg.kernels.fused_scan import scan_panels
-from fastneg.kernels.selection import write_window
+from fastneg.kernels.fused_scan import scan_panels, write_best
 from fastneg.mining.packed import (
     GROUP,
     STRETCH,
@@ -29,7 +28,7 @@ from fastneg.mining.search import PositiveLists, RankWindow, empty_window, no_po
 from fastneg.streams import key_of, permutation, stream_of
 from fastneg.threads import get_num_threads, run_chunks
 
-_BLOCK_ROWS = 512  # of a thread: their packed vectors stay in cache while all items pass by
+_BLOCK_ROWS = 1_024  # of a thread: their packed vectors stay in cache while all items pass by
 _SHARE = 16  # the large sample is one item in so many, and a small one says where it begins
 _SMALL_SAMPLE = 2 * STRETCH
 _ROOM = 4  # a buffer holds this many times the depth
@@ -158,7 +157,7 @@ class TileSearch:
         counts, items, scores = _scan(
             self._packed, self.items, queries, positives, window[1], self._capacity, edges
         )
-        write_window(
+        write_best(
             frozen(queries), self.items, window[1], packed.slack, counts, items, scores, window[0],
             out.items, out.scores,
         )  # fmt: skip
@@ -183,6 +182,6 @@ def _scan(
         packed.norms, packed.residuals, packed.slack, depth, frozen(queries), vectors,
         positives.starts, positives.stops, positives.items, edges, counts, *found,
         np.empty(rows, np.float32), np.empty(len(packed.packed) // (2 * items.steps), np.float32),
-        np.empty(GROUP * GROUP, np.float32),
+        np.empty(4 * GROUP * GROUP, np.float32),
     )  # fmt: skip
     return counts, *found

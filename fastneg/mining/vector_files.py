@@ -26,7 +26,8 @@ pa = lazy_module("pyarrow")
 pc = lazy_module("pyarrow.compute")
 pq = lazy_module("pyarrow.parquet")
 
-_BLOCK_ROWS = 65_536
+_BLOCK_BYTES = 4 << 20
+_BATCH_ROWS = 8_192  # of Parquet, whose width is not known before the first batch
 
 
 class OpenVectors(NamedTuple):
@@ -77,18 +78,22 @@ def open_vectors(
     if isinstance(source, np.ndarray) and (unit_length or source.dtype != np.float32):
         if source.ndim != 2 or source.dtype.kind not in "iuf" or source.shape[1] == 0:
             as_matrix(source, call=call, name=label)  # raises
-        blocks = (
-            (start, source[start : start + _BLOCK_ROWS])
-            for start in range(0, len(source), _BLOCK_ROWS)
+        finite = (
+            finite_floats(source[part], label, part.start, call=call)
+            for part in _blocks(source.shape)
         )
-        finite = (finite_floats(block, label, first, call=call) for first, block in blocks)
         return _spooled(source.shape, finite, unit_length, scratch, call)
     matrix = as_matrix(source, call=call, name=label)
     digest = hashlib.sha256()
-    for start in range(0, len(matrix), _BLOCK_ROWS):
-        digest.update(matrix[start : start + _BLOCK_ROWS].data)
+    for part in _blocks(matrix.shape):
+        digest.update(matrix[part].data)
     found = OpenVectors(matrix, _fingerprint(matrix.shape, digest))
     return found._replace(matrix=normalised(matrix)) if unit_length else found
+
+
+def _blocks(shape: tuple[int, ...]) -> Iterator[slice]:
+    rows = max(1, _BLOCK_BYTES // (4 * shape[1]))
+    return (slice(start, start + rows) for start in range(0, shape[0], rows))
 
 
 def open_npy(path: Path, *, call: str) -> AnyArray:
@@ -144,7 +149,9 @@ def _spooled(
     if shape[0] == 0:
         return OpenVectors(np.empty(shape, np.float32), _fingerprint(shape, digest))
     try:
-        with tempfile.TemporaryFile(dir=scratch, buffering=0) as file:
+        with tempfile.TemporaryFile(
+            dir=scratch, buffering=0, prefix=".vectors-", suffix=".tmp"
+        ) as file:
             for block in blocks:
                 digest.update(block.data)
                 data = (normalised(block) if unit_length else block).data.cast("B")
@@ -188,7 +195,7 @@ def _parquet_blocks(
 
 def _batches(file: Any, column: str, path: Path, call: str) -> Iterator[Any]:
     try:
-        for batch in file.iter_batches(_BLOCK_ROWS, columns=[column], use_threads=False):
+        for batch in file.iter_batches(_BATCH_ROWS, columns=[column], use_threads=False):
             if len(batch):
                 yield batch.column(0)
     except (OSError, pa.ArrowException) as error:

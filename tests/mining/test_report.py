@@ -10,6 +10,7 @@ import pytest
 
 from fastneg.mining.exact import ExactSearch
 from fastneg.mining.miner import mine_hard_negatives
+from fastneg.mining.report import progress_bar
 from fastneg.mining.shards import mine_to_folder
 from fastneg.mining.tile_search import TileSearch
 from tests.mining.helpers import integers
@@ -38,6 +39,13 @@ def test_a_bar_on_a_terminal_and_silence_elsewhere(capfd, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     mine_hard_negatives(queries, items, window=(1, 30))
     assert "mining" in capfd.readouterr().err
+
+
+def test_a_bar_begins_where_an_earlier_run_stopped(capfd, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with progress_bar(100, "mining", show=True, done=60) as advance:
+        advance(15)
+    assert "75/100" in capfd.readouterr().err
 
 
 def test_an_interrupt_passes_through(monkeypatch):

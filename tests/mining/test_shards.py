@@ -10,13 +10,14 @@ import os
 import re
 import resource
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fastneg.errors import FastnegError, FileFormatError
-from fastneg.mining import engines, job_folder, shards
+from fastneg.mining import engines, job_folder, shards, vector_files
 from fastneg.mining.job_folder import JobFolder, read_manifest
 from fastneg.mining.mined_folder import open_mined
 from fastneg.mining.miner import mine_hard_negatives
@@ -90,6 +91,26 @@ def test_default_shards_are_of_65536_queries_where_memory_allows(tmp_path):
         rows[memory] = [shard["num_rows"] for shard in mined.manifest["shards"]]
     assert rows[1 << 30] == [65_536, 1]
     assert max(rows[1 << 20]) * 4 * 48 <= 1 << 20
+
+
+def test_memory_grows_with_a_shard_and_not_with_the_queries(tmp_path, monkeypatch):
+    """What is allocated for a job over files, beside a few numbers for each query."""
+    monkeypatch.setattr(vector_files, "_BLOCK_BYTES", 1 << 16)
+    np.save(tmp_path / "items.npy", np.random.default_rng(1).random((100, 64)))
+    options = {"window": (1, 9), "num_negatives": 5, "memory": 4 << 20, "progress": False}
+    peaks = []
+    for count in (34_000, 34_000, 68_000):  # the first compiles
+        np.save(tmp_path / "queries.npy", np.random.default_rng(0).random((count, 64)))
+        if peaks:
+            tracemalloc.start()
+        mine_to_folder(
+            tmp_path / "queries.npy", tmp_path / "items.npy", tmp_path / "job", resume=False,
+            shard_queries=5_000, **options,
+        )  # fmt: skip
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] > peaks[1] > 0
+    assert peaks[2] - peaks[1] < 34_000 * 128  # the vectors alone would be 256 bytes each
 
 
 def test_a_finished_folder_is_left_alone(vectors, folder, monkeypatch):
@@ -295,13 +316,13 @@ def test_an_interrupt_keeps_what_is_finished(vectors, folder, tmp_path, monkeypa
     assert contents(other) == whole
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
-def test_a_full_disk_loses_nothing_finished(vectors, folder, tmp_path, monkeypatch, number):
+@pytest.mark.parametrize(("number", "last"), [(errno.ENOSPC, 11), (errno.EIO, 12)])
+def test_a_full_disk_loses_nothing_finished(vectors, folder, tmp_path, monkeypatch, number, last):
     whole, sync, calls = contents(folder), os.fsync, []
 
     def full(handle):
         calls.append(handle)
-        if len(calls) == 12:
+        if len(calls) == last:  # of the third shard's file, of the folder after it
             raise OSError(number, os.strerror(number))
         sync(handle)
 

@@ -139,7 +139,7 @@ def test_products_are_off_by_less_than_is_said(kind):
         tile_search.TILES, packed.packed, 2, packed_items.panels, packed_items.ids,
         packed_items.norms, packed_items.residuals, packed.norms, packed.residuals, packed.slack,
         1_000, queries, items, none.starts, none.stops, none.items, edges, counts, ids, scores,
-        np.empty(32, np.float32), np.empty(512, np.float32), np.empty(1_024, np.float32),
+        np.empty(32, np.float32), np.empty(512, np.float32), np.empty(4_096, np.float32),
     )  # fmt: skip
     assert (counts == 1_024).all()  # nothing is left out while nothing is known
     exact = queries.astype(np.float64) @ items.astype(np.float64).T

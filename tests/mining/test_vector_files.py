@@ -49,7 +49,8 @@ def sources(vectors, folder: Path):
 
 @pytest.mark.parametrize("unit_length", [False, True])
 def test_every_source_gives_the_same(vectors, tmp_path, monkeypatch, unit_length):
-    monkeypatch.setattr(vector_files, "_BLOCK_ROWS", 128)
+    monkeypatch.setattr(vector_files, "_BLOCK_BYTES", 128 * 6 * 4)
+    monkeypatch.setattr(vector_files, "_BATCH_ROWS", 128)
     want = normalised(vectors) if unit_length else vectors
     first = opened(vectors, tmp_path, unit_length=unit_length)
     for source in sources(vectors, tmp_path):
@@ -62,6 +63,15 @@ def test_every_source_gives_the_same(vectors, tmp_path, monkeypatch, unit_length
     changed[999, 5] += 1
     assert opened(changed, tmp_path).fingerprint != first.fingerprint
     assert opened(vectors.reshape(500, 12), tmp_path).fingerprint != first.fingerprint
+
+
+@pytest.mark.parametrize("width", [1, 3, 64, 301])
+def test_blocks_change_no_bit_of_a_length(tmp_path, monkeypatch, width):
+    rows = np.random.default_rng(width).standard_normal((500, width)).astype(np.float32)
+    want = normalised(rows)
+    for size in (1, 7, 100, 4096):
+        monkeypatch.setattr(vector_files, "_BLOCK_BYTES", size * width * 4)
+        np.testing.assert_array_equal(opened(rows, tmp_path, unit_length=True).matrix, want)
 
 
 def test_float32_npy_is_mapped_and_copies_have_no_name(vectors, tmp_path):

@@ -1,0 +1,192 @@
+"""``fastneg diagnose``: is a rank window of these vectors safe to mine?
+
+The command line imports this page at once, so it is light; the work is imported when it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fastneg.commands.flags import (
+    Delimiter,
+    Header,
+    ItemColumn,
+    Quiet,
+    Seed,
+    UserColumn,
+    WeightColumn,
+)
+from fastneg.errors import FastnegError
+
+if TYPE_CHECKING:
+    from fastneg.commands.files import ColumnNames
+    from fastneg.commands.vectors import VectorColumns
+    from fastneg.mining.diagnosis import WindowDiagnosis
+
+
+def diagnose(
+    queries: Annotated[Path, typer.Option(metavar="FILE", help=".npy, Parquet, trained folder.")],
+    items: Annotated[Path, typer.Option(metavar="FILE", help=".npy, Parquet, trained folder.")],
+    held_out: Annotated[Path, typer.Option(metavar="FILE", help="Pairs of validation.")],
+    positives: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Training pairs, which are never mined.")
+    ] = None,
+    window: Annotated[
+        tuple[int, int], typer.Option(metavar="FIRST LAST", help="Ranks, both included.")
+    ] = (101, 500),
+    metric: Annotated[str, typer.Option(help="ip or cosine.")] = "ip",
+    other_queries: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Of another model: how much it shares.")
+    ] = None,
+    other_items: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Of another model: how much it shares.")
+    ] = None,
+    num_queries: Annotated[int, typer.Option(help="The most queries to sample.")] = 4096,
+    max_risk: Annotated[
+        float | None,
+        typer.Option(help="Allowed share of held-out pairs. (default: 0.001 or twice uniform's)"),
+    ] = None,
+    depth: Annotated[
+        int | None, typer.Option(help="Last rank looked at. (default: 1000 or the window's end)")
+    ] = None,
+    memory: Annotated[float, typer.Option(help="Working memory in GiB.")] = 1.0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Written as JSON.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="A picture.")] = None,
+    query_id_column: Annotated[str | None, typer.Option(help="(default: id, if any)")] = None,
+    item_id_column: Annotated[str | None, typer.Option(help="(default: id, if any)")] = None,
+    query_vector_column: Annotated[str | None, typer.Option(help="(default: the list)")] = None,
+    item_vector_column: Annotated[str | None, typer.Option(help="(default: the list)")] = None,
+    user_column: UserColumn = None,
+    item_column: ItemColumn = None,
+    weight_column: WeightColumn = None,
+    delimiter: Delimiter = None,
+    header: Header = None,
+    quiet: Quiet = False,
+) -> None:
+    """Say whether a window of ranks is safe to mine: where held-out positives fall."""
+    from fastneg.commands.files import ColumnNames, prepare_file
+    from fastneg.commands.mine import bytes_of
+    from fastneg.commands.vectors import VectorColumns
+
+    if (other_queries is None) != (other_items is None):
+        raise FastnegError("give both --other-queries and --other-items, or neither")
+    for path in (out, plot):
+        if path is not None:
+            prepare_file(path)
+    found, counts = run(
+        (queries, items),
+        None if other_queries is None or other_items is None else (other_queries, other_items),
+        positives,
+        held_out,
+        vector_columns=(
+            VectorColumns(query_vector_column, query_id_column),
+            VectorColumns(item_vector_column, item_id_column),
+        ),
+        columns=ColumnNames(user_column, item_column, weight_column, None, delimiter, header),
+        options={
+            "window": window, "metric": metric, "num_queries": num_queries, "max_risk": max_risk,
+            "depth": depth, "memory": bytes_of(memory), "device": device, "seed": seed,
+        },
+    )  # fmt: skip
+    if out is not None:
+        found.save_json(out)
+    if plot is not None:
+        found.plot(plot)
+    if not quiet:
+        typer.echo(found)
+        for name, count in counts.items():
+            if count:
+                typer.echo(f"{name.replace('_', ' ')}: {count:,}")
+
+
+def run(
+    model: tuple[Path, Path],
+    other: tuple[Path, Path] | None,
+    positives: Path | None,
+    held_out: Path,
+    *,
+    vector_columns: tuple[VectorColumns, VectorColumns],
+    columns: ColumnNames,
+    options: Mapping[str, Any],
+) -> tuple[WindowDiagnosis, dict[str, int]]:
+    """The diagnosis, and counts of pairs that could not be placed.
+
+    Args:
+        model: files of queries and items; see ``read_vectors``.
+        other: of another model, with the same ids in any order, or None.
+        positives, held_out: interactions by ids, or by row numbers where the vectors have no ids.
+        options: arguments of ``diagnose_window``.
+
+    Raises:
+        FastnegError: files, ids or options that do not fit.
+    """
+    from fastneg.commands.mine import _positives as read_pairs
+    from fastneg.commands.vectors import read_vectors, same_width
+    from fastneg.mining.diagnose import diagnose_window
+    from fastneg.vocabulary import Vocabulary
+
+    asked = read_vectors(model[0], vector_columns[0], side="user")
+    catalog = read_vectors(model[1], vector_columns[1], side="item")
+    same_width(asked, catalog)
+    of_item, _ = Vocabulary.build(
+        [], catalog.all_ids(), call="diagnose", name="ids", table_name=f"{catalog.path}: ids"
+    )
+    arguments = dict(options)
+    counts: dict[str, int] = {}
+    pairs: list[Any] = []
+    for name, path in (("positives", positives), ("held_out", held_out)):
+        known = None
+        if path is not None:
+            known, arguments["query_users"], unknown = read_pairs(
+                path, columns, asked, catalog, of_item
+            )
+            counts |= {count.replace("positives", name): n for count, n in unknown.items()}
+        pairs.append(known)
+    if other is not None:
+        arguments["other"] = _other(other, vector_columns, asked, catalog)
+    return diagnose_window(asked.matrix, catalog.matrix, *pairs, **arguments), counts
+
+
+def _other(
+    paths: tuple[Path, Path],
+    columns: tuple[VectorColumns, VectorColumns],
+    queries: Any,
+    items: Any,
+) -> tuple[Any, Any]:
+    """Another model's vectors in the order of the first one's ids."""
+    from fastneg.commands.vectors import read_vectors, same_width
+
+    found = [
+        read_vectors(path, columns[place], side=("user", "item")[place])
+        for place, path in enumerate(paths)
+    ]
+    same_width(*found)
+    return tuple(_in_order(one, first) for one, first in zip(found, (queries, items), strict=True))
+
+
+def _in_order(vectors: Any, first: Any) -> Any:
+    if vectors.ids is None or first.ids is None:
+        if len(vectors.matrix) != len(first.matrix):
+            raise FastnegError(
+                f"{vectors.path} has {len(vectors.matrix)} vectors, {first.path} "
+                f"{len(first.matrix)}; without ids both have the same rows"
+            )
+        return vectors.matrix
+    wanted, given = first.ids.tolist(), vectors.ids.tolist()
+    if wanted == given:
+        return vectors.matrix
+    rows = {one: row for row, one in enumerate(given)}
+    if len(rows) < len(given):
+        raise FastnegError(f"{vectors.path} has ids more than once; {first.path} has others")
+    missing = [one for one in wanted if one not in rows]
+    if missing:
+        raise FastnegError(
+            f"{vectors.path} lacks {len(missing):,} ids of {first.path}, such as {missing[0]!r}"
+        )
+    return vectors.matrix[[rows[one] for one in wanted]]

