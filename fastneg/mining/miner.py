@@ -15,7 +15,7 @@ from fastneg.checks import Float32Array, IntArray, as_matrix
 from fastneg.mining.arguments import check_settings, make_job
 from fastneg.mining.engines import make_engine
 from fastneg.mining.job import CALL, make_report, run_job
-from fastneg.mining.report import MiningReport, Progress
+from fastneg.mining.report import MiningReport, ShowProgress
 from fastneg.mining.search import normalised
 
 
@@ -59,7 +59,7 @@ def mine_hard_negatives(
     memory: int = 1 << 30,
     device: str = "auto",
     seed: int = 0,
-    progress: Progress = True,
+    progress: ShowProgress = True,
 ) -> MinedNegatives:
     """Draw hard negatives for every query from a window of its ranks among non-positives.
 

@@ -121,12 +121,12 @@ class MiningReport:
 
 
 # whether to show a bar, or a function that hears (done, total) after each block and may raise
-Progress = bool | Callable[[int, int], object]
+ShowProgress = bool | Callable[[int, int], object]
 
 
 @contextmanager
 def progress_bar(
-    total: int, label: str, *, show: Progress, done: int = 0
+    total: int, label: str, *, show: ShowProgress, done: int = 0
 ) -> Iterator[Callable[[int], None]]:
     """A bar on stderr with rate and time left; yields ``advance(n)``; ``done`` are done already.
 

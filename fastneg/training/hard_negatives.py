@@ -18,7 +18,7 @@ from fastneg.checks import Float32Array, IntArray, fail
 from fastneg.errors import FileFormatError
 from fastneg.interactions import Interactions
 from fastneg.mining.miner import mine_hard_negatives
-from fastneg.mining.report import Progress
+from fastneg.mining.report import ShowProgress
 from fastneg.mining.shards import mine_to_folder
 from fastneg.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from fastneg.training.settings import Settings
@@ -122,7 +122,7 @@ def mine_lists(
     settings: Settings,
     *,
     folder: Path | None = None,
-    progress: Progress = False,
+    progress: ShowProgress = False,
 ) -> tuple[HardNegatives, dict[str, Any]]:
     """Hard negatives of every user with a training positive.
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from fastneg.errors import FastnegError, FileFormatError
+from fastneg.recipes import train_recipe
 from fastneg.training import hard_negatives, refresh, rounds
 from fastneg.training.hard_negatives import HardNegatives, TowerVectors, mine_lists
+from fastneg.training.outputs import load_config
 from fastneg.training.rounds import build_model, train_rounds
 from fastneg.training.settings import Settings
 from fastneg.training.trainer import Trainer
@@ -161,6 +165,17 @@ def test_a_new_run_forgets_what_an_older_one_mined(train, tmp_path):
     with pytest.raises(Stopped):
         finished(train, settings, checkpoint=path, on_step=stop_at(1))
     assert [one.name for one in left.iterdir()] == ["mine.txt"]
+
+
+def test_metrics_say_whether_a_run_repeats(train, tmp_path):
+    settings = {k: v for k, v in SETTINGS.to_dict().items() if k not in ("refresh_lag", "seed")}
+    settings |= {"swap": "when_ready", "refresh_background": True, "epochs": 1}
+    result = train_recipe(train, recipe="bpr", settings=settings, refit=True, out=tmp_path)
+    assert [one["reproducible"] for one in result.metrics["rounds"]] == [True, False]
+    assert json.loads((tmp_path / "metrics.json").read_text())["reproducible"] is False
+    again = Settings.from_dict(load_config(tmp_path)["settings"])
+    assert again == result.settings
+    assert again.refresh_every == 10
 
 
 def test_one_round_has_no_lists_to_renew(train):
