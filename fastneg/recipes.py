@@ -128,7 +128,7 @@ class TrainResult:
         model: the towers, in evaluation mode.
         settings: all of them.
         metrics: what ``metrics.json`` holds: ``validation``, ``test``, ``seconds``, ``epoch``,
-            ``refit``, ``rounds``, ``settings``, ``counts``, ``recipe``, ``seed``.
+            ``refit``, ``rounds``, ``reproducible``, ``settings``, ``counts``, ``recipe``, ``seed``.
         folder: where it was written, or None.
     """
 
@@ -217,6 +217,7 @@ def train_recipe(
         result = train_rounds(seen, values, epochs=kept, label="refit", **common)
         seconds += result.seconds
     metrics = _metrics(first, chosen, values, seconds, refit=refit)
+    metrics["reproducible"] = all(one.fit.reproducible for one in first.rounds + result.rounds)
     metrics["counts"] = {
         "users": train.num_users,
         "items": train.num_items,

@@ -121,6 +121,7 @@ def test_what_is_written(dataset, split, tmp_path):
     assert metrics["settings"]["seed"] == metrics["seed"] == 4
     assert metrics["counts"]["items"] == 150
     assert metrics["refit"] is False
+    assert metrics["reproducible"] is True
 
     config = load_config(out)
     assert config["recipe"] == "mixed-negative-sampling"

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastneg.checks import Float32Array, FloatArray, IntArray
 from fastneg.mining import window as rules_of
-from fastneg.mining.report import MiningReport, progress_bar
+from fastneg.mining.report import MiningReport, ShowProgress, progress_bar
 from fastneg.mining.search import Engine, PositiveLists, RankWindow, Search, empty_window
 from fastneg.mining.window import Reasons, WindowRules
 
@@ -64,7 +64,7 @@ class Totals:
         self.tally += tally
 
 
-def run_job(job: Job, search: Search, *, progress: bool) -> tuple[rules_of.Drawn, Totals]:
+def run_job(job: Job, search: Search, *, progress: ShowProgress) -> tuple[rules_of.Drawn, Totals]:
     """All draws, and what they add up to."""
     num_queries, rows = len(job.queries), (0, len(job.queries))
     keep, totals = Windows(job), Totals(len(job.items))

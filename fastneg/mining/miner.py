@@ -15,7 +15,7 @@ from fastneg.checks import Float32Array, IntArray, as_matrix
 from fastneg.mining.arguments import check_settings, make_job
 from fastneg.mining.engines import make_engine
 from fastneg.mining.job import CALL, make_report, run_job
-from fastneg.mining.report import MiningReport
+from fastneg.mining.report import MiningReport, ShowProgress
 from fastneg.mining.search import normalised
 
 
@@ -59,7 +59,7 @@ def mine_hard_negatives(
     memory: int = 1 << 30,
     device: str = "auto",
     seed: int = 0,
-    progress: bool = True,
+    progress: ShowProgress = True,
 ) -> MinedNegatives:
     """Draw hard negatives for every query from a window of its ranks among non-positives.
 
@@ -111,7 +111,8 @@ def mine_hard_negatives(
         device: where exact search makes its products: "auto" (the GPU where there is one), "cpu",
             "cuda". Ranks and scores do not depend on it.
         seed: any int. A query's draws depend on (seed, its row, its window) only.
-        progress: show a bar on stderr where that is a terminal.
+        progress: show a bar on stderr where that is a terminal; or a function that is called with
+            (queries done, queries in all) after each block, and ends the job by raising.
 
     Returns:
         ``MinedNegatives``.

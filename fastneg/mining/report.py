@@ -120,15 +120,29 @@ class MiningReport:
         return "\n".join(f"{name:<16} {value}" for name, value in lines.items())
 
 
+# whether to show a bar, or a function that hears (done, total) after each block and may raise
+ShowProgress = bool | Callable[[int, int], object]
+
+
 @contextmanager
 def progress_bar(
-    total: int, label: str, *, show: bool, done: int = 0
+    total: int, label: str, *, show: ShowProgress, done: int = 0
 ) -> Iterator[Callable[[int], None]]:
     """A bar on stderr with rate and time left; yields ``advance(n)``; ``done`` are done already.
 
     Nothing is shown, and rich is not imported, unless ``show`` and stderr is a terminal. An
-    interrupt restores the terminal and passes on.
+    interrupt restores the terminal and passes on. A function as ``show`` is called instead.
     """
+    if callable(show):
+        count, listener = done, show
+
+        def tell(blocks: int) -> None:
+            nonlocal count
+            count += blocks
+            listener(count, total)
+
+        yield tell
+        return
     if not (show and sys.stderr is not None and sys.stderr.isatty()):
         yield lambda _: None
         return

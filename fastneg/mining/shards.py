@@ -43,7 +43,7 @@ from fastneg.mining.mined_folder import (
     parquet_bytes,
     shard_arrays,
 )
-from fastneg.mining.report import progress_bar
+from fastneg.mining.report import ShowProgress, progress_bar
 from fastneg.mining.search import Engine
 from fastneg.mining.vector_files import open_vectors
 
@@ -79,7 +79,7 @@ def mine_to_folder(
     memory: int = 1 << 30,
     device: str = "auto",
     seed: int = 0,
-    progress: bool = True,
+    progress: ShowProgress = True,
     query_ids: Any = None,
     item_ids: Any = None,
     query_vector_column: str | None = None,
@@ -180,7 +180,7 @@ class _Run:
         settings: MiningSettings,
         ids: JobIds,
         *,
-        progress: bool,
+        progress: ShowProgress,
         started: float,
     ) -> None:
         self.place, self.job, self.settings, self.ids = place, job, settings, ids

@@ -22,15 +22,11 @@ U users, N items.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -44,7 +40,7 @@ from fastneg.samplers.popularity import PopularitySampler
 from fastneg.samplers.subsampling import keep_probabilities
 from fastneg.samplers.uniform import UniformSampler
 from fastneg.training.batches import Batch, NegativeBatches
-from fastneg.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from fastneg.training.hard_negatives import HardNegatives
 from fastneg.training.log_q import mixed_log_q, positive_mass
 from fastneg.training.losses import (
     bce_loss,
@@ -55,38 +51,6 @@ from fastneg.training.losses import (
 )
 from fastneg.training.settings import Settings
 from fastneg.training.towers import TwoTower
-
-
-@dataclass(frozen=True)
-class HardNegatives:
-    """Mined lists: int64 [U, n], one row per user, padded with -1."""
-
-    lists: npt.NDArray[np.int64]
-
-    @classmethod
-    def of_users(
-        cls, users: npt.NDArray[np.int64], items: npt.NDArray[np.int64], num_users: int
-    ) -> HardNegatives:
-        """Lists [len(users), n] of some users; the others' are empty."""
-        lists = np.full((num_users, items.shape[1]), -1, dtype=np.int64)
-        lists[users] = items
-        return cls(lists)
-
-    def fingerprint(self) -> str:
-        """A hash of the lists."""
-        digest = hashlib.blake2b(str(self.lists.shape).encode(), digest_size=16)
-        digest.update(np.ascontiguousarray(self.lists).tobytes())
-        return digest.hexdigest()
-
-    def save(self, path: str | Path, facts: dict[str, Any]) -> None:
-        """Write the lists and JSON-able facts about them to one file."""
-        save_checkpoint(path, Checkpoint({"lists": torch.from_numpy(self.lists)}, facts))
-
-    @classmethod
-    def load(cls, path: str | Path) -> tuple[HardNegatives, dict[str, Any]]:
-        """What ``save`` wrote."""
-        saved = load_checkpoint(path)
-        return cls(saved.tensors["lists"].numpy()), saved.facts
 
 
 def make_sampler(train: Interactions, settings: Settings) -> Sampler:
@@ -128,22 +92,8 @@ class Objective:
     ) -> None:
         self.train, self.settings = train, settings
         self.device = torch.device(device)
-        if hard is not None:
-            as_codes(
-                hard.lists,
-                train.num_items,
-                call="Objective",
-                name="hard.lists",
-                ndim=2,
-                unknown=True,
-            )
-            if len(hard.lists) != train.num_users:
-                fail(
-                    "Objective",
-                    f"hard.lists has {len(hard.lists)} rows for {train.num_users} "
-                    "users; give one row per user",
-                )
-        easy = make_sampler(train, settings).spawn(stage)
+        self._stage = stage
+        self._easy = easy = make_sampler(train, settings).spawn(stage)
         row_sampler: Sampler | None = None
         shared_sampler: Sampler | None = None
         num_negatives, num_shared = 1, 0
@@ -151,13 +101,7 @@ class Objective:
         if settings.per_row_negatives:
             row_sampler, num_negatives = easy, settings.num_negatives
             if hard is not None:
-                # a user without a list draws easy ones only: the mixture sees to that
-                listed = ListedSampler(hard.lists, interactions=train, name="hard")
-                row_sampler = MixedSampler(
-                    [(easy, settings.easy_to_hard), (listed, 1.0)],
-                    mode="quota",
-                    seed=settings.seed,
-                ).spawn(stage)
+                row_sampler = self.hard_sampler(hard)
         else:
             if settings.loss == "mixed":
                 uniform = UniformSampler(train, seed=settings.seed, name="uniform")
@@ -165,17 +109,8 @@ class Objective:
             elif settings.loss == "sampled_softmax":
                 shared_sampler, num_shared = easy, settings.num_negatives
             if hard is not None:
-                row_sampler, self.num_hard = (
-                    ListedSampler(
-                        hard.lists,
-                        fallback=easy,
-                        interactions=train,
-                        seed=settings.seed,
-                        name="hard",
-                    ).spawn(stage),
-                    settings.num_hard,
-                )
-                num_negatives = settings.num_hard
+                row_sampler = self.hard_sampler(hard)
+                self.num_hard = num_negatives = settings.num_hard
         self.batches = NegativeBatches(
             train,
             batch_size=settings.batch_size,
@@ -204,6 +139,38 @@ class Objective:
             "bpr": self._pairwise,
             "bce": self._pairwise,
         }[settings.loss]
+
+    def hard_sampler(self, hard: HardNegatives) -> Sampler:
+        """The sampler of a row's negatives for mined lists: the stage's streams, other lists.
+
+        Raises:
+            FastnegError: ids that are no items, or not one row per user.
+        """
+        train, settings = self.train, self.settings
+        lists, call, name = hard.lists, "Objective", "hard.lists"
+        as_codes(lists, train.num_items, call=call, name=name, ndim=2, unknown=True)
+        if len(lists) != train.num_users:
+            fail(
+                call,
+                f"{name} has {len(lists)} rows for {train.num_users} users; give one row per user",
+            )
+        if not settings.per_row_negatives:
+            return ListedSampler(
+                lists, fallback=self._easy, interactions=train, seed=settings.seed, name="hard"
+            ).spawn(self._stage)
+        # a user without a list draws easy ones only: the mixture sees to that
+        listed = ListedSampler(lists, interactions=train, name="hard")
+        return MixedSampler(
+            [(self._easy, settings.easy_to_hard), (listed, 1.0)], mode="quota", seed=settings.seed
+        ).spawn(self._stage)
+
+    def use(self, sampler: Sampler) -> None:
+        """Draw from other lists, from the next iteration of ``batches`` on.
+
+        Args:
+            sampler: from ``hard_sampler``, in an objective that has mined lists.
+        """
+        self.batches.sampler = sampler
 
     def _log_q_tables(self, easy: Sampler) -> tuple[Tensor | None, Tensor | None]:
         """Log Q [N] of one shared column, and the Q-mass [U] of each user's positives."""

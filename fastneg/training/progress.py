@@ -1,4 +1,4 @@
-"""What a person at a terminal sees and does during a long run: a bar, and Ctrl-C.
+"""What a person sees and does during a long run: a bar, a log, and Ctrl-C.
 
 The bar goes to stderr and only where that is a terminal. The first Ctrl-C ends the run at the end
 of the step under way, so that the state that is saved is a whole one; the second ends it at once.
@@ -6,12 +6,17 @@ of the step under way, so that the state that is saved is a whole one; the secon
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+from fastneg.training.checkpoints import write_text
 
 
 class Bar:
@@ -75,6 +80,11 @@ class Bar:
             self._progress.update(self._task, advance=self._waiting, rate=rate)
             self._waiting = 0
 
+    def say(self, text: str) -> None:
+        """A line that stays, above the bar."""
+        if self._progress is not None:
+            self._progress.console.print(text)
+
     def note(self, text: str) -> None:
         """A few words at the end of the bar."""
         if self._progress is not None:
@@ -112,3 +122,18 @@ class Interruption:
         if self._installed:
             signal.signal(signal.SIGINT, self._before or signal.default_int_handler)
             self._installed = False
+
+
+def start_log(path: Path, stage: str, history: Sequence[Mapping[str, Any]]) -> None:
+    """A log of JSON lines: keep those of other stages, write this one's anew from its history."""
+    lines = []
+    if path.is_file():
+        for text in path.read_text(encoding="utf-8").splitlines():
+            try:
+                line = json.loads(text)
+            except ValueError:  # the run was killed while it wrote this line
+                continue
+            if isinstance(line, dict) and line.get("stage") != stage:
+                lines.append(text)
+    lines += [json.dumps(line) for line in history]
+    write_text(path, "".join(line + "\n" for line in lines))

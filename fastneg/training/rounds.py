@@ -7,20 +7,22 @@ best round is the one that is kept: mining does not help on every catalog, and t
 
 from __future__ import annotations
 
-import time
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fastneg.checks import fail
 from fastneg.data.features import FeatureTable
 from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
-from fastneg.mining.miner import mine_hard_negatives
-from fastneg.training.negatives import HardNegatives
+from fastneg.training.hard_negatives import (
+    HardNegatives,
+    TowerVectors,
+    check_window,
+    mine_lists,
+)
 from fastneg.training.settings import Settings
 from fastneg.training.towers import TwoTower
 from fastneg.training.trainer import FitResult, Trainer
@@ -43,6 +45,8 @@ class Round:
             "seconds": self.fit.seconds,
             "validation": self.fit.metrics,
             "mined": self.mined,
+            "refresh": self.fit.refresh,
+            "reproducible": self.fit.reproducible,
         }
 
 
@@ -94,9 +98,19 @@ def build_model(
 
 
 def mine_for_training(
-    model: TwoTower, train: Interactions, settings: Settings, *, progress: bool = False
+    model: TwoTower,
+    train: Interactions,
+    settings: Settings,
+    *,
+    folder: Path | None = None,
+    progress: bool = False,
 ) -> tuple[HardNegatives, dict[str, Any]]:
     """Hard negatives of every user with a training positive, from the towers as they are.
+
+    Args:
+        model, train, settings: as in ``Trainer``.
+        folder: where the job stands while it runs (see ``mine_lists``), or None.
+        progress: whether to show a bar where stderr is a terminal.
 
     Returns:
         The lists, and the mining report's facts.
@@ -104,27 +118,9 @@ def mine_for_training(
     Raises:
         FastnegError: the window starts beyond the catalog.
     """
-    first, last = settings.window
-    if first > train.num_items:
-        fail(
-            "mine_for_training",
-            f"window = ({first}, {last}) starts beyond the catalog of "
-            f"{train.num_items} items; give lower ranks",
-        )
-    started = time.perf_counter()
-    users = np.flatnonzero(train.user_positive_counts > 0).astype(np.int64)
-    mined = mine_hard_negatives(
-        model.user_vectors()[users],
-        model.item_vectors(),
-        positives=train,
-        query_users=users,
-        window=settings.window,
-        num_negatives=settings.num_mined,
-        seed=settings.seed,
-        progress=progress,
-    )
-    facts = {**mined.report.to_dict(), "seconds": time.perf_counter() - started}
-    return HardNegatives.of_users(users, mined.items, train.num_users), facts
+    check_window(train, settings)
+    vectors = TowerVectors.of(model, train)
+    return mine_lists(vectors, train, settings, folder=folder, progress=progress)
 
 
 def train_rounds(
@@ -162,6 +158,12 @@ def train_rounds(
     place = None if folder is None else Path(folder)
     if place is not None:
         _prepare(place, label, resume)
+    if epochs is None and settings.rounds == 1 and settings.refresh_every is not None:
+        fail(
+            "train_rounds",
+            f"refresh_every = {settings.refresh_every} renews the lists that later rounds train "
+            "on, and rounds = 1 mines none; give rounds = 2 or more",
+        )
     plan = [settings.epochs] * settings.rounds if epochs is None else [int(n) for n in epochs]
     key = f"ndcg@{settings.k}"
     rounds: list[Round] = []
@@ -177,7 +179,11 @@ def train_rounds(
                 hard, mined = HardNegatives.load(saved)
             else:
                 hard, mined = mine_for_training(
-                    model, train, settings, progress=progress is not False
+                    model,
+                    train,
+                    settings,
+                    folder=None if place is None else place / f"{stage}-mining",
+                    progress=progress is not False,
                 )
                 if saved is not None:
                     hard.save(saved, mined)
@@ -216,5 +222,8 @@ def _prepare(folder: Path, label: str, resume: bool) -> None:
         if not resume:
             for old in folder.glob(f"{label}-*.safetensors"):
                 old.unlink()
+            for pattern in (f"{label}-*-mining", f"{label}-*-refresh"):
+                for left in folder.glob(pattern):
+                    shutil.rmtree(left)
     except OSError as error:
         raise FastnegError(f"cannot write to {folder}: {error.strerror or error}") from error

@@ -22,6 +22,7 @@ SAMPLERS = ("uniform", "popularity")
 FORMULAS = ("program", "paper")
 SIMILARITIES = ("dot", "cosine")
 EXHAUSTED = ("drop", "raise")
+SWAPS = ("at_step", "when_ready")
 
 _CALL = "Settings"
 # name -> (least, most); a missing bound is None
@@ -49,6 +50,8 @@ _NUMBERS: dict[str, tuple[float | None, float | None]] = {
     "weight_decay": (0.0, None),
     "l2": (0.0, None),
 }
+# the same, where None may stand too
+_OPTIONAL_INTEGERS = {"refresh_every": 1, "refresh_lag": 0}
 _POSITIVE = ("temperature", "learning_rate", "easy_to_hard")
 _CHOICES = {
     "loss": LOSSES,
@@ -58,6 +61,7 @@ _CHOICES = {
     "similarity": SIMILARITIES,
     "exhausted": EXHAUSTED,
     "keep_round": ("best", "last"),
+    "swap": SWAPS,
 }
 _BOOLS = (
     "use_user_ids",
@@ -66,6 +70,7 @@ _BOOLS = (
     "subsample_weights",
     "shared",
     "warm_start",
+    "refresh_background",
 )
 
 
@@ -112,6 +117,13 @@ class Settings:
             ``training.negatives`` for its exact meaning with each loss.
         warm_start: a later round starts from the weights of the round before it.
         keep_round: ``"best"`` keeps the round with the best validation NDCG, ``"last"`` the last.
+        refresh_every: steps from one mining with the current towers to the next, within each round
+            that trains on mined lists (all but the first); None mines between rounds only.
+        refresh_lag: steps from the towers that lists are mined with to the first step that uses
+            them, 0 to ``refresh_every``; None: ``refresh_every``.
+        refresh_background: mine on a thread while training goes on; it waits where lists are late.
+        swap: ``"at_step"`` uses new lists from exactly that step on, or ``"when_ready"`` from the
+            first step after they are mined, which no run repeats (``refresh_background`` only).
 
     Optimisation (Adam):
         learning_rate, batch_size, epochs: the usual.
@@ -165,6 +177,10 @@ class Settings:
     easy_to_hard: float = 100.0
     warm_start: bool = True
     keep_round: str = "best"
+    refresh_every: int | None = None
+    refresh_lag: int | None = None
+    refresh_background: bool = False
+    swap: str = "at_step"
 
     learning_rate: float = 1e-3
     batch_size: int = 2048
@@ -187,15 +203,17 @@ class Settings:
         for name, (least, most) in _INTEGERS.items():
             value = getattr(self, name)
             put(name, as_integer(value, call=_CALL, name=name, minimum=least, maximum=most))
+        for name, least in _OPTIONAL_INTEGERS.items():
+            if getattr(self, name) is not None:
+                put(name, as_integer(getattr(self, name), call=_CALL, name=name, minimum=least))
         for name, (low, high) in _NUMBERS.items():
             value = getattr(self, name)
             put(name, as_number(value, call=_CALL, name=name, minimum=low, maximum=high))
         for name in _POSITIVE:
             put(name, _positive(name, getattr(self, name)))
-        if self.init_std is not None:
-            put("init_std", _positive("init_std", self.init_std))
-        if self.subsample_positives is not None:
-            put("subsample_positives", _share("subsample_positives", self.subsample_positives))
+        for name, check in (("init_std", _positive), ("subsample_positives", _share)):
+            if getattr(self, name) is not None:
+                put(name, check(name, getattr(self, name)))
         for name, choices in _CHOICES.items():
             as_choice(getattr(self, name), choices, call=_CALL, name=name)
         for name in _BOOLS:
@@ -237,6 +255,32 @@ class Settings:
             )
         if self.loss == "in_batch" and self.batch_size < 2:
             fail(_CALL, "batch_size = 1 leaves loss = 'in_batch' no negatives; give 2 or more")
+        self._check_refresh()
+
+    def _check_refresh(self) -> None:
+        every, lag = self.refresh_every, self.refresh_lag
+        if every is None:
+            off = {"refresh_lag": None, "refresh_background": False, "swap": "at_step"}
+            for name in (name for name in off if getattr(self, name) != off[name]):
+                fail(
+                    _CALL,
+                    f"{name} = {getattr(self, name)!r} goes with refresh_every; give the steps "
+                    "from one refresh of the mined lists to the next",
+                )
+        elif lag is not None and self.swap == "when_ready":
+            fail(_CALL, f"refresh_lag = {lag} goes with swap = 'at_step', not 'when_ready'")
+        elif lag is not None and lag > every:
+            fail(
+                _CALL,
+                f"refresh_lag = {lag} is more than refresh_every = {every}: the next lists would "
+                "be due before these are used",
+            )
+        elif self.swap == "when_ready" and not self.refresh_background:
+            fail(
+                _CALL,
+                "swap = 'when_ready' goes with refresh_background = true; in the foreground "
+                "refresh_lag = 0 uses new lists at once",
+            )
 
     @property
     def per_row_negatives(self) -> bool:
@@ -345,9 +389,11 @@ def _parse(name: str, text: str) -> Any:
         if name == "window":
             first, last = text.strip("()[] ").replace(",", " ").split()
             return int(first), int(last)
-        return None if text.lower() in ("none", "") else float(text)
+        if text.lower() in ("none", ""):
+            return None
+        return int(text.replace("_", "")) if kind == int | None else float(text)
     except (ValueError, KeyError):
-        wanted = {bool: "true or false", int: "an integer", float: "a number"}.get(
-            kind, "two ranks, as in 101,500" if name == "window" else "a number or none"
-        )
+        plain = {bool: "true or false", int: "an integer", float: "a number"}
+        optional = {int | None: "an integer or none", tuple[int, int]: "two ranks, as in 101,500"}
+        wanted = (plain | optional).get(kind, "a number or none")
         raise FastnegError(f"--set {name}={text}: {text!r} is not {wanted}") from None

@@ -31,6 +31,7 @@ _FACTS = (
     "history",
     "seconds",
     "finished",
+    "refresh",
 )
 
 
@@ -51,6 +52,9 @@ class TrainingState:
         history: one mapping per epoch.
         seconds: wall-clock time so far.
         finished: whether the stage is over and the model holds the weights that were kept.
+        refresh: how mined lists are renewed (see ``training.refresh``): the steps whose towers
+            made the lists in use (``lists_of_step``) and those under way (``pending_step``),
+            ``refreshes``, ``wait_seconds``, ``mining_seconds``, ``reproducible``.
     """
 
     sums: dict[str, Tensor]
@@ -64,6 +68,7 @@ class TrainingState:
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     finished: bool = False
+    refresh: dict[str, Any] = field(default_factory=dict)
 
     def keep(self, model: nn.Module, evaluation: dict[str, Any]) -> None:
         """These are the best weights so far."""

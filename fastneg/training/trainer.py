@@ -2,7 +2,8 @@
 
 A run that is killed at any step and resumed gives the weights of the undisturbed run, bit for bit
 on the CPU: a checkpoint holds the weights, the optimizer's state, the best weights so far, torch's
-random state (dropout), the place in the epoch and the sums over its batches.
+random state (dropout), the place in the epoch and the sums over its batches; of mined lists that
+are renewed under way (``training.refresh``), the steps they come from.
 """
 
 from __future__ import annotations
@@ -22,19 +23,22 @@ from fastneg.checks import fail
 from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
 from fastneg.streams import key_of, stream_of
+from fastneg.training.background import Stopped
 from fastneg.training.batches import Batch
-from fastneg.training.checkpoints import write_text
 from fastneg.training.evaluation import evaluate
+from fastneg.training.hard_negatives import HardNegatives
 from fastneg.training.metrics import Evaluation
-from fastneg.training.negatives import HardNegatives, Objective
-from fastneg.training.progress import Bar, Interruption
+from fastneg.training.negatives import Objective
+from fastneg.training.progress import Bar, Interruption, start_log
+from fastneg.training.refresh import Refresher, refresh_folder
 from fastneg.training.settings import Settings
 from fastneg.training.state import TrainingState
 from fastneg.training.towers import TwoTower
 
 _CALL = "Trainer"
 # what may differ between a run and its resumption without changing a weight
-_FREE = ("checkpoint_every", "num_workers", "device")
+_FREE = ("checkpoint_every", "num_workers", "device", "refresh_background")
+_TOTALS = ("refreshes", "wait_seconds", "mining_seconds")
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,12 @@ class FitResult:
         seconds: wall-clock time, evaluations included, interruptions not.
         metrics, counts: of the kept weights on validation; empty without validation.
         history: one mapping per epoch, as in ``metrics.jsonl``; ``kept_rows`` are the examples
-            that an epoch served where positives are subsampled.
+            that an epoch served where positives are subsampled; ``mined_age_steps`` the mean number
+            of steps that an epoch's mined lists were behind; ``refreshes`` and
+            ``refresh_wait_seconds`` how often they were renewed and how long training waited.
+        refresh: of all epochs: ``refreshes``, ``wait_seconds``, ``mining_seconds``; empty where
+            lists are not renewed.
+        reproducible: False where the clock decided when lists were swapped.
     """
 
     epoch: int
@@ -58,6 +67,8 @@ class FitResult:
     metrics: dict[str, float] = field(default_factory=dict)
     counts: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
+    refresh: dict[str, Any] = field(default_factory=dict)
+    reproducible: bool = True
 
 
 def pick_device(name: str) -> torch.device:
@@ -85,7 +96,7 @@ class Trainer:
         settings: see ``Settings``.
         validation: held-out positives with the codes of ``train``. With it, NDCG@k on it decides
             which epoch is kept and when to stop; without it, all epochs run and the last is kept.
-        hard: mined hard negatives, or None.
+        hard: mined hard negatives, renewed every ``settings.refresh_every`` steps; or None.
         stage: a name for the log, the checkpoint's identity and the streams of random words.
         checkpoint: a file to save the state to, or None.
         log: a file of JSON lines, one per epoch, or None.
@@ -135,6 +146,21 @@ class Trainer:
         )
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self.state = TrainingState({"loss": loss_sum, "sources": self.objective.source_counts})
+        self.hard = hard
+        if hard is not None:
+            for name in ("mined_age", "refreshes", "refresh_wait"):
+                self.state.sums[name] = torch.zeros((), dtype=torch.float64)
+        self.refresher: Refresher | None = None
+        if hard is not None and settings.refresh_every is not None:
+            self.refresher = Refresher(
+                model,
+                train,
+                settings,
+                hard=hard,
+                objective=self.objective,
+                state=self.state,
+                folder=None if self.checkpoint is None else refresh_folder(self.checkpoint),
+            )
         self._identity: dict[str, Any] = {
             "stage": stage,
             "settings": {k: v for k, v in settings.to_dict().items() if k not in _FREE},
@@ -151,7 +177,8 @@ class Trainer:
             resume: go on from the checkpoint where there is one; a finished stage returns at once.
 
         Raises:
-            FastnegError: the loss is no longer finite; ``fit`` was called before.
+            FastnegError: the loss is no longer finite; mining new lists failed; ``fit`` was called
+                before.
             CheckpointError: the checkpoint is of another run.
             KeyboardInterrupt: after Ctrl-C; the checkpoint is saved before.
         """
@@ -164,12 +191,23 @@ class Trainer:
             torch.manual_seed(key_of(self.settings.seed, stream_of(self.stage, "dropout")) >> 1)
             if resume and self.checkpoint is not None and self.checkpoint.is_file():
                 self.state.load(self.checkpoint, *self._parts())
-            self._start_log()
+            elif self.refresher is not None:
+                self.refresher.forget(everything=True)  # of an older run
+            if self.log is not None:
+                start_log(self.log, self.stage, self.state.history)
             if not self.state.finished:
                 steps = total * len(self.batches)
+                if self.refresher is not None:
+                    self.refresher.forget()
+                    if self.settings.subsample_positives is None:
+                        self.refresher.last_step = steps
                 with Bar(self.stage, steps, enabled=self.progress) as bar, Interruption() as stop:
                     bar.advance(self.state.step)
-                    self._run(total, bar, stop)
+                    try:
+                        self._run(total, bar, stop)
+                    finally:
+                        if self.refresher is not None:
+                            self.refresher.close()
         self.model.eval()
         state = self.state
         return FitResult(
@@ -178,6 +216,8 @@ class Trainer:
             steps=state.step,
             seconds=state.seconds,
             history=list(state.history),
+            refresh={k: state.refresh[k] for k in _TOTALS if k in state.refresh},
+            reproducible=state.refresh.get("reproducible", True),
             **state.best_evaluation,
         )
 
@@ -188,10 +228,12 @@ class Trainer:
             epoch_started = time.perf_counter()
             try:
                 self._train_epoch(bar, stop, started)
-            except RuntimeError:
+            except (RuntimeError, Stopped):
                 if not stop.asked:
                     raise
-                self._save()  # Ctrl-C reached the loader's workers too, and one of them ended
+                # Ctrl-C reached the loader's workers too, and one of them ended; or the mining
+                state.seconds = time.perf_counter() - started
+                self._save()
                 raise KeyboardInterrupt from None
             self._end_epoch(total, epoch_started)
             bar.note(self._note())
@@ -207,14 +249,26 @@ class Trainer:
         self._save()
 
     def _train_epoch(self, bar: Bar, stop: Interruption, started: float) -> None:
-        state, every = self.state, self.settings.checkpoint_every
-        self.model.train()
+        state = self.state
+        self.batches.set_epoch(state.epoch)
+        num_batches = len(self.batches)
+        while state.next_batch < num_batches:
+            if self.refresher is not None:
+                self.refresher.at(state.step, stop, bar)
+            self.model.train()
+            self._train_until_refresh(bar, stop, started)
+
+    def _train_until_refresh(self, bar: Bar, stop: Interruption, started: float) -> None:
+        """The rest of the epoch, or the steps before the next one at which lists change."""
+        state, every, refresher = self.state, self.settings.checkpoint_every, self.refresher
         for batch in self._loader():
             loss = self.objective.loss(self.model, batch)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             state.sums["loss"] += loss.detach()
+            if self.hard is not None:
+                state.sums["mined_age"] += state.step - state.refresh.get("lists_of_step", 0)
             state.step += 1
             state.next_batch += 1
             bar.advance()
@@ -225,6 +279,8 @@ class Trainer:
                 self._save()
                 if stop.asked:
                     raise KeyboardInterrupt
+            if refresher is not None and refresher.due(state.step):
+                return  # workers have made batches beyond this step: the loader starts anew
 
     def _loader(self) -> Iterator[Batch]:
         self.batches.set_epoch(self.state.epoch)
@@ -236,9 +292,13 @@ class Trainer:
             self.batches,
             batch_size=None,
             num_workers=self.settings.num_workers,
+            multiprocessing_context="spawn" if self._mines_beside() else None,
             pin_memory=self.device.type == "cuda",
         )
         return iter(loader)
+
+    def _mines_beside(self) -> bool:
+        return self.refresher is not None and self.settings.refresh_background
 
     def _end_epoch(self, total: int, started: float) -> None:
         state = self.state
@@ -259,6 +319,12 @@ class Trainer:
         }
         if self.settings.subsample_positives is not None:
             line["kept_rows"] = self.batches.num_examples
+        if self.hard is not None:
+            line["mined_age_steps"] = float(state.sums["mined_age"]) / len(self.batches)
+        if self.refresher is not None:
+            line["refreshes"] = int(state.sums["refreshes"])
+            line["refresh_wait_seconds"] = round(float(state.sums["refresh_wait"]), 3)
+            line["reproducible"] = state.refresh["reproducible"]
         for running in state.sums.values():
             running.zero_()
         if self.validation is None:
@@ -302,27 +368,20 @@ class Trainer:
         shown = f"epoch {self.state.epoch}: loss {line['loss']:.4f}"
         if "validation" in line:
             shown += f", {key} {line['validation'][key]:.4f}"
+        if self.refresher is not None:
+            shown += f", lists {line['mined_age_steps']:.0f} steps old"
+            if line["refresh_wait_seconds"]:
+                shown += f", waited {line['refresh_wait_seconds']:.1f} s for them"
         return shown
-
-    def _start_log(self) -> None:
-        """Keep the lines of other stages; write this one's anew from its history."""
-        if self.log is None:
-            return
-        lines = []
-        if self.log.is_file():
-            for text in self.log.read_text(encoding="utf-8").splitlines():
-                try:
-                    line = json.loads(text)
-                except ValueError:  # the run was killed while it wrote this line
-                    continue
-                if isinstance(line, dict) and line.get("stage") != self.stage:
-                    lines.append(text)
-        lines += [json.dumps(line) for line in self.state.history]
-        write_text(self.log, "".join(line + "\n" for line in lines))
 
     def _parts(self) -> tuple[Any, ...]:
         return self._identity, self.model, self.optimizer, self.batches, self.device
 
     def _save(self) -> None:
-        if self.checkpoint is not None:
-            self.state.save(self.checkpoint, *self._parts())
+        if self.checkpoint is None:
+            return
+        if self.refresher is not None and not self.state.finished:
+            self.refresher.save()  # first what the checkpoint refers to
+        self.state.save(self.checkpoint, *self._parts())
+        if self.refresher is not None:
+            self.refresher.forget(everything=self.state.finished)

@@ -11,6 +11,7 @@ import pytest
 from fastneg.mining.exact import ExactSearch
 from fastneg.mining.miner import mine_hard_negatives
 from fastneg.mining.report import progress_bar
+from fastneg.mining.shards import mine_to_folder
 from fastneg.mining.tile_search import TileSearch
 from tests.mining.helpers import integers
 
@@ -55,3 +56,29 @@ def test_an_interrupt_passes_through(monkeypatch):
         monkeypatch.setattr(engine, "find", interrupted)
     with pytest.raises(KeyboardInterrupt):
         mine_hard_negatives(np.ones((2, 2)), np.ones((9, 2)), window=(1, 5), num_negatives=1)
+
+
+def test_a_function_hears_how_far_it_is_and_may_end_the_job(tmp_path):
+    rng = np.random.default_rng(0)
+    queries, items = integers(rng, 6, 3), integers(rng, 90, 3)
+    told = []
+    settings = {"window": (1, 30), "max_per_item": 3}
+    silent = mine_hard_negatives(queries, items, progress=False, **settings)
+    mined = mine_hard_negatives(
+        queries, items, progress=lambda done, total: told.append((done, total)), **settings
+    )
+    assert np.array_equal(mined.items, silent.items)
+    assert told.count((6, 6)) == 2  # of each pass
+    assert all(0 < done <= total == 6 for done, total in told)
+    told.clear()
+    mine_to_folder(
+        queries, items, tmp_path / "job", shard_queries=2,
+        progress=lambda done, total: told.append((done, total)), **settings,
+    )  # fmt: skip
+    assert told == [(2, 6), (4, 6), (6, 6)] * 2
+
+    def end(done: int, total: int) -> None:
+        raise LookupError("enough")
+
+    with pytest.raises(LookupError, match="enough"):
+        mine_hard_negatives(queries, items, progress=end, **settings)

@@ -9,7 +9,8 @@ import torch
 from fastneg.data.splits import hold_out_validation
 from fastneg.data.synthetic import generate_dataset
 from fastneg.interactions import Interactions
-from fastneg.training.negatives import HardNegatives, Objective
+from fastneg.training.hard_negatives import HardNegatives
+from fastneg.training.negatives import Objective
 from fastneg.training.rounds import build_model, mine_for_training
 from fastneg.training.settings import Settings
 

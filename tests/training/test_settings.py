@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tomllib
 
 import pytest
 
 from fastneg.errors import FastnegError
 from fastneg.recipes import recipes
+from fastneg.training.config import to_toml
 from fastneg.training.settings import Settings, parse_overrides, setting_names
 
 
@@ -111,6 +113,19 @@ def test_subsampling_is_set_from_text_on_any_recipe():
     assert parse_overrides(["subsample_positives=none"]) == {"subsample_positives": None}
 
 
+def test_refreshing_is_set_from_text():
+    text = ["refresh-every=2_000", "refresh_lag=none", "refresh_background=yes", "swap=when_ready"]
+    values = parse_overrides(text)
+    assert values == {
+        "refresh_every": 2000,
+        "refresh_lag": None,
+        "refresh_background": True,
+        "swap": "when_ready",
+    }
+    settings = Settings(**values)
+    assert Settings.from_dict(tomllib.loads(to_toml(settings.to_dict()))) == settings
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -118,6 +133,9 @@ def test_subsampling_is_set_from_text_on_any_recipe():
         ("=3", "give key=value"),
         ("dim=x", "--set dim=x: 'x' is not an integer"),
         ("dim=1.5", "is not an integer"),
+        ("refresh_every=1.5", "'1.5' is not an integer or none"),
+        ("window=5", "'5' is not two ranks, as in 101,500"),
+        ("init_std=x", "'x' is not a number or none"),
         ("learning_rate=fast", "'fast' is not a number"),
         ("shared=maybe", "is not true or false"),
         ("window=101", "is not two ranks"),

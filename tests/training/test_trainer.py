@@ -12,7 +12,7 @@ from fastneg.data.splits import hold_out_validation
 from fastneg.data.synthetic import generate_dataset
 from fastneg.errors import FastnegError
 from fastneg.samplers.subsampling import subsample_positives
-from fastneg.training.negatives import HardNegatives
+from fastneg.training.hard_negatives import HardNegatives
 from fastneg.training.rounds import build_model
 from fastneg.training.settings import Settings
 from fastneg.training.trainer import Trainer, pick_device

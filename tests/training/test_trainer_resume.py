@@ -18,7 +18,7 @@ from fastneg.data.splits import hold_out_validation
 from fastneg.data.synthetic import generate_dataset
 from fastneg.errors import CheckpointError
 from fastneg.training.checkpoints import load_checkpoint
-from fastneg.training.negatives import HardNegatives
+from fastneg.training.hard_negatives import HardNegatives
 from fastneg.training.settings import Settings
 from tests.training.test_trainer import BASE, LOSSES, assert_same_weights, data, trained, weights
 
