@@ -39,7 +39,7 @@ from fastneg.threads import get_num_threads, run_chunks
 
 _MOST_ROWS = 65_536
 _ROOM = 2  # a buffer holds this many times the depth: more would leave the nearest caches
-_SCRATCH = 32_768  # bytes of a thread's lines of products and the like
+_SCRATCH = 163_840  # bytes of a thread: lines of products, keys, what NumPy makes under way
 _STEP = 256  # queries that a thread works on at a time: their buffers stay in its cache
 
 
