@@ -97,9 +97,10 @@ def test_all_lists_give_exact_search_at_any_block_and_threads():
     wanted = None
     for threads in (1, 2, 3, 7):
         set_num_threads(threads)
-        for memory in (1 << 28, 1 << 19):
+        little = (1 << 17) + 190_000 * threads
+        for memory in (1 << 28, little):
             search = search_of(items, 30, 30, depth=120, memory=memory)
-            assert (search.block_rows < 230) == (memory == 1 << 19)
+            assert (search.block_rows < 230) == (memory == little)
             found = find_all(search, queries, lists, (21, 120))
             if wanted is None:
                 wanted = expected(search, 30, items, queries, sets, (21, 120))
