@@ -161,7 +161,25 @@ def _copy_row(typing_context: Any, values: Any, row: Any, out: Any, place: Any) 
     return types.void(values, types.int64, out, types.int64), generate
 
 
+def _copy_step(typing_context: Any, values: Any, first: Any, out: Any, place: Any) -> Any:
+    """out[place : place + 32] = values[first : first + 32]; uint16."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        line = ir.VectorType(_I32, 16).as_pointer()
+        from_, to = (
+            builder.bitcast(
+                builder.gep(_data(context, builder, signature, args, k), [args[k + 1]]), line
+            )
+            for k in (0, 2)
+        )
+        builder.store(builder.load(from_, align=2), to, align=2)
+        return context.get_dummy_value()
+
+    return types.void(values, types.int64, out, types.int64), generate
+
+
 copy_row: Any = intrinsic(_copy_row)
+copy_step: Any = intrinsic(_copy_step)
 begin_tiles: Any = intrinsic(_begin_tiles)
 end_tiles: Any = intrinsic(_end_tiles)
 multiply: Any = intrinsic(_multiply)

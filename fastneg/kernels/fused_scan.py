@@ -139,7 +139,7 @@ def largest_errors(
 
 
 @helper
-def _start_row(start: Any, r: int, bound: Any) -> None:
+def start_row(start: Any, r: int, bound: Any) -> None:
     for c in range(16):
         start[r * 16 + c] = -bound
 
@@ -159,7 +159,7 @@ def _begin_stretch(
         lowest = -1.001 * row_norms[r] * longest - off
         errors[r] = off
         bounds[r] = np.float32(max(np.float64(edges[r]) - off, lowest))
-        _start_row(start, r, bounds[r])
+        start_row(start, r, bounds[r])
     return wanted
 
 
@@ -303,7 +303,7 @@ def scan_panels(
     last = panels.shape[0] - 1
     ahead = -(-size * _BLOCKS // padded)  # cache lines (of 32 entries) for each block of rows
     for r in range(num_rows, padded):
-        _start_row(start, r, np.float32(np.inf))
+        start_row(start, r, np.float32(np.inf))
     for s in range(norms.shape[0]):
         wanted = _begin_stretch(
             edges, row_norms, row_residuals, norms[s], residuals[s], longest, steps, errors, bounds,

@@ -30,7 +30,7 @@ Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 
 _PANELS = 32  # of one step: their products with a tile stay in the nearest cache
-_FILTER = 64  # words of the filter of a query's positives
+FILTER_WORDS = 64  # words of the filter of a query's positives
 _SIX = np.uint64(6)
 _ONE = np.uint64(1)
 
@@ -42,9 +42,10 @@ def _spot(item: int) -> np.uint64:
 
 
 @helper
-def _drop_positives(
-    codes: Codes, scores: Floats, count: int, start: int, stop: int, positives: Ints, seen: Words
-) -> int:
+def drop_positives(
+    codes: Codes, scores: Floats, count: int, start: int, stop: int, positives: Ints, seen: Words,
+    spare: Codes,
+) -> int:  # fmt: skip
     """Take the positives out of a buffer; returns how many entries stay."""
     if start == stop:
         return count
@@ -52,17 +53,17 @@ def _drop_positives(
     for p in range(start, stop):
         spot = _spot(positives[p])
         seen[spot >> _SIX] |= _ONE << (spot & np.uint64(63))
-    kept = 0
-    for c in range(count):
-        code = codes[c]
-        spot = _spot(code)
-        if (seen[spot >> _SIX] >> (spot & np.uint64(63))) & _ONE and contains(
-            positives, start, stop, code
-        ):
-            continue
-        codes[kept], scores[kept] = code, scores[c]
-        kept += 1
-    return kept
+    suspects = 0
+    for c in range(count):  # no branch: the filter sorts nearly all of them out
+        spot = _spot(codes[c])
+        spare[suspects] = c
+        suspects += np.int64((seen[spot >> _SIX] >> (spot & np.uint64(63))) & _ONE)
+    for s in range(suspects - 1, -1, -1):  # the last entry, which is none, takes its place
+        c = spare[s]
+        if contains(positives, start, stop, codes[c]):
+            count -= 1
+            codes[c], scores[c] = codes[count], scores[count]
+    return count
 
 
 @helper
@@ -99,7 +100,7 @@ def _keep_best(
 
 
 @helper
-def _cut(
+def cut_buffer(
     codes: Codes,
     scores: Floats,
     count: int,
@@ -180,7 +181,7 @@ def visit_lists(
     lines = np.empty(TILE * stride, np.float32)
     scratch = np.empty(capacity, np.float32)
     spare = np.empty(capacity, np.int32)
-    seen = np.empty(_FILTER, np.uint64)
+    seen = np.empty(FILTER_WORDS, np.uint64)
     for one in range(pair_starts.size - 1):
         if borders[one] == borders[one + 1]:
             continue
@@ -202,10 +203,10 @@ def visit_lists(
                     base = i * stride
                     for c in range(0, size, LANES):
                         if held > capacity - 2 * LANES:
-                            held = _drop_positives(
-                                codes, scores, held, starts[row], stops[row], positives, seen
+                            held = drop_positives(
+                                codes, scores, held, starts[row], stops[row], positives, seen, spare
                             )
-                            held, tighter = _cut(
+                            held, tighter = cut_buffer(
                                 codes, scores, held, depth, slack[row], scratch, spare, queries,
                                 row, vectors,
                             )  # fmt: skip
@@ -288,12 +289,12 @@ def write_ranks(
     flat = vectors.reshape(vectors.size)
     scratch = np.empty(capacity, np.float32)
     spare = np.empty(capacity, np.int32)
-    seen = np.empty(_FILTER, np.uint64)
+    seen = np.empty(FILTER_WORDS, np.uint64)
     bins = np.empty(4 * 256, np.int32)
     for row in range(queries.shape[0]):
         codes, scores = buffer_codes[row], buffer_scores[row]
-        count = _drop_positives(
-            codes, scores, counts[row], starts[row], stops[row], positives, seen
+        count = drop_positives(
+            codes, scores, counts[row], starts[row], stops[row], positives, seen, spare
         )
         count, above = _drop_below_and_above(codes, scores, count, first_rank, depth, slack[row])
         exact_scores(queries[row], flat, codes, count, wide, scores)

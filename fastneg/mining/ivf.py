@@ -23,24 +23,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import Float32Array, FloatArray, IntArray, fail, frozen
-from fastneg.kernels.visit import pair_by_list, visit_lists, write_ranks
-from fastneg.mining.lists import (
-    POINTS_PER_LIST,
-    ROUNDS,
-    Codes,
-    Lists,
-    assign,
-    lay_out,
-    train_centroids,
-)
-from fastneg.mining.search import PositiveLists, RankWindow, empty_window, no_positives, norms
+from fastneg.checks import Float32Array, IntArray, fail, frozen
+from fastneg.mining.lists import POINTS_PER_LIST, ROUNDS, Codes, assign, train_centroids
+from fastneg.mining.search import PositiveLists, RankWindow, empty_window, no_positives
+from fastneg.mining.visits import visits_to
 from fastneg.threads import get_num_threads, run_chunks
 
 _MOST_ROWS = 65_536
-_ROOM = 2  # a buffer holds this many times the depth: more would leave the nearest caches
 _SCRATCH = 163_840  # bytes of a thread: lines of products, keys, what NumPy makes under way
-_STEP = 256  # queries that a thread works on at a time: their buffers stay in its cache
+_GUIDE = 128  # centroids of a list of centroids: bounds rise from one to the next
 
 
 def num_lists_for(num_items: int) -> int:
@@ -54,19 +45,6 @@ def training_products(num_items: int, num_lists: int) -> int:
     return num_lists * (ROUNDS * num_lists * POINTS_PER_LIST + num_items)
 
 
-def _capacity(depth: int) -> int:
-    return _ROOM * depth + 256
-
-
-def _slack(queries: Float32Array, longest: float) -> FloatArray:
-    """float64 [B]: the most that a product may be off, rounding of scores included.
-
-    |error| <= d u |q||x| for a sum of d float32 products in any order, fused or not (u = 2^-24).
-    """
-    slack: FloatArray = norms(queries) * (longest * (queries.shape[1] + 8) * 2.0**-24 * 1.01)
-    return slack
-
-
 class IvfSearch:
     """Windows among the items of the lists nearest to each query; see the module's text.
 
@@ -78,6 +56,7 @@ class IvfSearch:
         seed: of the sample that centroids are trained on.
         call: who was called, for errors.
         saved: ``arrays()`` of an earlier one, instead of training.
+        tiles: make products by matrix tiles; None: where the processor has them.
 
     Attributes:
         effort: "nprobe", what ``set_effort`` sets; 1 at first.
@@ -100,6 +79,7 @@ class IvfSearch:
         *,
         call: str,
         saved: dict[str, npt.NDArray[Any]] | None = None,
+        tiles: bool | None = None,
     ) -> None:
         self.items = frozen(items)
         self._call, self._memory, self._depth = call, memory, depth
@@ -111,12 +91,10 @@ class IvfSearch:
             self._list_of_item = frozen(np.ascontiguousarray(saved["list_of_item"], np.int32))
             self._check_saved(num_lists)
         self.most_effort = len(self._centroids)
-        self._lists = lay_out(self.items, self._list_of_item, self.most_effort)
-        one_list = np.zeros(self.most_effort, np.int32)
-        self._guide = lay_out(self._centroids, one_list, 1)
-        self._longest = float(norms(items).max())
-        self._longest_centroid = float(norms(self._centroids).max())
-        self._rooms: list[tuple[Codes, Float32Array]] = []  # a thread's buffers, kept
+        self._lists = visits_to(self.items, self._list_of_item, self.most_effort, tiles=tiles)
+        guide = np.arange(self.most_effort, dtype=np.int32) // _GUIDE
+        self._guides = int(guide[-1]) + 1
+        self._guide = visits_to(self._centroids, guide, self._guides, tiles=tiles)
         self.set_effort(1)
 
     def _check_saved(self, num_lists: int) -> None:
@@ -135,24 +113,34 @@ class IvfSearch:
     def set_effort(self, value: int) -> None:
         """Set nprobe, 1 .. L; blocks become as large as ``memory`` allows."""
         self._nprobe = value
-        width = self.items.shape[1]
-        buffer = 8 * _capacity(max(self._depth, value)) + 12 * value + 4 * width + 128
-        fixed = get_num_threads() * (8 * self.most_effort + 8 * _capacity(self._depth) + _SCRATCH)
+        threads = get_num_threads()
         each = 8 * self._depth + 4 * value + 16
-        room = self._memory - fixed
-        self._step = min(_STEP, room // 2 // (get_num_threads() * buffer))
-        if self._step < 1:
-            enough = fixed + 2 * get_num_threads() * max(buffer, each)
+
+        def needed(step: int) -> int:
+            """Of all threads, whose turns bring so many queries."""
+            lists = self._lists.bytes_for(step, value, self._depth)
+            guide = self._guide.bytes_for(step, self._guides, value)
+            return threads * (max(lists, guide) + _SCRATCH)
+
+        step = self._lists.step
+        while step > 1 and needed(step) + threads * step * each > self._memory:
+            step //= 2
+        if needed(1) + each > self._memory:
             fail(
                 self._call,
-                f"memory = {self._memory} bytes is too little for one query; give {enough} or more",
+                f"memory = {self._memory} bytes is too little for one query; give "
+                f"{needed(1) + threads * each} or more",
             )
-        room -= self._step * get_num_threads() * buffer
-        self.block_rows = int(min(_MOST_ROWS, room // each))
+        self._step = step
+        self.block_rows = int(min(_MOST_ROWS, (self._memory - needed(step)) // each))
 
     def facts(self) -> dict[str, Any]:
         """See ``Search.facts``."""
-        return {"num_lists": self.most_effort, "nprobe": self._nprobe, "arithmetic": "float32"}
+        return {
+            "num_lists": self.most_effort,
+            "nprobe": self._nprobe,
+            "arithmetic": self._lists.arithmetic,
+        }
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """float32 [L, d] centroids and int32 [N] list_of_item."""
@@ -182,15 +170,13 @@ class IvfSearch:
         return out
 
     def _choose_lists(self, queries: Float32Array, probed: Codes) -> None:
-        """The best lists of each query, by its products with their centroids: one list of them."""
+        """The best lists of each query, by its products with their centroids."""
         rows = len(queries)
-        pairs = np.array([0, rows], np.int64), np.arange(rows, dtype=np.int32)
-        scores = np.empty(probed.shape, np.float32)
-        chosen = RankWindow(probed, scores, 1)
-        self._best_of(
-            queries, pairs, self._guide, self._centroids, self._longest_centroid,
-            no_positives(rows), np.arange(rows), (1, self._nprobe), chosen,
-        )  # fmt: skip
+        every = np.tile(np.arange(self._guides, dtype=np.int32), (rows, 1))
+        chosen = RankWindow(probed, np.empty(probed.shape, np.float32), 1)
+        self._guide.best_of(
+            queries, every, no_positives(rows), np.arange(rows), (1, self._nprobe), chosen
+        )
 
     def _visit(
         self,
@@ -202,48 +188,9 @@ class IvfSearch:
         out: RankWindow,
     ) -> None:
         """The windows of the queries ``turns``, from the lists that they ask for."""
-        wanted = probed[turns]
-        pairs = np.empty(self.most_effort + 1, np.int64), np.empty(wanted.size, np.int32)
-        pair_by_list(wanted, *pairs)
-        self._best_of(
-            frozen(queries[turns]), pairs, self._lists, self.items, self._longest,
-            positives.take(turns), turns, window, out,
-        )  # fmt: skip
-
-    def _best_of(
-        self,
-        queries: Float32Array,
-        pairs: tuple[IntArray, Codes],
-        lists: Lists,
-        vectors: Float32Array,
-        longest: float,
-        positives: PositiveLists,
-        places: IntArray,
-        window: tuple[int, int],
-        out: RankWindow,
-    ) -> None:
-        """Visit lists with the queries that ``pairs`` them with; their windows go to ``places``."""
-        rows, depth = len(queries), window[1]
-        slack = _slack(queries, longest)
-        counts = np.zeros(rows, np.int64)
-        shape = (rows, _capacity(depth))
-        size = rows * shape[1]
-        room = (
-            self._rooms.pop() if self._rooms else (np.empty(0, np.int32), np.empty(0, np.float32))
+        self._lists.best_of(
+            frozen(queries[turns]), probed[turns], positives.take(turns), turns, window, out
         )
-        if room[0].size < size:
-            room = np.empty(size, np.int32), np.empty(size, np.float32)
-        codes, scores = room[0][:size].reshape(shape), room[1][:size].reshape(shape)
-        visit_lists(
-            *pairs, queries, lists.panels, lists.panel_borders, lists.borders, lists.order, vectors,
-            depth, slack, positives.starts, positives.stops, positives.items,
-            np.full(rows, -np.inf, np.float32), counts, codes, scores,
-        )  # fmt: skip
-        write_ranks(
-            queries, vectors, depth, slack, positives.starts, positives.stops, positives.items,
-            counts, codes, scores, window[0], places, out.items, out.scores,
-        )  # fmt: skip
-        self._rooms.append(room)
 
 
 def _share_out(function: Callable[[int], object], work: Iterable[int]) -> None:

@@ -77,19 +77,63 @@ class PackedItems:
         ids[: len(order)] = order
         self.ids = frozen(ids)
         self.steps = num_steps(items.shape[1])
-        self.panels = np.empty(places * STEP * self.steps, np.uint16)
-        norms, residuals = np.empty(places // _PANEL), np.empty(places // _PANEL)
-        bits = frozen(items).view(np.uint32)
-
-        def pack(a: int, b: int) -> None:
-            pack_items(
-                bits, self.ids, a, self.steps, np.empty(1, np.uint32), self.panels,
-                norms[a:b], residuals[a:b],
-            )  # fmt: skip
-
-        run_chunks(pack, places // _PANEL, smallest=256)
+        self.panels, norms, residuals = _pack(items, self.ids, self.steps)
         self.norms = frozen(norms.reshape(-1, STRETCH // _PANEL).max(axis=1))
         self.residuals = frozen(residuals.reshape(-1, STRETCH // _PANEL).max(axis=1))
+
+
+class PackedLists:
+    """Items list by list, each list in places of its own: a multiple of 32.
+
+    Args:
+        items: float32 [N, d].
+        list_of_item: int32 [N].
+        num_lists: L.
+
+    Attributes:
+        borders: int64 [L + 1], the lists' first places.
+        sizes: int64 [L], items of each, in its first places.
+        ids: int32 [N' + 16], which item stands where, ids ascending within a list.
+        panels: uint16 [N' K].
+        norms, residuals: float64 [L], the largest of each list; 0 where there is nothing.
+        steps: K / 32.
+    """
+
+    def __init__(
+        self, items: Float32Array, list_of_item: npt.NDArray[np.int32], num_lists: int
+    ) -> None:
+        self.sizes = frozen(np.bincount(list_of_item, minlength=num_lists))
+        places = -(-self.sizes // GROUP) * GROUP
+        self.borders = frozen(np.concatenate(([0], np.cumsum(places))))
+        total = int(self.borders[-1])
+        ids = np.full(total + _PANEL, -1, np.int32)
+        order = np.argsort(list_of_item, kind="stable")
+        within = np.arange(len(order)) - np.repeat(np.cumsum(self.sizes) - self.sizes, self.sizes)
+        ids[np.repeat(self.borders[:-1], self.sizes) + within] = order
+        self.ids = frozen(ids)
+        self.steps = num_steps(items.shape[1])
+        self.panels, norms, residuals = _pack(items, self.ids[:total], self.steps)
+        filled = np.flatnonzero(self.sizes)
+        firsts = self.borders[filled] // _PANEL
+        self.norms, self.residuals = np.zeros(num_lists), np.zeros(num_lists)
+        self.norms[filled] = np.maximum.reduceat(norms, firsts)
+        self.residuals[filled] = np.maximum.reduceat(residuals, firsts)
+
+
+def _pack(
+    items: Float32Array, ids: npt.NDArray[np.int32], steps: int
+) -> tuple[npt.NDArray[np.uint16], FloatArray, FloatArray]:
+    """Panels uint16, and the largest norm and residual of each panel, float64."""
+    places = len(ids)
+    panels = np.empty(places * STEP * steps, np.uint16)
+    norms, residuals = np.empty(places // _PANEL), np.empty(places // _PANEL)
+    bits = frozen(items).view(np.uint32)
+
+    def pack(a: int, b: int) -> None:
+        pack_items(bits, ids, a, steps, np.empty(1, np.uint32), panels, norms[a:b], residuals[a:b])
+
+    run_chunks(pack, places // _PANEL, smallest=256)
+    return panels, norms, residuals
 
 
 class PackedQueries(NamedTuple):
@@ -108,7 +152,7 @@ class PackedQueries(NamedTuple):
     slack: FloatArray
 
     @classmethod
-    def of(cls, queries: Float32Array, items: PackedItems) -> PackedQueries:
+    def of(cls, queries: Float32Array, items: PackedItems | PackedLists) -> PackedQueries:
         """Round float32 [B, d]."""
         rows = len(queries)
         padded = -(-rows // GROUP) * GROUP
