@@ -366,9 +366,7 @@ def nearest_by_tiles(
         best[:] = np.iinfo(np.int32).min
         waiting: Any = 0
         for g in range(lengths.shape[0]):
-            _reach(
-                tallest, g, slopes, sizes, lengths[g], residuals[g], extras[g], floors, reach
-            )
+            _reach(tallest, g, slopes, sizes, lengths[g], residuals[g], extras[g], floors, reach)
             for part_of in range((count + GROUP - 1) // GROUP):
                 mask = plain(reach, part_of) | unsafe[part_of]
                 while mask != np.uint64(0):

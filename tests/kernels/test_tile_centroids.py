@@ -90,11 +90,36 @@ def test_near_ties_are_decided_in_float32_and_not_by_the_tiles():
     """Two centroids apart by less than bfloat16 can tell: rounded, the lower would always win."""
     rng = np.random.default_rng(5)
     lower = _plain(rng, 64, 64)
-    upper = lower + 2.0**-12 * np.sign(lower) * np.abs(lower)
+    upper = lower * np.float32(1 + 2.0**-9)
     centroids = np.concatenate([lower, upper])
     vectors = np.concatenate([lower, upper])
     lists, expected = _both(vectors, centroids)
     np.testing.assert_array_equal(lists, np.arange(128))
+    np.testing.assert_array_equal(lists, expected)
+
+
+def _between(rng, rows, centroids):
+    """Midway between two centroids, and a little aside, so that rounding moves each coordinate."""
+    one, other = (centroids[rng.integers(0, len(centroids), rows)] for _ in range(2))
+    along = (one - other).astype(np.float64)
+    aside = rng.standard_normal(one.shape)
+    squares = np.maximum((along**2).sum(axis=1, keepdims=True), 1e-9)
+    aside -= along * ((aside * along).sum(axis=1, keepdims=True) / squares)
+    off = rng.choice([-1e-4, -1e-5, 1e-6, 1e-5, 1e-4], (rows, 1))
+    return ((one + other) / 2 + aside + off * along).astype(np.float32)
+
+
+@pytest.mark.parametrize("rounded", ["centroids", "vectors"])
+def test_what_one_side_alone_loses_to_rounding_is_in_the_bound(rounded):
+    """The other side is made of numbers that bfloat16 holds."""
+    rng = np.random.default_rng(6)
+    centroids = rng.integers(-8, 9, (320, 64)).astype(np.float32)
+    if rounded == "centroids":
+        centroids += (rng.standard_normal(centroids.shape) * 0.01).astype(np.float32)
+        vectors = np.round(_between(rng, 2_000, centroids) * 4) / np.float32(4)
+    else:
+        vectors = _between(rng, 2_000, centroids)
+    lists, expected = _both(vectors, centroids)
     np.testing.assert_array_equal(lists, expected)
 
 
