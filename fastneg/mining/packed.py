@@ -22,7 +22,10 @@ from fastneg.kernels.fused_scan import GROUP, STRETCH, largest_errors, pack_item
 from fastneg.kernels.tile_centroids import BLOCK, NEAR, bound_groups, nearest_by_tiles
 from fastneg.threads import run_chunks
 
-__all__ = ["GROUP", "HAS_AMX", "STRETCH", "TILES", "PackedItems", "PackedQueries", "packed_bytes"]
+__all__ = [
+    "GROUP", "HAS_AMX", "STRETCH", "TILES", "PackedCentroids", "PackedItems", "PackedQueries",
+    "packed_bytes", "whole_lines",
+]  # fmt: skip
 
 _ARCH_PRCTL, _REQUEST, _TILE_DATA = 158, 0x1023, 18
 TILES = frozen(tile_shapes())
@@ -90,7 +93,7 @@ class PackedItems:
         ids[: len(order)] = order
         self.ids = frozen(ids)
         self.steps = num_steps(items.shape[1])
-        self.panels = np.empty(places * STEP * self.steps, np.uint16)
+        self.panels = whole_lines(places * STEP * self.steps, np.uint16)
         norms, residuals = np.empty(places // _PANEL), np.empty(places // _PANEL)
         bits = frozen(items).view(np.uint32)
 
@@ -125,7 +128,7 @@ class PackedQueries(NamedTuple):
         """Round float32 [B, d]."""
         rows = len(queries)
         padded = -(-rows // GROUP) * GROUP
-        packed = np.zeros((padded, STEP * items.steps), np.uint16)
+        packed = whole_lines(padded * STEP * items.steps, np.uint16).reshape(padded, -1)
         norms, residuals, slack = np.empty(rows), np.empty(rows), np.empty(rows)
         bits = frozen(queries).view(np.uint32)
         pack_queries(bits, packed[:rows], np.empty(1, np.uint32), norms, residuals)
