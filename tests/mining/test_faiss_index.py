@@ -130,7 +130,8 @@ def test_recall_is_that_of_sets(most):
     rng = np.random.default_rng(most)
     found, true = (rng.integers(-1, most, (60, 9)).astype(np.int32) for _ in range(2))
     members = [[int(i) for i in row if i >= 0] for row in true]
-    hits = sum(i in set(row.tolist()) for row, wanted in zip(found, members) for i in wanted)
+    pairs = zip(found, members, strict=True)
+    hits = sum(i in set(row.tolist()) for row, wanted in pairs for i in wanted)
     windows = (RankWindow(items, np.zeros(items.shape, np.float32), 1) for items in (found, true))
     assert measure_recall(*windows) == hits / sum(map(len, members))
 
