@@ -61,7 +61,7 @@ def whole_lines(size: int, dtype: type) -> npt.NDArray[Any]:
     NumPy begins large arrays 16 bytes into a line, and a tile then takes three times as long.
     """
     width = np.dtype(dtype).itemsize
-    room = np.zeros(size + _LINE // width, dtype)
+    room: npt.NDArray[Any] = np.zeros(size + _LINE // width, dtype)
     first = -(room.ctypes.data // width) % (_LINE // width)
     return room[first : first + size]
 
@@ -172,8 +172,11 @@ class PackedCentroids(NamedTuple):
         parts = np.empty((3, len(offsets) // _PANEL), np.float32)
         bound_groups(norms, losses, steps, *parts)
         longest = float((norms + losses).max())
-        flat = frozen(packed.reshape(-1)), frozen(start.reshape(-1))
-        return cls(*flat, *(frozen(part) for part in parts), longest, steps)
+        lengths, residuals, extras = (frozen(part) for part in parts)
+        return cls(
+            frozen(packed.reshape(-1)), frozen(start.reshape(-1)), lengths, residuals, extras,
+            longest, steps,
+        )  # fmt: skip
 
     def write_nearest(
         self,
