@@ -58,6 +58,16 @@ def _cut_row(
     return held
 
 
+@helper
+def _next_asked(pair_starts: Any, one: Any) -> Any:
+    """The next list that a query asks for; the last one if none does."""
+    last = pair_starts.shape[0] - 2
+    after = min(one + 1, last)
+    while after < last and pair_starts[after] == pair_starts[after + 1]:
+        after += 1
+    return after
+
+
 @kernel
 def visit_by_tiles(
     shapes: Any,
@@ -86,6 +96,7 @@ def visit_by_tiles(
     buffer_scores: Any,
     gathered: Any,
     products: Any,
+    start: Any,
 ) -> None:
     """Take from each list what could be among the ``depth`` best non-positives of its queries.
 
@@ -111,13 +122,13 @@ def visit_by_tiles(
         buffer_codes: int32 [B, C], C >= depth + 256; 16 entries at the end stay unused.
         buffer_scores: float32 [B, C], products.
         gathered: uint16 [512 K], products: float32 [4096]; scratch.
+        start: float32 [512], zeros.
     """
     wide_vectors()
     capacity = buffer_codes.shape[1]
     flat_codes = buffer_codes.reshape(buffer_codes.size)
     flat_scores = buffer_scores.reshape(buffer_scores.size)
     width = 32 * steps
-    start = np.zeros(GROUP * LANES, np.float32)
     errors, bounds = np.empty(ROOM), np.empty(ROOM, np.float32)
     scratch, spare = np.empty(capacity, np.float32), np.empty(capacity, np.int32)
     seen = np.empty(FILTER_WORDS, np.uint64)
@@ -128,10 +139,7 @@ def visit_by_tiles(
         if sizes[one] == 0 or pair_starts[one] == pair_starts[one + 1]:
             continue
         stop = borders[one] + sizes[one]
-        after = one + 1
-        while after < num_lists and pair_starts[after] == pair_starts[after + 1]:
-            after += 1
-        after = min(after, num_lists - 1)
+        after = _next_asked(pair_starts, one)
         for group in range(pair_starts[one], pair_starts[one + 1], ROOM):
             members = min(ROOM, pair_starts[one + 1] - group)
             turns = (members + GROUP - 1) // GROUP

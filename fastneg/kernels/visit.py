@@ -53,7 +53,7 @@ def drop_positives(
     for p in range(start, stop):
         spot = _spot(positives[p])
         seen[spot >> _SIX] |= _ONE << (spot & np.uint64(63))
-    suspects = 0
+    suspects = np.int64(0)
     for c in range(count):  # no branch: the filter sorts nearly all of them out
         spot = _spot(codes[c])
         spare[suspects] = c

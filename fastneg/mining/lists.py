@@ -17,6 +17,7 @@ import numpy.typing as npt
 from fastneg.checks import Float32Array, IntArray, frozen
 from fastneg.kernels.centroids import add_to_lists, nearest_list
 from fastneg.kernels.panels import LANES, pack_panels
+from fastneg.mining import packed
 from fastneg.streams import key_of, permutation, stream_of
 from fastneg.threads import run_chunks
 
@@ -25,6 +26,7 @@ Codes = npt.NDArray[np.int32]
 POINTS_PER_LIST = 40
 ROUNDS = 6
 _SMALLEST = 64
+_TILES_PAY = 2**20  # products
 
 
 class Lists(NamedTuple):
@@ -92,15 +94,25 @@ def neighbourly_order(centroids: Float32Array) -> IntArray:
 
 
 def assign(vectors: Float32Array, centroids: Float32Array) -> Codes:
-    """int32 [n]: each vector's nearest centroid by squared distance; of equal ones the lower."""
-    vectors, centroids = frozen(vectors), frozen(centroids)
-    table = lay_out(centroids, np.zeros(len(centroids), np.int32), 1)
-    offsets = np.full(int(table.panel_borders[-1]) * LANES, -np.inf, np.float32)
-    offsets[: len(centroids)] = -0.5 * np.einsum("ld,ld->l", centroids, centroids, dtype=np.float64)
-    lists = np.empty(len(vectors), np.int32)
+    """int32 [n]: each vector's nearest centroid by squared distance; of equal ones the lower.
 
-    def run(a: int, b: int) -> None:
-        nearest_list(vectors[a:b], table.panels, len(centroids), offsets, lists[a:b])
+    By matrix tiles where the processor has them and the work is worth it, with the same answer.
+    """
+    vectors, centroids = frozen(vectors), frozen(centroids)
+    num_lists = len(centroids)
+    table = lay_out(centroids, np.zeros(num_lists, np.int32), 1)
+    offsets = np.full(int(table.panel_borders[-1]) * LANES, -np.inf, np.float32)
+    offsets[:num_lists] = -0.5 * np.einsum("ld,ld->l", centroids, centroids, dtype=np.float64)
+    lists = np.empty(len(vectors), np.int32)
+    if packed.HAS_AMX and len(vectors) * num_lists >= _TILES_PAY:
+        rounded = packed.PackedCentroids.of(centroids, offsets)
+
+        def run(a: int, b: int) -> None:
+            rounded.write_nearest(vectors[a:b], table.panels, offsets, lists[a:b])
+    else:
+
+        def run(a: int, b: int) -> None:
+            nearest_list(vectors[a:b], table.panels, num_lists, offsets, lists[a:b])
 
     run_chunks(run, len(vectors), smallest=_SMALLEST)
     return lists

@@ -19,13 +19,18 @@ from numba.core import config
 from fastneg.checks import Float32Array, FloatArray, frozen
 from fastneg.kernels.amx import STEP, tile_shapes
 from fastneg.kernels.fused_scan import GROUP, STRETCH, largest_errors, pack_items, pack_queries
+from fastneg.kernels.tile_centroids import BLOCK, NEAR, bound_groups, nearest_by_tiles
 from fastneg.threads import run_chunks
 
-__all__ = ["GROUP", "HAS_AMX", "STRETCH", "TILES", "PackedItems", "PackedQueries", "packed_bytes"]
+__all__ = [
+    "GROUP", "HAS_AMX", "STRETCH", "TILES", "PackedCentroids", "PackedItems", "PackedQueries",
+    "packed_bytes", "whole_lines",
+]  # fmt: skip
 
 _ARCH_PRCTL, _REQUEST, _TILE_DATA = 158, 0x1023, 18
 TILES = frozen(tile_shapes())
 _PANEL = 16
+_LINE = 64  # bytes
 
 
 def _has_amx() -> bool:
@@ -48,6 +53,17 @@ def _has_amx() -> bool:
 
 
 HAS_AMX = _has_amx()
+
+
+def whole_lines(size: int, dtype: type) -> npt.NDArray[Any]:
+    """Zeros [size] that start where a cache line starts: a tile's rows then never cross into two.
+
+    NumPy begins large arrays 16 bytes into a line, and a tile then takes three times as long.
+    """
+    width = np.dtype(dtype).itemsize
+    room: npt.NDArray[Any] = np.zeros(size + _LINE // width, dtype)
+    first = -(room.ctypes.data // width) % (_LINE // width)
+    return room[first : first + size]
 
 
 def num_steps(width: int) -> int:
@@ -125,7 +141,7 @@ def _pack(
 ) -> tuple[npt.NDArray[np.uint16], FloatArray, FloatArray]:
     """Panels uint16, and the largest norm and residual of each panel, float64."""
     places = len(ids)
-    panels = np.empty(places * STEP * steps, np.uint16)
+    panels = whole_lines(places * STEP * steps, np.uint16)
     norms, residuals = np.empty(places // _PANEL), np.empty(places // _PANEL)
     bits = frozen(items).view(np.uint32)
 
@@ -156,7 +172,7 @@ class PackedQueries(NamedTuple):
         """Round float32 [B, d]."""
         rows = len(queries)
         padded = -(-rows // GROUP) * GROUP
-        packed = np.zeros((padded, STEP * items.steps), np.uint16)
+        packed = whole_lines(padded * STEP * items.steps, np.uint16).reshape(padded, -1)
         norms, residuals, slack = np.empty(rows), np.empty(rows), np.empty(rows)
         bits = frozen(queries).view(np.uint32)
         pack_queries(bits, packed[:rows], np.empty(1, np.uint32), norms, residuals)
@@ -164,3 +180,60 @@ class PackedQueries(NamedTuple):
         longest, worst = float(items.norms.max()), float(items.residuals.max())
         largest_errors(norms, residuals, longest, worst, items.steps, slack)
         return cls(frozen(packed.reshape(-1)), norms, residuals, frozen(slack))
+
+
+class PackedCentroids(NamedTuple):
+    """Centroids rounded to bfloat16, and what ``kernels.tile_centroids`` must know of them.
+
+    Attributes:
+        packed: uint16 [L' K], L' = L rounded up to 32.
+        start: float32 [16 L'], sixteen times each offset.
+        lengths, residuals, extras: float32 [L / 16], the parts of the bound.
+        longest: the largest length, rounding included.
+        steps: K / 32.
+    """
+
+    packed: npt.NDArray[np.uint16]
+    start: Float32Array
+    lengths: Float32Array
+    residuals: Float32Array
+    extras: Float32Array
+    longest: float
+    steps: int
+
+    @classmethod
+    def of(cls, centroids: Float32Array, offsets: Float32Array) -> PackedCentroids:
+        """Round float32 [L, d]; ``offsets`` is float32 [L rounded up to 16]."""
+        count, steps = len(centroids), num_steps(centroids.shape[1])
+        padded = -(-count // GROUP) * GROUP
+        packed = whole_lines(padded * STEP * steps, np.uint16).reshape(padded, STEP * steps)
+        norms, losses = np.empty(count), np.empty(count)
+        bits = frozen(centroids).view(np.uint32)
+        pack_queries(bits, packed[:count], np.empty(1, np.uint32), norms, losses)
+        start = whole_lines(padded * _PANEL, np.float32).reshape(padded, _PANEL)
+        start[:count] = offsets[:count, None]
+        start[count:] = -np.inf
+        parts = np.empty((3, len(offsets) // _PANEL), np.float32)
+        bound_groups(norms, losses, steps, *parts)
+        longest = float((norms + losses).max())
+        lengths, residuals, extras = (frozen(part) for part in parts)
+        return cls(
+            frozen(packed.reshape(-1)), frozen(start.reshape(-1)), lengths, residuals, extras,
+            longest, steps,
+        )  # fmt: skip
+
+    def write_nearest(
+        self,
+        vectors: Float32Array,
+        panels: Float32Array,
+        offsets: Float32Array,
+        lists: npt.NDArray[np.int32],
+    ) -> None:
+        """As ``kernels.centroids.nearest_list``, with the same answer."""
+        packed = whole_lines(BLOCK // 2 * STEP * self.steps, np.uint32)
+        products = whole_lines(GROUP * NEAR, np.float32)
+        tallest = whole_lines(len(self.start) // _PANEL**2 * BLOCK, np.float32)
+        nearest_by_tiles(
+            TILES, vectors, self.packed, self.steps, self.start, self.lengths, self.residuals,
+            self.extras, self.longest, panels, offsets, packed, products, tallest, lists,
+        )  # fmt: skip

@@ -23,6 +23,7 @@ from fastneg.mining.packed import (
     PackedItems,
     PackedQueries,
     packed_bytes,
+    whole_lines,
 )
 from fastneg.mining.search import PositiveLists, RankWindow, empty_window, no_positives, norms
 from fastneg.streams import key_of, permutation, stream_of
@@ -181,7 +182,8 @@ def _scan(
         TILES, packed.packed, items.steps, items.panels, items.ids, items.norms, items.residuals,
         packed.norms, packed.residuals, packed.slack, depth, frozen(queries), vectors,
         positives.starts, positives.stops, positives.items, edges, counts, *found,
-        np.empty(rows, np.float32), np.empty(len(packed.packed) // (2 * items.steps), np.float32),
-        np.empty(4 * GROUP * GROUP, np.float32),
+        np.empty(rows, np.float32),
+        whole_lines(len(packed.packed) // (2 * items.steps), np.float32),
+        whole_lines(4 * GROUP * GROUP, np.float32),
     )  # fmt: skip
     return counts, *found

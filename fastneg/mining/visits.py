@@ -5,6 +5,8 @@ Both leave the same: exact windows among the vectors of the lists that a query a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +16,14 @@ from fastneg.checks import Float32Array, FloatArray, IntArray, frozen
 from fastneg.kernels.tile_visit import ROOM, visit_by_tiles
 from fastneg.kernels.visit import pair_by_list, visit_lists, write_ranks
 from fastneg.mining.lists import Codes, lay_out
-from fastneg.mining.packed import GROUP, HAS_AMX, TILES, PackedLists, PackedQueries
+from fastneg.mining.packed import (
+    GROUP,
+    HAS_AMX,
+    TILES,
+    PackedLists,
+    PackedQueries,
+    whole_lines,
+)
 from fastneg.mining.search import PositiveLists, RankWindow, norms
 
 _ROOM_OF_BUFFER = 2  # a buffer holds this many times the depth: more would leave the caches
@@ -62,21 +71,24 @@ def visits_to(
 
 
 class _Buffers:
-    """Buffers of a thread, kept from one call to the next."""
+    """Buffers of threads, kept from one call to the next."""
 
     def __init__(self) -> None:
         self._free: list[tuple[Codes, Float32Array]] = []
 
-    def take(self, shape: tuple[int, int]) -> tuple[Codes, Float32Array]:
-        size = shape[0] * shape[1]
-        room = self._free.pop() if self._free else None
-        if room is None or room[0].size < size:
-            room = np.empty(size, np.int32), np.empty(size, np.float32)
-        self._held = room
-        return room
+    @contextmanager
+    def of(self, rows: int, capacity: int) -> Iterator[tuple[Codes, Float32Array]]:
+        """int32 and float32 [rows, capacity], for one thread at a time."""
+        size = rows * capacity
+        codes, scores = self._free.pop() if self._free else _room(0)
+        if codes.size < size:
+            codes, scores = _room(size)
+        yield codes[:size].reshape(rows, capacity), scores[:size].reshape(rows, capacity)
+        self._free.append((codes, scores))
 
-    def give_back(self, room: tuple[Codes, Float32Array]) -> None:
-        self._free.append(room)
+
+def _room(size: int) -> tuple[Codes, Float32Array]:
+    return np.empty(size, np.int32), np.empty(size, np.float32)
 
 
 def _pairs(wanted: Codes, num_lists: int) -> tuple[IntArray, Codes]:
@@ -96,9 +108,8 @@ class _PanelVisits:
         self._buffers = _Buffers()
 
     def bytes_for(self, rows: int, wanted: int, depth: int) -> int:
-        width = self._vectors.shape[1]
-        each = 8 * _panel_capacity(depth) + 8 * wanted + 4 * width + 128
-        return rows * each + 8 * self._num_lists + 8 * _panel_capacity(depth)
+        width, buffer = int(self._vectors.shape[1]), 8 * _panel_capacity(depth)
+        return rows * (buffer + 8 * wanted + 4 * width + 128) + 8 * self._num_lists + buffer
 
     def best_of(
         self, queries: Float32Array, wanted: Codes, positives: PositiveLists, places: IntArray,
@@ -107,20 +118,17 @@ class _PanelVisits:
         rows, depth, lists = len(queries), window[1], self._lists
         slack = _float32_slack(queries, self._longest)
         counts = np.zeros(rows, np.int64)
-        shape = (rows, _panel_capacity(depth))
-        room = self._buffers.take(shape)
-        codes, scores = (part[: shape[0] * shape[1]].reshape(shape) for part in room)
-        visit_lists(
-            *_pairs(wanted, self._num_lists), queries, lists.panels, lists.panel_borders,
-            lists.borders, lists.order, self._vectors, depth, slack, positives.starts,
-            positives.stops, positives.items, np.full(rows, -np.inf, np.float32), counts, codes,
-            scores,
-        )  # fmt: skip
-        write_ranks(
-            queries, self._vectors, depth, slack, positives.starts, positives.stops,
-            positives.items, counts, codes, scores, window[0], places, out.items, out.scores,
-        )  # fmt: skip
-        self._buffers.give_back(room)
+        with self._buffers.of(rows, _panel_capacity(depth)) as (codes, scores):
+            visit_lists(
+                *_pairs(wanted, self._num_lists), queries, lists.panels, lists.panel_borders,
+                lists.borders, lists.order, self._vectors, depth, slack, positives.starts,
+                positives.stops, positives.items, np.full(rows, -np.inf, np.float32), counts, codes,
+                scores,
+            )  # fmt: skip
+            write_ranks(
+                queries, self._vectors, depth, slack, positives.starts, positives.stops,
+                positives.items, counts, codes, scores, window[0], places, out.items, out.scores,
+            )  # fmt: skip
 
 
 class _TileVisits:
@@ -133,10 +141,9 @@ class _TileVisits:
         self._buffers = _Buffers()
 
     def bytes_for(self, rows: int, wanted: int, depth: int) -> int:
-        width = 32 * self._lists.steps
-        each = 8 * _tile_capacity(depth) + 8 * wanted + 6 * width + 192
-        fixed = 2 * ROOM * width + 16_384 + 8 * len(self._lists.sizes) + 8 * _tile_capacity(depth)
-        return rows * each + fixed
+        width, buffer = 32 * self._lists.steps, 8 * _tile_capacity(depth)
+        fixed = 2 * ROOM * width + 18_432 + 8 * len(self._lists.sizes) + buffer
+        return rows * (buffer + 8 * wanted + 6 * width + 192) + fixed
 
     def best_of(
         self, queries: Float32Array, wanted: Codes, positives: PositiveLists, places: IntArray,
@@ -145,29 +152,27 @@ class _TileVisits:
         rows, depth, lists = len(queries), window[1], self._lists
         packed = PackedQueries.of(queries, lists)
         counts, edges = np.zeros(rows, np.int64), np.full(rows, -np.inf, np.float32)
-        shape = (rows, _tile_capacity(depth))
-        room = self._buffers.take(shape)
-        codes, scores = (part[: shape[0] * shape[1]].reshape(shape) for part in room)
         scratch: tuple[npt.NDArray[Any], ...] = (
-            np.empty(ROOM * 32 * lists.steps, np.uint16), np.empty(4 * GROUP * GROUP, np.float32),
+            whole_lines(ROOM * 32 * lists.steps, np.uint16),
+            whole_lines(4 * GROUP * GROUP, np.float32), whole_lines(GROUP * 16, np.float32),
         )  # fmt: skip
         # the nearest lists say what the others' items must reach
         near = -(-_NEAR * depth * len(lists.sizes) // len(self._vectors))
-        for part in (wanted[:, :near], wanted[:, near:]):
-            if part.size == 0:
-                continue
-            visit_by_tiles(
-                TILES, *_pairs(np.ascontiguousarray(part), len(lists.sizes)), packed.packed,
-                lists.steps, lists.panels, lists.borders, lists.sizes, lists.ids, lists.norms,
-                lists.residuals, packed.norms, packed.residuals, packed.slack, depth, queries,
-                self._vectors, positives.starts, positives.stops, positives.items, edges, counts,
-                codes, scores, *scratch,
+        with self._buffers.of(rows, _tile_capacity(depth)) as (codes, scores):
+            for part in (wanted[:, :near], wanted[:, near:]):
+                if part.size == 0:
+                    continue
+                visit_by_tiles(
+                    TILES, *_pairs(np.ascontiguousarray(part), len(lists.sizes)), packed.packed,
+                    lists.steps, lists.panels, lists.borders, lists.sizes, lists.ids, lists.norms,
+                    lists.residuals, packed.norms, packed.residuals, packed.slack, depth, queries,
+                    self._vectors, positives.starts, positives.stops, positives.items, edges,
+                    counts, codes, scores, *scratch,
+                )  # fmt: skip
+            write_ranks(
+                queries, self._vectors, depth, packed.slack, positives.starts, positives.stops,
+                positives.items, counts, codes, scores, window[0], places, out.items, out.scores,
             )  # fmt: skip
-        write_ranks(
-            queries, self._vectors, depth, packed.slack, positives.starts, positives.stops,
-            positives.items, counts, codes, scores, window[0], places, out.items, out.scores,
-        )  # fmt: skip
-        self._buffers.give_back(room)
 
 
 def _panel_capacity(depth: int) -> int:

@@ -125,6 +125,17 @@ def test_recall_counts_members_of_the_true_window():
     assert measure_recall(nothing, nothing) == 1.0
 
 
+@pytest.mark.parametrize("most", [4, 30, 1_000])
+def test_recall_is_that_of_sets(most):
+    rng = np.random.default_rng(most)
+    found, true = (rng.integers(-1, most, (60, 9)).astype(np.int32) for _ in range(2))
+    members = [[int(i) for i in row if i >= 0] for row in true]
+    pairs = zip(found, members, strict=True)
+    hits = sum(i in set(row.tolist()) for row, wanted in pairs for i in wanted)
+    windows = (RankWindow(items, np.zeros(items.shape, np.float32), 1) for items in (found, true))
+    assert measure_recall(*windows) == hits / sum(map(len, members))
+
+
 def test_list_counts_suit_the_catalog():
     assert ivf_factory(1) == "IVF1,Flat"
     assert ivf_factory(400) == "IVF10,Flat"
