@@ -76,6 +76,10 @@ def diagnose(
 
     if (other_queries is None) != (other_items is None):
         raise FastnegError("give both --other-queries and --other-items, or neither")
+    if plot is not None:
+        from fastneg.mining.diagnosis import picture_format
+
+        picture_format(plot)
     for path in (out, plot):
         if path is not None:
             prepare_file(path)

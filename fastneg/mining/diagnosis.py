@@ -81,6 +81,27 @@ class WindowPopularity:
 
 
 @dataclass(frozen=True, repr=False)
+def picture_format(path: str | Path | None) -> str:
+    """The format that a picture's suffix names ("png" where there is none); to ask before work.
+
+    Raises:
+        FastnegError: Matplotlib is not installed, or it does not know the format.
+    """
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError as error:
+        raise FastnegError(
+            "WindowDiagnosis.plot: Matplotlib is not installed; pip install fastneg[plot]"
+        ) from error
+    suffix = "" if path is None else Path(path).suffix
+    kind = suffix.removeprefix(".").lower() or "png"
+    if kind not in FigureCanvasBase.get_supported_filetypes():
+        raise FastnegError(
+            f"WindowDiagnosis.plot: {path} has the suffix {suffix!r}; give .png, .svg or .pdf"
+        )
+    return kind
+
+
 class WindowDiagnosis:
     """Is a rank window safe to mine? ``print`` shows a table.
 
@@ -219,21 +240,12 @@ class WindowDiagnosis:
         Raises:
             FastnegError: Matplotlib is not installed, or the file cannot be written.
         """
-        try:
-            from fastneg.mining.diagnosis_plot import draw
-        except ImportError as error:
-            raise FastnegError(
-                "WindowDiagnosis.plot: Matplotlib is not installed; pip install fastneg[plot]"
-            ) from error
+        kind = picture_format(path)
+        from fastneg.mining.diagnosis_plot import draw
+
         figure = draw(self)
         if path is not None:
             target = Path(path)
-            kind = target.suffix.removeprefix(".").lower() or "png"
-            if kind not in figure.canvas.get_supported_filetypes():
-                raise FastnegError(
-                    f"WindowDiagnosis.plot: {target} has the suffix {target.suffix!r}; give .png, "
-                    ".svg or .pdf"
-                )
             _replace(target, lambda temporary: figure.savefig(temporary, format=kind))
         return figure
 

@@ -21,7 +21,7 @@ from fastneg.streams import key_of, permutation, stream_of
 _SAMPLE_QUERIES = 512
 _HALF_PAYS = 65_536  # items from which it is worth finding out
 _PRODUCTS_PER_RANK = 40  # of IVF, for each rank of the depth
-_TILES = 4  # products of exact search by tiles in the time of one of IVF
+_VISITED = 6  # products of exact search by tiles in the time of one of IVF's visits
 
 
 def make_engine(job: Job, search: str, recall: float, device: str) -> Engine:
@@ -81,18 +81,19 @@ def prefers_ivf(job: Job) -> bool:
 
     By a count of products, the measure of both: exact search makes Q N of them; IVF trains and
     fills its lists, searches its sample exactly, and makes L + 40 * depth for a query (what 0.95
-    of a window took on mixtures and embeddings). Products by tiles cost a quarter.
+    of a window took on mixtures and embeddings). By tiles, where a product costs next to nothing,
+    one of a visit takes the time of six others: choosing among many costs more than among few.
     """
     from fastneg.mining import packed
     from fastneg.mining.ivf import num_lists_for, training_products
 
     num_queries, num_items = len(job.queries), len(job.items)
     lists = num_lists_for(num_items)
-    share = _TILES if packed.HAS_AMX else 1
-    sample = min(_SAMPLE_QUERIES, num_queries) * num_items // share
+    visited = _VISITED if packed.HAS_AMX else 1
+    sample = min(_SAMPLE_QUERIES, num_queries) * num_items
     once = training_products(num_items, lists) + sample
-    each = lists + min(num_items, _PRODUCTS_PER_RANK * job.window[1])
-    return num_queries * num_items // share > 2 * (once + num_queries * each)
+    each = visited * (lists + min(num_items, _PRODUCTS_PER_RANK * job.window[1]))
+    return num_queries * num_items > 2 * (once + num_queries * each)
 
 
 def _exact(job: Job, num_queries: int, device: Any) -> Search:

@@ -9,7 +9,7 @@ import pytest
 
 from fastneg.errors import FastnegError
 from fastneg.mining import lists as lists_of
-from fastneg.mining import visits
+from fastneg.mining import packed, visits
 from fastneg.mining.engines import make_engine, open_engine, prefers_ivf
 from fastneg.mining.faiss_index import calibrate, find_all, measure_recall
 from fastneg.mining.ivf import IvfSearch, num_lists_for
@@ -298,7 +298,9 @@ def test_an_engine_is_chosen_by_size_stored_and_opened_again():
     assert opened.facts() == facts
 
 
-def test_auto_takes_ivf_where_queries_pay_for_the_lists():
+def test_auto_takes_ivf_where_queries_pay_for_the_lists(arithmetic, monkeypatch):
+    monkeypatch.setattr(packed, "HAS_AMX", arithmetic == "tiles")
+
     def asked(num_queries, num_items, depth=500):
         queries = np.broadcast_to(np.float32(0), (num_queries, 64))
         items = np.broadcast_to(np.float32(0), (num_items, 64))
