@@ -1,5 +1,8 @@
 """What type checkers see of the lazily imported names; a test compares it with __init__.py."""
 
+
+__all__: list[str]
+__version__: str
 from fastneg.data.datasets import Dataset as Dataset
 from fastneg.data.features import FeatureTable as FeatureTable
 from fastneg.data.splits import Split as Split
@@ -25,17 +28,30 @@ from fastneg.mining.shards import mine_to_folder as mine_to_folder
 from fastneg.recipes import recipe as recipe
 from fastneg.recipes import train_recipe as train_recipe
 from fastneg.samplers.alias_table import AliasTable as AliasTable
+from fastneg.samplers.audit import Audit as Audit
+from fastneg.samplers.available import AvailableSampler as AvailableSampler
 from fastneg.samplers.base import Sampler as Sampler
+from fastneg.samplers.frequency import FrequencyEstimator as FrequencyEstimator
+from fastneg.samplers.grouped import GroupedSampler as GroupedSampler
 from fastneg.samplers.instances import train_instances as train_instances
 from fastneg.samplers.listed import ListedSampler as ListedSampler
+from fastneg.samplers.log_uniform import LogUniformSampler as LogUniformSampler
 from fastneg.samplers.mixed import MixedSampler as MixedSampler
 from fastneg.samplers.popularity import PopularitySampler as PopularitySampler
 from fastneg.samplers.results import Negatives as Negatives
+from fastneg.samplers.streaming import StreamingPopularitySampler as StreamingPopularitySampler
+from fastneg.samplers.subsampling import SubsampledPositives as SubsampledPositives
+from fastneg.samplers.subsampling import keep_probabilities as keep_probabilities
+from fastneg.samplers.subsampling import subsample_positives as subsample_positives
 from fastneg.samplers.uniform import UniformSampler as UniformSampler
 from fastneg.threads import get_num_threads as get_num_threads
 from fastneg.threads import set_num_threads as set_num_threads
 from fastneg.training.batches import NegativeBatches as NegativeBatches
+from fastneg.training.bilateral_softmax import bilateral_softmax_loss as bilateral_softmax_loss
+from fastneg.training.binary_losses import gbce_loss as gbce_loss
+from fastneg.training.binary_losses import nce_loss as nce_loss
 from fastneg.training.evaluation import evaluate as evaluate
+from fastneg.training.full_softmax import full_softmax_loss as full_softmax_loss
 from fastneg.training.log_q import in_batch_log_q as in_batch_log_q
 from fastneg.training.log_q import mixed_log_q as mixed_log_q
 from fastneg.training.losses import bce_loss as bce_loss
@@ -43,20 +59,10 @@ from fastneg.training.losses import bpr_loss as bpr_loss
 from fastneg.training.losses import in_batch_softmax_loss as in_batch_softmax_loss
 from fastneg.training.losses import mixed_negative_loss as mixed_negative_loss
 from fastneg.training.losses import softmax_loss as softmax_loss
+from fastneg.training.margin_losses import cosine_contrastive_loss as cosine_contrastive_loss
+from fastneg.training.margin_losses import hinge_loss as hinge_loss
 from fastneg.training.outputs import load_model as load_model
 from fastneg.training.sampled_evaluation import evaluate_sampled as evaluate_sampled
 from fastneg.training.settings import Settings as Settings
 from fastneg.training.towers import TwoTower as TwoTower
 from fastneg.training.trainer import Trainer as Trainer
-
-__version__: str
-__all__: list[str]
-from fastneg.samplers.audit import Audit as Audit
-from fastneg.samplers.available import AvailableSampler as AvailableSampler
-from fastneg.samplers.frequency import FrequencyEstimator as FrequencyEstimator
-from fastneg.samplers.grouped import GroupedSampler as GroupedSampler
-from fastneg.samplers.log_uniform import LogUniformSampler as LogUniformSampler
-from fastneg.samplers.streaming import StreamingPopularitySampler as StreamingPopularitySampler
-from fastneg.samplers.subsampling import SubsampledPositives as SubsampledPositives
-from fastneg.samplers.subsampling import keep_probabilities as keep_probabilities
-from fastneg.samplers.subsampling import subsample_positives as subsample_positives
