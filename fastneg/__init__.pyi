@@ -1,8 +1,5 @@
 """What type checkers see of the lazily imported names; a test compares it with __init__.py."""
 
-
-__all__: list[str]
-__version__: str
 from fastneg.data.datasets import Dataset as Dataset
 from fastneg.data.features import FeatureTable as FeatureTable
 from fastneg.data.splits import Split as Split
@@ -28,21 +25,12 @@ from fastneg.mining.shards import mine_to_folder as mine_to_folder
 from fastneg.recipes import recipe as recipe
 from fastneg.recipes import train_recipe as train_recipe
 from fastneg.samplers.alias_table import AliasTable as AliasTable
-from fastneg.samplers.audit import Audit as Audit
-from fastneg.samplers.available import AvailableSampler as AvailableSampler
 from fastneg.samplers.base import Sampler as Sampler
-from fastneg.samplers.frequency import FrequencyEstimator as FrequencyEstimator
-from fastneg.samplers.grouped import GroupedSampler as GroupedSampler
 from fastneg.samplers.instances import train_instances as train_instances
 from fastneg.samplers.listed import ListedSampler as ListedSampler
-from fastneg.samplers.log_uniform import LogUniformSampler as LogUniformSampler
 from fastneg.samplers.mixed import MixedSampler as MixedSampler
 from fastneg.samplers.popularity import PopularitySampler as PopularitySampler
 from fastneg.samplers.results import Negatives as Negatives
-from fastneg.samplers.streaming import StreamingPopularitySampler as StreamingPopularitySampler
-from fastneg.samplers.subsampling import SubsampledPositives as SubsampledPositives
-from fastneg.samplers.subsampling import keep_probabilities as keep_probabilities
-from fastneg.samplers.subsampling import subsample_positives as subsample_positives
 from fastneg.samplers.uniform import UniformSampler as UniformSampler
 from fastneg.threads import get_num_threads as get_num_threads
 from fastneg.threads import set_num_threads as set_num_threads
@@ -66,3 +54,15 @@ from fastneg.training.sampled_evaluation import evaluate_sampled as evaluate_sam
 from fastneg.training.settings import Settings as Settings
 from fastneg.training.towers import TwoTower as TwoTower
 from fastneg.training.trainer import Trainer as Trainer
+
+__version__: str
+__all__: list[str]
+from fastneg.samplers.audit import Audit as Audit
+from fastneg.samplers.available import AvailableSampler as AvailableSampler
+from fastneg.samplers.frequency import FrequencyEstimator as FrequencyEstimator
+from fastneg.samplers.grouped import GroupedSampler as GroupedSampler
+from fastneg.samplers.log_uniform import LogUniformSampler as LogUniformSampler
+from fastneg.samplers.streaming import StreamingPopularitySampler as StreamingPopularitySampler
+from fastneg.samplers.subsampling import SubsampledPositives as SubsampledPositives
+from fastneg.samplers.subsampling import keep_probabilities as keep_probabilities
+from fastneg.samplers.subsampling import subsample_positives as subsample_positives

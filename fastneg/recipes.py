@@ -110,7 +110,7 @@ _RECIPES = (
             "shared": True,
             "num_negatives": 2048,
             "margin": 0.4,
-            "negative_weight": 50.0,
+            "negative_weight": 10.0,
         },
     ),
     Recipe(

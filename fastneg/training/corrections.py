@@ -137,18 +137,21 @@ def corrected_loss(
     return weighted_mean(call, torch.logaddexp(positive_B, z_B) - positive_B, row_weights_B)
 
 
+def unmasked_counts(mask_BC: Tensor, num_columns: int) -> Tensor:
+    """int64 [B]: ``num_columns - mask_BC.sum(1)``."""
+    if mask_BC.device.type == "cpu":  # torch's sum makes a matrix of integers first
+        bits = np.packbits(mask_BC.numpy(), axis=1)
+        return num_columns - torch.from_numpy(np.bitwise_count(bits).sum(1, dtype=np.int64))
+    return num_columns - mask_BC.sum(1)
+
+
 def log_unmasked(
     mask_BC: Tensor | None, num_columns: int, own_column: bool, like: Tensor
 ) -> Tensor:
     """Log of n_u, with 1 for 0: such a row has no sum to correct."""
     if mask_BC is None:
         return like.new_full((), math.log(num_columns))
-    if mask_BC.device.type == "cpu":  # torch's sum makes a matrix of integers first
-        bits = np.packbits(mask_BC.numpy(), axis=1)
-        masked_B = torch.from_numpy(np.bitwise_count(bits).sum(1, dtype=np.int64))
-    else:
-        masked_B = mask_BC.sum(1)
-    counts_B = num_columns - masked_B
+    counts_B = unmasked_counts(mask_BC, num_columns)
     if own_column:  # the diagonal is not among the columns counted, masked or not
         counts_B = counts_B + mask_BC.diagonal()
     return counts_B.clamp(min=1).to(like).log()
@@ -163,9 +166,9 @@ def checked_scores(
     *,
     axis: str = "K",
 ) -> tuple[Tensor, Tensor]:
-    """Scores of positives [B] and negatives [B, C], checked, divided by the temperature.
+    """Copies of the scores of positives [B] and negatives [B, C], divided by the temperature.
 
-    In the working dtype. ``axis`` is the suffix of the caller's arguments, for errors.
+    Checked, in the working dtype. ``axis`` is the suffix of the caller's arguments, for errors.
     """
     name = f"negative_scores_B{axis}"
     rows, columns = check_matrix(call, name, negative_scores)
@@ -183,7 +186,7 @@ def unmasked_sums(losses_BC: Tensor, mask_BC: Tensor | None) -> tuple[Tensor, Te
     if mask_BC is None:
         count_B = losses_BC.new_full((losses_BC.shape[0],), losses_BC.shape[1])
         return losses_BC.sum(1), count_B
-    counts_B = losses_BC.shape[1] - mask_BC.sum(1)
+    counts_B = unmasked_counts(mask_BC, losses_BC.shape[1])
     return losses_BC.masked_fill(mask_BC, 0.0).sum(1), counts_B.to(losses_BC.dtype)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from fastneg import checks
-from fastneg.training.corrections import checked_scores, unmasked_sums, weighted_mean
+from fastneg.training.corrections import NOTHING, checked_scores, unmasked_counts, weighted_mean
 
 __all__ = ["cosine_contrastive_loss", "hinge_loss"]
 
@@ -54,8 +54,7 @@ def hinge_loss(
     positive_B, negative_BC = checked_scores(
         call, positive_scores_B, negative_scores_BC, mask_BC, temperature, axis="C"
     )
-    losses_BC = (negative_BC + (margin - positive_B)[:, None]).relu()
-    sums_B, counts_B = unmasked_sums(losses_BC, mask_BC)
+    sums_B, counts_B = _excess(negative_BC.add_((margin - positive_B)[:, None]), mask_BC)
     return weighted_mean(call, sums_B / counts_B.clamp(min=1), row_weights_B)
 
 
@@ -99,6 +98,14 @@ def cosine_contrastive_loss(
     positive_B, negative_BC = checked_scores(
         call, positive_scores_B, negative_scores_BC, mask_BC, temperature, axis="C"
     )
-    sums_B, counts_B = unmasked_sums((negative_BC - margin).relu(), mask_BC)
+    sums_B, counts_B = _excess(negative_BC.sub_(margin), mask_BC)
     losses_B = (1.0 - positive_B) + weight * sums_B / counts_B.clamp(min=1)
     return weighted_mean(call, losses_B * (counts_B > 0), row_weights_B)
+
+
+def _excess(x_BC: Tensor, mask_BC: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Per row the sum of what is above 0 in unmasked columns and their number; x is used up."""
+    if mask_BC is None:
+        return x_BC.relu_().sum(1), x_BC.new_full((x_BC.shape[0],), x_BC.shape[1])
+    counts_B = unmasked_counts(mask_BC, x_BC.shape[1])
+    return x_BC.masked_fill_(mask_BC, NOTHING).relu_().sum(1), counts_B.to(x_BC.dtype)
