@@ -16,10 +16,12 @@ from torch.nn import functional
 
 from fastneg import checks
 from fastneg.training.corrections import (
+    NOTHING,
     check_negative_log_q,
     check_values,
     check_vector,
     checked_scores,
+    unmasked_counts,
     unmasked_sums,
     weighted_mean,
 )
@@ -81,10 +83,15 @@ def nce_loss(
         check_values(call, "negative_log_q", negative_log_q, log=True)
     log_k = math.log(columns)
     positive_B = positive_B - (positive_log_q_B.detach().to(positive_B) + log_k)
-    negative_BC = negative_BC - (negative_log_q.detach().to(negative_BC) + log_k)
-    sums_B, counts_B = unmasked_sums(functional.softplus(negative_BC), mask_BC)
-    losses_B = functional.softplus(-positive_B) + sums_B
-    return weighted_mean(call, losses_B * (counts_B > 0), row_weights_B)
+    negative_BC.sub_(negative_log_q.detach().to(negative_BC) + log_k)
+    losses_B = functional.softplus(-positive_B)
+    if mask_BC is None:
+        return weighted_mean(
+            call, losses_B + functional.softplus(negative_BC).sum(1), row_weights_B
+        )
+    sums_B = functional.softplus(negative_BC.masked_fill_(mask_BC, NOTHING)).sum(1)
+    some_B = unmasked_counts(mask_BC, columns) > 0
+    return weighted_mean(call, (losses_B + sums_B) * some_B, row_weights_B)
 
 
 def gbce_beta(num_negatives: int, num_items: int, calibration: float) -> float:
