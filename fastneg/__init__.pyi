@@ -35,7 +35,11 @@ from fastneg.samplers.uniform import UniformSampler as UniformSampler
 from fastneg.threads import get_num_threads as get_num_threads
 from fastneg.threads import set_num_threads as set_num_threads
 from fastneg.training.batches import NegativeBatches as NegativeBatches
+from fastneg.training.bilateral_softmax import bilateral_softmax_loss as bilateral_softmax_loss
+from fastneg.training.binary_losses import gbce_loss as gbce_loss
+from fastneg.training.binary_losses import nce_loss as nce_loss
 from fastneg.training.evaluation import evaluate as evaluate
+from fastneg.training.full_softmax import full_softmax_loss as full_softmax_loss
 from fastneg.training.log_q import in_batch_log_q as in_batch_log_q
 from fastneg.training.log_q import mixed_log_q as mixed_log_q
 from fastneg.training.losses import bce_loss as bce_loss
@@ -43,6 +47,8 @@ from fastneg.training.losses import bpr_loss as bpr_loss
 from fastneg.training.losses import in_batch_softmax_loss as in_batch_softmax_loss
 from fastneg.training.losses import mixed_negative_loss as mixed_negative_loss
 from fastneg.training.losses import softmax_loss as softmax_loss
+from fastneg.training.margin_losses import cosine_contrastive_loss as cosine_contrastive_loss
+from fastneg.training.margin_losses import hinge_loss as hinge_loss
 from fastneg.training.outputs import load_model as load_model
 from fastneg.training.sampled_evaluation import evaluate_sampled as evaluate_sampled
 from fastneg.training.settings import Settings as Settings

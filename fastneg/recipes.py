@@ -98,6 +98,47 @@ _RECIPES = (
             "easy_to_hard": 100.0,
         },
     ),
+    Recipe(
+        "ccl",
+        "cosine contrastive loss: of 2,048 uniform negatives shared by the batch, those above the "
+        "margin count",
+        "Mao et al. 2021, SimpleX: a simple and strong baseline for collaborative filtering",
+        {
+            "similarity": "cosine",
+            "learning_rate": 5e-3,
+            "loss": "ccl",
+            "shared": True,
+            "num_negatives": 2048,
+            "margin": 0.4,
+            "negative_weight": 10.0,
+        },
+    ),
+    Recipe(
+        "bsl",
+        "bilateral softmax: 2,048 uniform negatives shared by the batch, another temperature for "
+        "the positives",
+        "Wu et al. 2024, BSL: understanding and improving softmax loss for recommendation",
+        {
+            **_COSINE,
+            "loss": "bsl",
+            "shared": True,
+            "num_negatives": 2048,
+            "positive_temperature": 0.22,
+        },
+    ),
+    Recipe(
+        "gbce",
+        "generalised binary cross-entropy over each positive and 256 uniform negatives",
+        "Petrov and Macdonald 2023, gSASRec: reducing overconfidence in sequential recommendation "
+        "trained with negative sampling",
+        {"loss": "gbce", "num_negatives": 256, "calibration": 0.75, "learning_rate": 5e-3},
+    ),
+    Recipe(
+        "full-softmax",
+        "softmax cross-entropy over the whole catalog, for catalogs that fit: nothing is sampled",
+        "Liang et al. 2018, Variational autoencoders for collaborative filtering",
+        {**_COSINE, "loss": "full_softmax"},
+    ),
 )
 
 

@@ -36,6 +36,8 @@ def small(name: str, **changes) -> dict:
     scaled = {"num_uniform": 64} if recipe(name).changes.get("num_uniform") else {}
     if recipe(name).changes.get("shared"):
         scaled = {"num_negatives": 64}
+    if name == "gbce":  # of 150 items: a sampling rate of 5 %
+        scaled = {"num_negatives": 8}
     if recipe(name).changes.get("rounds", 1) > 1:
         scaled |= {"window": (11, 40), "num_mined": 10}
     return {**SMALL, **scaled, **changes}
@@ -70,6 +72,10 @@ def test_names_and_errors():
         "mixed-negative-sampling",
         "sampled-softmax",
         "facebook-ebr",
+        "ccl",
+        "bsl",
+        "gbce",
+        "full-softmax",
     ]
     for name, one in recipes().items():
         assert one.name == name
@@ -209,7 +215,18 @@ class Stopped(Exception):
     pass
 
 
-@pytest.mark.parametrize(("name", "when"), [("bpr", 40), ("facebook-ebr", 70), ("bpr", 80)])
+@pytest.mark.parametrize(
+    ("name", "when"),
+    [
+        ("bpr", 40),
+        ("facebook-ebr", 70),
+        ("bpr", 80),
+        ("ccl", 40),
+        ("bsl", 40),
+        ("gbce", 80),
+        ("full-softmax", 80),
+    ],
+)
 def test_interrupted_and_resumed_is_the_same(split, tmp_path, name, when):
     train, test = split
     settings = small(name, epochs=2, patience=0, checkpoint_every=7)

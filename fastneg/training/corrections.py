@@ -1,7 +1,8 @@
 """The one core under the softmax losses: a masked log-sum-exp and the five correction forms.
 
 ``losses.py`` says what each form is and checks what is particular to each loss; here they are
-computed, in as few passes over the [B, C] matrix of scores as can be.
+computed, in as few passes over the [B, C] matrix of scores as can be. What all losses share stands
+here too: checks of their arguments, sums over unmasked columns, the weighted mean over rows.
 
 Shape suffixes: B rows (examples), C columns (negatives).
 """
@@ -21,7 +22,7 @@ from fastneg.errors import FastnegTypeError
 CORRECTIONS = ("expected_count", "both", "as_printed", "revised", "none")
 
 # Stands for minus infinity: finite, so that a row with nothing left has a gradient of 0, not NaN.
-_NOTHING = -1e30
+NOTHING = -1e30
 
 
 class UnmaskedLogSumExp(torch.autograd.Function):
@@ -53,9 +54,9 @@ class UnmaskedLogSumExp(torch.autograd.Function):
         else:
             x_BC = torch.add(-log_q.to(dtype), scores_BC.to(dtype), alpha=1.0 / temperature)
         if mask_BC is not None:
-            x_BC.masked_fill_(mask_BC, _NOTHING)
+            x_BC.masked_fill_(mask_BC, NOTHING)
         if own_column:
-            x_BC.diagonal().fill_(_NOTHING)
+            x_BC.diagonal().fill_(NOTHING)
         # One fused pass; ``exp`` alone takes five times as long where cells are masked, since the
         # vector library treats every result that underflows as an exception.
         softmax_BC = torch.softmax(x_BC, 1)
@@ -117,14 +118,14 @@ def corrected_loss(
         if masked_mass_B is None:
             z_B = z_B - math.log(num_columns)
         else:
-            log_n_B = _log_unmasked(mask_BC, num_columns, own_column, z_B)
+            log_n_B = log_unmasked(mask_BC, num_columns, own_column, z_B)
             z_B = z_B - log_n_B + torch.log1p(-_below_one(masked_mass_B)).to(z_B)
     elif correction == "both" and positive_log_q_B is not None:
         positive_B = positive_B - positive_log_q_B.to(positive_B)
     elif correction == "revised":
         log_n_B = z_B.new_zeros(())
         if replacement:
-            log_n_B = _log_unmasked(mask_BC, num_columns, own_column, z_B)
+            log_n_B = log_unmasked(mask_BC, num_columns, own_column, z_B)
             if masked_mass_B is not None:
                 z_B = z_B + torch.log1p(-_below_one(masked_mass_B)).to(z_B)
             elif positive_log_q_B is not None:
@@ -136,21 +137,57 @@ def corrected_loss(
     return weighted_mean(call, torch.logaddexp(positive_B, z_B) - positive_B, row_weights_B)
 
 
-def _log_unmasked(
+def unmasked_counts(mask_BC: Tensor, num_columns: int) -> Tensor:
+    """int64 [B]: ``num_columns - mask_BC.sum(1)``."""
+    if mask_BC.device.type == "cpu":  # torch's sum makes a matrix of integers first
+        bits = np.packbits(mask_BC.numpy(), axis=1)
+        return num_columns - torch.from_numpy(np.bitwise_count(bits).sum(1, dtype=np.int64))
+    return num_columns - mask_BC.sum(1)
+
+
+def log_unmasked(
     mask_BC: Tensor | None, num_columns: int, own_column: bool, like: Tensor
 ) -> Tensor:
     """Log of n_u, with 1 for 0: such a row has no sum to correct."""
     if mask_BC is None:
         return like.new_full((), math.log(num_columns))
-    if mask_BC.device.type == "cpu":  # torch's sum makes a matrix of integers first
-        bits = np.packbits(mask_BC.numpy(), axis=1)
-        masked_B = torch.from_numpy(np.bitwise_count(bits).sum(1, dtype=np.int64))
-    else:
-        masked_B = mask_BC.sum(1)
-    counts_B = num_columns - masked_B
+    counts_B = unmasked_counts(mask_BC, num_columns)
     if own_column:  # the diagonal is not among the columns counted, masked or not
         counts_B = counts_B + mask_BC.diagonal()
     return counts_B.clamp(min=1).to(like).log()
+
+
+def checked_scores(
+    call: str,
+    positive_scores_B: Tensor,
+    negative_scores: Tensor,
+    mask: Tensor | None,
+    temperature: float,
+    *,
+    axis: str = "K",
+) -> tuple[Tensor, Tensor]:
+    """Copies of the scores of positives [B] and negatives [B, C], divided by the temperature.
+
+    Checked, in the working dtype. ``axis`` is the suffix of the caller's arguments, for errors.
+    """
+    name = f"negative_scores_B{axis}"
+    rows, columns = check_matrix(call, name, negative_scores)
+    check_vector(call, "positive_scores_B", positive_scores_B, rows)
+    if columns == 0:
+        checks.fail(call, f"{say(name, negative_scores)} has no negatives")
+    check_mask(call, f"mask_B{axis}", mask, rows, columns)
+    scale = 1.0 / check_temperature(call, temperature)
+    dtype = working_dtype(negative_scores)
+    return positive_scores_B.to(dtype) * scale, negative_scores.to(dtype) * scale
+
+
+def unmasked_sums(losses_BC: Tensor, mask_BC: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Per row the sum of the unmasked entries and their number."""
+    if mask_BC is None:
+        count_B = losses_BC.new_full((losses_BC.shape[0],), losses_BC.shape[1])
+        return losses_BC.sum(1), count_B
+    counts_B = unmasked_counts(mask_BC, losses_BC.shape[1])
+    return losses_BC.masked_fill(mask_BC, 0.0).sum(1), counts_B.to(losses_BC.dtype)
 
 
 def _below_one(mass_B: Tensor) -> Tensor:
@@ -216,11 +253,21 @@ def check_mask(call: str, name: str, mask: Tensor | None, rows: int, columns: in
         checks.fail(call, f"{say(name, mask)} does not fit; give shape ({rows}, {columns})")
 
 
-def check_temperature(call: str, temperature: float) -> float:
+def check_negative_log_q(call: str, log_q: Tensor, rows: int, columns: int) -> None:
+    """A tensor of shape [columns] or [rows, columns]."""
+    if log_q.shape not in ((columns,), (rows, columns)):
+        checks.fail(
+            call,
+            f"{say('negative_log_q', log_q)} does not fit negatives of shape ({rows}, {columns}); "
+            f"give shape ({columns},) or ({rows}, {columns})",
+        )
+
+
+def check_temperature(call: str, temperature: float, *, name: str = "temperature") -> float:
     """A finite number above 0."""
-    number = checks.as_number(temperature, call=call, name="temperature")
+    number = checks.as_number(temperature, call=call, name=name)
     if number <= 0:
-        checks.fail(call, f"temperature = {number} is not above 0")
+        checks.fail(call, f"{name} = {number} is not above 0")
     return number
 
 
@@ -251,15 +298,15 @@ def _check(
         checks.fail(call, f'correction="{correction}" needs positive_log_q_B')
     if positive_log_q_B is not None:
         check_vector(call, "positive_log_q_B", positive_log_q_B, rows)
-        _check_values(call, "positive_log_q_B", positive_log_q_B, log=True)
+        check_values(call, "positive_log_q_B", positive_log_q_B, log=True)
     if masked_mass_B is not None:
         check_vector(call, "masked_mass_B", masked_mass_B, rows)
-        _check_values(call, "masked_mass_B", masked_mass_B, log=False)
+        check_values(call, "masked_mass_B", masked_mass_B, log=False)
     if log_q is not None and log_q.ndim == 1:
-        _check_values(call, "log_q", log_q, log=True)
+        check_values(call, "log_q", log_q, log=True)
 
 
-def _check_values(call: str, name: str, values: Tensor, *, log: bool) -> None:
+def check_values(call: str, name: str, values: Tensor, *, log: bool) -> None:
     """Probabilities in 0..1 or their logs, with room for rounding; vectors on the CPU only."""
     if not _on_cpu(values):
         return

@@ -21,6 +21,9 @@ Masks are True where a column is a known positive of the row's user: left out. A
 negative left has loss 0 and no gradient. Scores are divided by the temperature first; 16-bit
 scores are worked on in float32. Weights, log-probabilities and masses get no gradient.
 
+Other losses, with the same conventions: ``binary_losses`` (NCE, gBCE), ``margin_losses`` (hinge,
+cosine contrastive), ``bilateral_softmax``, ``full_softmax``.
+
 Shape suffixes: B rows (examples), C columns (shared negatives), K negatives of one row.
 """
 
@@ -32,14 +35,14 @@ from torch.nn import functional
 from fastneg import checks
 from fastneg.training.corrections import (
     CORRECTIONS,
-    check_mask,
     check_matrix,
-    check_temperature,
+    check_negative_log_q,
     check_vector,
+    checked_scores,
     corrected_loss,
     say,
+    unmasked_sums,
     weighted_mean,
-    working_dtype,
 )
 from fastneg.training.log_q import in_batch_log_q, mixed_log_q, positive_mass
 
@@ -113,13 +116,8 @@ def softmax_loss(
     check_vector(call, "positive_scores_B", positive_scores_B, rows)
     if columns == 0:
         checks.fail(call, f"{say('negative_scores_BC', negative_scores_BC)} has no negatives")
-    if negative_log_q is not None and negative_log_q.shape not in ((columns,), (rows, columns)):
-        checks.fail(
-            call,
-            f"{say('negative_log_q', negative_log_q)} does not fit "
-            f"{say('negative_scores_BC', negative_scores_BC)}; give shape ({columns},) or "
-            f"({rows}, {columns})",
-        )
+    if negative_log_q is not None:
+        check_negative_log_q(call, negative_log_q, rows, columns)
     own = negative_log_q is not None and negative_log_q.ndim == 2
     return corrected_loss(
         call, positive_scores_B, negative_scores_BC, negative_log_q, positive_log_q_B,
@@ -234,11 +232,11 @@ def bpr_loss(
     Raises:
         FastnegError: for shapes that do not fit.
     """
-    positive_B, negative_BK = _pairwise(
+    positive_B, negative_BK = checked_scores(
         "bpr_loss", positive_scores_B, negative_scores_BK, mask_BK, temperature
     )
     losses_BK = functional.softplus(negative_BK - positive_B[:, None])
-    sums_B, counts_B = _unmasked_sums(losses_BK, mask_BK)
+    sums_B, counts_B = unmasked_sums(losses_BK, mask_BK)
     return weighted_mean("bpr_loss", sums_B / counts_B.clamp(min=1), row_weights_B)
 
 
@@ -266,36 +264,9 @@ def bce_loss(
     Raises:
         FastnegError: for shapes that do not fit.
     """
-    positive_B, negative_BK = _pairwise(
+    positive_B, negative_BK = checked_scores(
         "bce_loss", positive_scores_B, negative_scores_BK, mask_BK, temperature
     )
-    sums_B, counts_B = _unmasked_sums(functional.softplus(negative_BK), mask_BK)
+    sums_B, counts_B = unmasked_sums(functional.softplus(negative_BK), mask_BK)
     losses_B = (functional.softplus(-positive_B) + sums_B) / (1 + counts_B)
     return weighted_mean("bce_loss", losses_B * (counts_B > 0), row_weights_B)
-
-
-def _pairwise(
-    call: str,
-    positive_scores_B: Tensor,
-    negative_scores_BK: Tensor,
-    mask_BK: Tensor | None,
-    temperature: float,
-) -> tuple[Tensor, Tensor]:
-    """Checked scores in the working dtype, divided by the temperature."""
-    rows, columns = check_matrix(call, "negative_scores_BK", negative_scores_BK)
-    check_vector(call, "positive_scores_B", positive_scores_B, rows)
-    if columns == 0:
-        checks.fail(call, f"{say('negative_scores_BK', negative_scores_BK)} has no negatives")
-    check_mask(call, "mask_BK", mask_BK, rows, columns)
-    scale = 1.0 / check_temperature(call, temperature)
-    dtype = working_dtype(negative_scores_BK)
-    return positive_scores_B.to(dtype) * scale, negative_scores_BK.to(dtype) * scale
-
-
-def _unmasked_sums(losses_BK: Tensor, mask_BK: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Per row the sum of the unmasked entries and their number."""
-    if mask_BK is None:
-        count_B = losses_BK.new_full((losses_BK.shape[0],), losses_BK.shape[1])
-        return losses_BK.sum(1), count_B
-    counts_B = losses_BK.shape[1] - mask_BK.sum(1)
-    return losses_BK.masked_fill(mask_BK, 0.0).sum(1), counts_B.to(losses_BK.dtype)

@@ -7,71 +7,40 @@ of those. An unknown key or a bad value ends in one line that says what would be
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastneg.checks import as_choice, as_integer, as_number, fail
-from fastneg.errors import FastnegError, FastnegTypeError
-
-LOSSES = ("in_batch", "mixed", "sampled_softmax", "bpr", "bce")
-CORRECTIONS = ("expected_count", "both", "as_printed", "revised", "none")
-SAMPLERS = ("uniform", "popularity")
-FORMULAS = ("program", "paper")
-SIMILARITIES = ("dot", "cosine")
-EXHAUSTED = ("drop", "raise")
-SWAPS = ("at_step", "when_ready")
-
-_CALL = "Settings"
-# name -> (least, most); a missing bound is None
-_INTEGERS: dict[str, tuple[int | None, int | None]] = {
-    "dim": (1, 1 << 20),
-    "hidden_layers": (0, 16),
-    "num_negatives": (1, None),
-    "num_uniform": (0, None),
-    "rounds": (1, None),
-    "num_mined": (1, None),
-    "num_hard": (1, None),
-    "batch_size": (1, None),
-    "epochs": (1, None),
-    "patience": (0, None),
-    "eval_every": (1, None),
-    "k": (1, 1 << 24),
-    "checkpoint_every": (0, None),
-    "num_workers": (0, None),
-    "seed": (None, None),
-}
-_NUMBERS: dict[str, tuple[float | None, float | None]] = {
-    "dropout": (0.0, 0.999),
-    "exponent": (None, None),
-    "smoothing": (0.0, None),
-    "weight_decay": (0.0, None),
-    "l2": (0.0, None),
-}
-# the same, where None may stand too
-_OPTIONAL_INTEGERS = {"refresh_every": 1, "refresh_lag": 0}
-_POSITIVE = ("temperature", "learning_rate", "easy_to_hard")
-_CHOICES = {
-    "loss": LOSSES,
-    "correction": CORRECTIONS,
-    "sampler": SAMPLERS,
-    "subsample_formula": FORMULAS,
-    "similarity": SIMILARITIES,
-    "exhausted": EXHAUSTED,
-    "keep_round": ("best", "last"),
-    "swap": SWAPS,
-}
-_BOOLS = (
-    "use_user_ids",
-    "use_item_ids",
-    "rewards",
-    "subsample_weights",
-    "shared",
-    "warm_start",
-    "refresh_background",
+from fastneg.training.settings_checks import (
+    CORRECTIONS,
+    EXHAUSTED,
+    FORMULAS,
+    LOSSES,
+    PER_ROW_LOSSES,
+    SAMPLERS,
+    SHARED_LOSSES,
+    SIMILARITIES,
+    SWAPS,
+    check_settings,
 )
+from fastneg.training.settings_text import known_name, parse_assignments
+
+__all__ = [
+    "CORRECTIONS",
+    "EXHAUSTED",
+    "FORMULAS",
+    "LOSSES",
+    "PER_ROW_LOSSES",
+    "SAMPLERS",
+    "SHARED_LOSSES",
+    "SIMILARITIES",
+    "SWAPS",
+    "Settings",
+    "known",
+    "parse_overrides",
+    "setting_names",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,15 +59,25 @@ class Settings:
 
     Loss and negatives:
         loss: ``"in_batch"`` (the other rows' positives), ``"mixed"`` (those and ``num_uniform``
-            uniform items; Yang et al. 2020), ``"sampled_softmax"``, ``"bpr"`` or ``"bce"``.
+            uniform items; Yang et al. 2020), ``"sampled_softmax"``, ``"bpr"``, ``"bce"``,
+            ``"nce"``, ``"hinge"``, ``"ccl"`` (cosine contrastive), ``"bsl"`` (bilateral softmax),
+            ``"gbce"`` (uniform negatives only) or ``"full_softmax"`` (every item is scored). See
+            ``training.losses`` and the files that it names.
         correction: the form of the logQ correction of the softmax losses (see
             ``training.losses``).
         rewards: weigh each row by its interaction weight.
         sampler, exponent, smoothing: where sampled negatives come from; popularity is
             (users + smoothing)^exponent.
         num_negatives: K, per row, or per batch where ``shared``.
-        shared: one set of negatives for the whole batch (``sampled_softmax`` only).
+        shared: one set of negatives for the whole batch (``sampled_softmax``, ``nce``, ``hinge``,
+            ``ccl``, ``bsl``), in which each row's known positives are masked.
         num_uniform: B' of mixed negatives.
+        margin: of ``hinge`` (0 or more) and ``ccl`` (-1 to 1), in units of the scores after the
+            temperature.
+        negative_weight: w of ``ccl``: a row's negatives together against its positive.
+        positive_temperature: of ``bsl``: tau_1, where ``temperature`` is tau_2, the negatives'.
+        calibration: t of ``gbce``, 0 (plain binary cross-entropy) to 1.
+        memory_budget: bytes that the scores of a batch may take with ``full_softmax``.
         exhausted: what becomes of rows of users for whom nothing can be drawn.
 
     Positives (see ``samplers.subsampling``):
@@ -128,9 +107,9 @@ class Settings:
     Optimisation (Adam):
         learning_rate, batch_size, epochs: the usual.
         weight_decay: decoupled (AdamW), on every parameter at every step.
-        l2: half the squared length of the towers' outputs of the batch (users, positives and the
-            per-row negatives; before any normalisation), mean over rows, is added to the loss
-            times this: the regulariser of most BPR implementations.
+        l2: half the squared length of the towers' outputs of the batch (users and every item that
+            is scored; before any normalisation), mean over rows, is added to the loss times this:
+            the regulariser of most BPR implementations.
         patience: evaluations without a better validation NDCG before stopping; 0 never stops
             early (the best epoch is kept all the same).
         eval_every: epochs from one evaluation to the next.
@@ -164,6 +143,11 @@ class Settings:
     num_negatives: int = 1
     shared: bool = False
     num_uniform: int = 0
+    margin: float = 0.2
+    negative_weight: float = 1.0
+    positive_temperature: float = 1.0
+    calibration: float = 0.75
+    memory_budget: int = 4 << 30
     exhausted: str = "drop"
 
     subsample_positives: float | None = None
@@ -197,95 +181,13 @@ class Settings:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        def put(name: str, value: Any) -> None:
-            object.__setattr__(self, name, value)
-
-        for name, (least, most) in _INTEGERS.items():
-            value = getattr(self, name)
-            put(name, as_integer(value, call=_CALL, name=name, minimum=least, maximum=most))
-        for name, least in _OPTIONAL_INTEGERS.items():
-            if getattr(self, name) is not None:
-                put(name, as_integer(getattr(self, name), call=_CALL, name=name, minimum=least))
-        for name, (low, high) in _NUMBERS.items():
-            value = getattr(self, name)
-            put(name, as_number(value, call=_CALL, name=name, minimum=low, maximum=high))
-        for name in _POSITIVE:
-            put(name, _positive(name, getattr(self, name)))
-        for name, check in (("init_std", _positive), ("subsample_positives", _share)):
-            if getattr(self, name) is not None:
-                put(name, check(name, getattr(self, name)))
-        for name, choices in _CHOICES.items():
-            as_choice(getattr(self, name), choices, call=_CALL, name=name)
-        for name in _BOOLS:
-            if not isinstance(getattr(self, name), bool):
-                raise FastnegTypeError(
-                    f"{_CALL}: {name} = {getattr(self, name)!r}; give true or false"
-                )
-        put("window", _window(self.window))
-        self._check_device()
-        self._check_combinations()
-
-    def _check_device(self) -> None:
-        name = self.device.split(":")[0] if isinstance(self.device, str) else ""
-        if name not in ("auto", "cpu", "cuda", "mps"):
-            fail(_CALL, f"device = {self.device!r}; give 'auto', 'cpu', 'cuda' or 'cuda:0'")
-
-    def _check_combinations(self) -> None:
-        if self.shared and self.loss != "sampled_softmax":
-            fail(_CALL, f"shared = true goes with loss = 'sampled_softmax', not {self.loss!r}")
-        if self.loss == "mixed" and self.num_uniform == 0:
-            fail(_CALL, "loss = 'mixed' needs num_uniform = 1 or more ('in_batch' uses none)")
-        if self.loss != "mixed" and self.num_uniform > 0:
-            fail(
-                _CALL,
-                f"num_uniform = {self.num_uniform} goes with loss = 'mixed', not {self.loss!r}",
-            )
-        width = self.window[1] - self.window[0] + 1
-        if self.num_mined > width:
-            fail(
-                _CALL,
-                f"num_mined = {self.num_mined} are more than the {width} ranks of window = "
-                f"{self.window}",
-            )
-        if self.subsample_weights and self.subsample_positives is None:
-            fail(
-                _CALL,
-                "subsample_weights = true goes with a threshold; give subsample_positives, as in "
-                "1e-4",
-            )
-        if self.loss == "in_batch" and self.batch_size < 2:
-            fail(_CALL, "batch_size = 1 leaves loss = 'in_batch' no negatives; give 2 or more")
-        self._check_refresh()
-
-    def _check_refresh(self) -> None:
-        every, lag = self.refresh_every, self.refresh_lag
-        if every is None:
-            off = {"refresh_lag": None, "refresh_background": False, "swap": "at_step"}
-            for name in (name for name in off if getattr(self, name) != off[name]):
-                fail(
-                    _CALL,
-                    f"{name} = {getattr(self, name)!r} goes with refresh_every; give the steps "
-                    "from one refresh of the mined lists to the next",
-                )
-        elif lag is not None and self.swap == "when_ready":
-            fail(_CALL, f"refresh_lag = {lag} goes with swap = 'at_step', not 'when_ready'")
-        elif lag is not None and lag > every:
-            fail(
-                _CALL,
-                f"refresh_lag = {lag} is more than refresh_every = {every}: the next lists would "
-                "be due before these are used",
-            )
-        elif self.swap == "when_ready" and not self.refresh_background:
-            fail(
-                _CALL,
-                "swap = 'when_ready' goes with refresh_background = true; in the foreground "
-                "refresh_lag = 0 uses new lists at once",
-            )
+        check_settings(self)
 
     @property
     def per_row_negatives(self) -> bool:
         """Whether the loss takes K sampled negatives for each row."""
-        return self.loss in ("bpr", "bce") or (self.loss == "sampled_softmax" and not self.shared)
+        own = self.loss in SHARED_LOSSES and not self.shared
+        return own or self.loss in PER_ROW_LOSSES
 
     def replace(self, **changes: Any) -> Settings:
         """A copy with some settings changed; unknown names raise with the nearest ones."""
@@ -305,33 +207,6 @@ class Settings:
         return cls().replace(**dict(values))
 
 
-def _positive(name: str, value: Any) -> float:
-    number = as_number(value, call=_CALL, name=name)
-    if number <= 0:
-        fail(_CALL, f"{name} = {number} must be greater than 0")
-    return number
-
-
-def _share(name: str, value: Any) -> float:
-    number = as_number(value, call=_CALL, name=name)
-    if not 0 < number <= 1:
-        fail(_CALL, f"{name} = {number} is not a share; give more than 0 and at most 1")
-    return number
-
-
-def _window(value: Any) -> tuple[int, int]:
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        fail(_CALL, f"window = {value!r}; give two ranks, as in (101, 500)")
-    ranks = list(value)
-    if len(ranks) != 2:
-        fail(_CALL, f"window = {value!r} has {len(ranks)} ranks; give two, as in (101, 500)")
-    first = as_integer(ranks[0], call=_CALL, name="window[0]", minimum=1)
-    last = as_integer(ranks[1], call=_CALL, name="window[1]")
-    if last < first:
-        fail(_CALL, f"window = ({first}, {last}) ends before it starts")
-    return first, last
-
-
 _TYPES: dict[str, Any] = typing.get_type_hints(Settings)
 
 
@@ -346,12 +221,7 @@ def known(name: str) -> str:
     Raises:
         FastnegError: there is none of that name; the error names the nearest ones.
     """
-    plain = name.strip().replace("-", "_")
-    if plain in _TYPES:
-        return plain
-    near = difflib.get_close_matches(plain, _TYPES, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else "known: " + ", ".join(_TYPES)
-    raise FastnegError(f"no setting is called {name!r}; {hint}")
+    return known_name(name, _TYPES)
 
 
 def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
@@ -363,37 +233,4 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
     Raises:
         FastnegError: no ``=``, an unknown key (with the nearest names), or an unreadable value.
     """
-    values: dict[str, Any] = {}
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals or not key.strip():
-            raise FastnegError(f"--set {assignment!r}: give key=value, as in learning_rate=0.01")
-        name = known(key)
-        values[name] = _parse(name, text.strip())
-    return values
-
-
-def _parse(name: str, text: str) -> Any:
-    kind = _TYPES[name]
-    try:
-        if kind is bool:
-            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
-                text.lower()
-            ]
-        if kind is int:
-            return int(text.replace("_", ""))
-        if kind is float:
-            return float(text)
-        if kind is str:
-            return text.strip("\"'")
-        if name == "window":
-            first, last = text.strip("()[] ").replace(",", " ").split()
-            return int(first), int(last)
-        if text.lower() in ("none", ""):
-            return None
-        return int(text.replace("_", "")) if kind == int | None else float(text)
-    except (ValueError, KeyError):
-        plain = {bool: "true or false", int: "an integer", float: "a number"}
-        optional = {int | None: "an integer or none", tuple[int, int]: "two ranks, as in 101,500"}
-        wanted = (plain | optional).get(kind, "a number or none")
-        raise FastnegError(f"--set {name}={text}: {text!r} is not {wanted}") from None
+    return parse_assignments(assignments, _TYPES)

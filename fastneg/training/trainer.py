@@ -37,7 +37,7 @@ from fastneg.training.towers import TwoTower
 
 _CALL = "Trainer"
 # what may differ between a run and its resumption without changing a weight
-_FREE = ("checkpoint_every", "num_workers", "device", "refresh_background")
+_FREE = ("checkpoint_every", "num_workers", "device", "refresh_background", "memory_budget")
 _TOTALS = ("refreshes", "wait_seconds", "mining_seconds")
 
 

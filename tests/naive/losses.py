@@ -158,3 +158,99 @@ def bce_loss(
         own = -log(sigmoid(positive / temperature))
         losses.append((own + sum(terms)) / (1 + len(terms)) if terms else 0.0)
     return weighted_mean(losses, weights)
+
+
+Mask = list[list[bool]]
+
+
+def left_of(negatives: Matrix, mask: Mask, i: int, temperature: float) -> Row:
+    return [s / temperature for s, m in zip(negatives[i], mask[i], strict=True) if not m]
+
+
+def hinge_loss(
+    positives: Row, negatives: Matrix, mask: Mask, margin: float, temperature: float, weights: Row
+) -> float:
+    losses = []
+    for i, positive in enumerate(positives):
+        left = left_of(negatives, mask, i, temperature)
+        terms = [max(0.0, s - positive / temperature + margin) for s in left]
+        losses.append(sum(terms) / len(terms) if terms else 0.0)
+    return weighted_mean(losses, weights)
+
+
+def cosine_contrastive_loss(
+    positives: Row, negatives: Matrix, mask: Mask, margin: float, negative_weight: float,
+    temperature: float, weights: Row,
+) -> float:  # fmt: skip
+    losses = []
+    for i, positive in enumerate(positives):
+        terms = [max(0.0, s - margin) for s in left_of(negatives, mask, i, temperature)]
+        own = 1 - positive / temperature
+        losses.append(own + negative_weight / len(terms) * sum(terms) if terms else 0.0)
+    return weighted_mean(losses, weights)
+
+
+def nce_loss(
+    positives: Row, negatives: Matrix, positive_log_q: Row, log_q: Matrix, mask: Mask,
+    temperature: float, weights: Row,
+) -> float:  # fmt: skip
+    losses = []
+    for i, positive in enumerate(positives):
+        k = len(negatives[i])
+        row = -log(sigmoid(positive / temperature - log(k * exp(positive_log_q[i]))))
+        left = 0
+        for s, lq, masked in zip(negatives[i], log_q[i], mask[i], strict=True):
+            if not masked:
+                row -= log(1 - sigmoid(s / temperature - log(k * exp(lq))))
+                left += 1
+        losses.append(row if left else 0.0)
+    return weighted_mean(losses, weights)
+
+
+def gbce_loss(
+    positives: Row, negatives: Matrix, mask: Mask, num_items: int, t: float, temperature: float,
+    weights: Row,
+) -> float:  # fmt: skip
+    alpha = len(negatives[0]) / (num_items - 1)
+    beta = alpha * (t * (1 - 1 / alpha) + 1 / alpha)
+    losses = []
+    for i, positive in enumerate(positives):
+        left = left_of(negatives, mask, i, temperature)
+        total = -log(sigmoid(positive / temperature) ** beta)
+        total -= sum(log(1 - sigmoid(s)) for s in left)
+        losses.append(total / (1 + len(left)) if left else 0.0)
+    return weighted_mean(losses, weights)
+
+
+def bilateral_softmax_loss(
+    positives: Row, negatives: Matrix, users: list[int], mask: Mask, t1: float, t2: float,
+    weights: Row,
+) -> float:  # fmt: skip
+    kept = [any(not m for m in row) for row in mask]
+    losses = []
+    for b in range(len(positives)):
+        same = [
+            c
+            for c in range(len(positives))
+            if kept[c] and weights[c] > 0 and (c == b or (users[c] == users[b] and users[b] >= 0))
+        ]
+        if not kept[b] or not same:
+            losses.append(0.0)  # also a row whose user has no weight: it counts for nothing
+            continue
+        mass = sum(weights[c] for c in same)
+        mean_p = sum(weights[c] * exp(positives[c] / t1) for c in same) / mass
+        left = left_of(negatives, mask, b, t2)
+        mean_j = sum(exp(s) for s in left) / len(left)
+        losses.append(-t1 * log(mean_p) + t2 * log(mean_j))
+    return weighted_mean(losses, weights)
+
+
+def full_softmax_loss(
+    scores: Matrix, items: list[int], mask: Mask, temperature: float, weights: Row
+) -> float:
+    losses = []
+    for i, own in enumerate(items):
+        seen = [j for j in range(len(scores[i])) if j == own or not mask[i][j]]
+        total = sum(exp(scores[i][j] / temperature) for j in seen)
+        losses.append(-log(exp(scores[i][own] / temperature) / total))
+    return weighted_mean(losses, weights)

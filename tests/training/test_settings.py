@@ -11,7 +11,7 @@ import pytest
 from fastneg.errors import FastnegError
 from fastneg.recipes import recipes
 from fastneg.training.config import to_toml
-from fastneg.training.settings import Settings, parse_overrides, setting_names
+from fastneg.training.settings import LOSSES, Settings, parse_overrides, setting_names
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,22 @@ from fastneg.training.settings import Settings, parse_overrides, setting_names
         ({"subsample_formula": "book"}, "subsample_formula = 'book' is not one of 'program', "),
         ({"subsample_weights": 1}, "subsample_weights = 1; give true or false"),
         ({"subsample_weights": True}, "subsample_weights = true goes with a threshold"),
+        (
+            {"loss": "gbce", "shared": True},
+            "not 'gbce' \\('nce', 'hinge', 'ccl', 'bsl' take it too",
+        ),
+        ({"loss": "gbce", "sampler": "popularity"}, "'uniform', not 'popularity', or another loss"),
+        ({"loss": "gbce", "rounds": 2}, "rounds = 2 mines .* corrects for uniform negatives alone"),
+        ({"loss": "nce", "rounds": 2}, "rounds = 2 mines .* needs the noise's probability"),
+        ({"loss": "full_softmax", "rounds": 3}, "rounds = 3 mines .* has every item as a negative"),
+        ({"loss": "ccl"}, "loss = 'ccl' is of cosines; give similarity = 'cosine', not 'dot'"),
+        ({"loss": "ccl", "similarity": "cosine", "margin": 1.5}, "margin = 1.5 is too large for"),
+        ({"loss": "hinge", "margin": -0.5}, "margin = -0.5 is too small for loss = 'hinge'"),
+        ({"margin": -1.5}, "margin = -1.5 is too small"),
+        ({"negative_weight": -1.0}, "negative_weight = -1.0 is too small"),
+        ({"positive_temperature": 0}, "positive_temperature = 0.0 must be greater than 0"),
+        ({"calibration": 1.5}, "calibration = 1.5 is too large; give 1.0 or less"),
+        ({"memory_budget": 0}, "memory_budget = 0 is too small"),
     ],
 )
 def test_bad_values(changes, message):
@@ -124,6 +140,19 @@ def test_refreshing_is_set_from_text():
     }
     settings = Settings(**values)
     assert Settings.from_dict(tomllib.loads(to_toml(settings.to_dict()))) == settings
+
+
+def test_a_loss_is_set_from_text_and_toml():
+    text = ["loss=ccl", "similarity=cosine", "margin=0.4", "negative-weight=7", "shared=true",
+            "positive_temperature=0.3", "calibration=0.5", "memory_budget=1_000_000"]  # fmt: skip
+    settings = Settings(**parse_overrides(text))
+    assert (settings.loss, settings.margin, settings.negative_weight) == ("ccl", 0.4, 7.0)
+    assert (settings.positive_temperature, settings.calibration) == (0.3, 0.5)
+    assert (settings.memory_budget, settings.per_row_negatives) == (1_000_000, False)
+    assert Settings.from_dict(tomllib.loads(to_toml(settings.to_dict()))) == settings
+    own = {"bpr", "bce", "gbce", "sampled_softmax", "nce", "hinge", "bsl"}
+    for loss in set(LOSSES) - {"mixed", "ccl"}:
+        assert Settings(loss=loss).per_row_negatives == (loss in own)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,18 @@ LOSSES = {
     },
     "bpr": {"loss": "bpr", "num_negatives": 2, "l2": 1e-4},
     "bce": {"loss": "bce", "num_negatives": 4, "weight_decay": 1e-3},
+    "hinge": {"loss": "hinge", "num_negatives": 4, "margin": 1.0},
+    "hinge_shared": {"loss": "hinge", "num_negatives": 32, "shared": True, "margin": 1.0},
+    "ccl": {"loss": "ccl", "num_negatives": 8, "similarity": "cosine", "negative_weight": 3.0},
+    "ccl_shared": {"loss": "ccl", "num_negatives": 32, "shared": True, "similarity": "cosine"},
+    "bsl": {"loss": "bsl", "num_negatives": 8, "positive_temperature": 0.5, "temperature": 0.4},
+    "bsl_shared": {"loss": "bsl", "num_negatives": 32, "shared": True, "temperature": 0.4},
+}
+NOT_MINED = {
+    "nce": {"loss": "nce", "num_negatives": 8, "sampler": "popularity"},
+    "nce_shared": {"loss": "nce", "num_negatives": 32, "shared": True},
+    "gbce": {"loss": "gbce", "num_negatives": 4},
+    "full_softmax": {"loss": "full_softmax"},
 }
 
 
@@ -82,6 +94,25 @@ def test_every_loss_learns_and_repeats(data, name, hard):
         counts = result.history[0]["negatives"]
         assert counts["hard"] > 0
         assert counts["easy"] > 5 * counts["hard"]  # a third of the users have no list
+
+
+@pytest.mark.parametrize("name", NOT_MINED)
+def test_losses_that_take_no_mined_negatives(data, name):
+    settings = BASE.replace(epochs=4, **NOT_MINED[name])
+    model, trainer = trained(data, settings)
+    start = trainer.evaluation().metrics["ndcg@10"]
+    result = trainer.fit()
+    assert result.history[-1]["loss"] < result.history[0]["loss"]
+    assert result.metrics["ndcg@10"] > start
+    again, trainer = trained(data, settings)
+    trainer.fit()
+    assert_same_weights(weights(model), weights(again))
+    lists = HardNegatives((np.arange(60)[:, None] + np.arange(6)) % 80)
+    message = f"there are mined lists, but loss = '{settings.loss}'"
+    with pytest.raises(FastnegError, match=message):
+        trained(data, settings, hard=lists)
+    with pytest.raises(FastnegError, match=f"rounds = 2 mines .* but loss = '{settings.loss}'"):
+        settings.replace(rounds=2)
 
 
 @pytest.mark.parametrize("correction", ["expected_count", "both", "as_printed", "revised", "none"])

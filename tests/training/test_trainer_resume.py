@@ -20,7 +20,15 @@ from fastneg.errors import CheckpointError
 from fastneg.training.checkpoints import load_checkpoint
 from fastneg.training.hard_negatives import HardNegatives
 from fastneg.training.settings import Settings
-from tests.training.test_trainer import BASE, LOSSES, assert_same_weights, data, trained, weights
+from tests.training.test_trainer import (
+    BASE,
+    LOSSES,
+    NOT_MINED,
+    assert_same_weights,
+    data,
+    trained,
+    weights,
+)
 
 __all__ = ["data"]  # a fixture
 
@@ -93,10 +101,10 @@ def stop_at(number: int):
     return on_step
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", {**LOSSES, **NOT_MINED})
 @pytest.mark.parametrize("steps", [5, 10, 16, 33])
 def test_resume_is_exact_for_every_loss_at_any_step(data, name, steps, tmp_path):
-    settings = BASE.replace(checkpoint_every=1, patience=2, **LOSSES[name])
+    settings = BASE.replace(checkpoint_every=1, patience=2, **(LOSSES | NOT_MINED)[name])
     model, trainer = trained(data, settings)
     expected = trainer.fit()
     path = tmp_path / "state.safetensors"

@@ -1,0 +1,295 @@
+"""The loss of one batch of a two-tower model, by settings: towers, columns, one of the losses.
+
+``negatives.Objective`` says where a row's columns come from; here they are embedded and scored, and
+handed to the loss that the settings name, with what that one needs besides.
+
+Shapes: B rows, C columns shared by the batch, H hard columns and K negatives of a row, D width,
+X items that are embedded, U users, N items.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fastneg.training.batches import Batch
+from fastneg.training.bilateral_softmax import bilateral_softmax_loss
+from fastneg.training.binary_losses import gbce_loss, nce_loss
+from fastneg.training.full_softmax import full_softmax_loss
+from fastneg.training.log_q import mixed_log_q
+from fastneg.training.losses import (
+    bce_loss,
+    bpr_loss,
+    in_batch_softmax_loss,
+    mixed_negative_loss,
+    softmax_loss,
+)
+from fastneg.training.margin_losses import cosine_contrastive_loss, hinge_loss
+from fastneg.training.settings import Settings
+from fastneg.training.towers import TwoTower
+
+
+class Scores(NamedTuple):
+    """Scores of a batch before the temperature, and what belongs to them.
+
+    Attributes:
+        positives: float [B].
+        negatives: float [B, C], of each row's own or of shared ones, then of hard ones if any.
+        mask: bool [B, C], or None.
+        penalty: scalar, the l2 penalty of the batch.
+        num_hard: H, how many of the columns are a row's hard ones besides shared ones.
+    """
+
+    positives: Tensor
+    negatives: Tensor
+    mask: Tensor | None
+    penalty: Tensor
+    num_hard: int
+
+
+class BatchLoss:
+    """The loss of a batch, as a function of the model, the batch and its mask.
+
+    Args:
+        settings: see ``Settings``.
+        num_items: N.
+        num_hard: H, hard columns of a row where columns are shared, else 0.
+        item_log_q_N: float [N], log Q of one shared column (of noise, for ``nce``), or None.
+        user_mass_U: float [U], the Q-mass of each user's known positives, or None.
+        device: where the model is.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        num_items: int,
+        num_hard: int,
+        item_log_q_N: Tensor | None,
+        user_mass_U: Tensor | None,
+        device: torch.device,
+    ) -> None:
+        self.settings, self.device = settings, device
+        self.num_items, self.num_hard = num_items, num_hard
+        self._item_log_q_N, self._user_mass_U = item_log_q_N, user_mass_U
+        self._no_penalty = torch.zeros((), device=device)
+        by_name: dict[str, Callable[[TwoTower, Batch, Tensor | None], Tensor]] = {
+            "in_batch": self._batch_columns,
+            "mixed": self._batch_columns,
+            "sampled_softmax": self._sampled_softmax,
+            "nce": self._nce,
+            "full_softmax": self._full_softmax,
+        }
+        self._loss = by_name.get(settings.loss, self._plain)
+
+    def __call__(self, model: TwoTower, batch: Batch, mask_BC: Tensor | None) -> Tensor:
+        """A scalar with gradient.
+
+        Args:
+            model: on the device.
+            batch: on the device.
+            mask_BC: bool [B, C], True where a shared column is a known positive of the row's user;
+                None where negatives are per row.
+        """
+        return self._loss(model, batch, mask_BC)
+
+    def _embed(
+        self, model: TwoTower, users: Tensor, items: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Vectors of users and items, and the l2 penalty of the batch."""
+        if self.settings.l2 == 0.0:
+            return model.embed_users(users), model.embed_items(items), self._no_penalty
+        users_BD, items_XD = model.user_tower(users), model.item_tower(items)
+        rows = len(users)
+        penalty = (users_BD.square().sum() + items_XD.square().sum()) * (
+            0.5 * self.settings.l2 / rows
+        )
+        if model.similarity == "cosine":
+            users_BD = functional.normalize(users_BD, dim=-1)
+            items_XD = functional.normalize(items_XD, dim=-1)
+        return users_BD, items_XD, penalty
+
+    @staticmethod
+    def _with_hard(
+        users_BD: Tensor, scores_BC: Tensor, mask_BC: Tensor | None, hard_BHD: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Scores and mask with the row's hard columns after the shared ones; they are negatives."""
+        if hard_BHD is None or mask_BC is None:
+            return scores_BC, mask_BC
+        hard_BH = torch.einsum("bd,bhd->bh", users_BD, hard_BHD)
+        none_BH = torch.zeros(hard_BH.shape, dtype=torch.bool, device=mask_BC.device)
+        return torch.cat([scores_BC, hard_BH], 1), torch.cat([mask_BC, none_BH], 1)
+
+    def _hard_log_q(self, num_easy: int) -> Tensor:
+        """Log Q [H] under which H columns weigh 1 / easy_to_hard of ``num_easy`` corrected ones."""
+        easy_mass = num_easy * self.num_items  # each easy column counts 1 / Q
+        log_q = math.log(self.settings.easy_to_hard * self.num_hard / easy_mass)
+        return torch.full((self.num_hard,), min(log_q, 0.0), device=self.device)
+
+    def _batch_columns(self, model: TwoTower, batch: Batch, mask_BC: Tensor | None) -> Tensor:
+        """In-batch columns, then uniform ones if any, then the row's hard ones if any."""
+        settings, items_C = self.settings, batch.items
+        if batch.shared is not None:
+            items_C = torch.cat([items_C, batch.shared.items])
+        num_rows, num_shared = len(batch.users), len(items_C)
+        every = items_C
+        if batch.negatives is not None:
+            every = torch.cat([items_C, batch.negatives.items.flatten()])
+        users_BD, items_XD, penalty = self._embed(model, batch.users, every)
+        hard_BHD = None
+        if batch.negatives is not None:
+            hard_BHD = items_XD[num_shared:].view(num_rows, -1, users_BD.shape[-1])
+        scores_BC = users_BD @ items_XD[:num_shared].T
+        scores_BC, mask_BC = self._with_hard(users_BD, scores_BC, mask_BC, hard_BHD)
+        log_q_C: Tensor | None = None
+        mass_B: Tensor | None = None
+        if self._item_log_q_N is not None:
+            log_q_C = self._item_log_q_N[items_C]
+            if settings.loss == "mixed":
+                # a row's own column is no negative: B - 1 of the first kind are expected
+                num_batch = num_rows - (settings.correction == "expected_count")
+                log_q_C = mixed_log_q(log_q_C, num_batch, num_shared - num_rows, self.num_items)
+            elif self._user_mass_U is not None and hard_BHD is None:
+                mass_B = self._user_mass_U[batch.users]
+            if hard_BHD is not None:
+                log_q_C = torch.cat([log_q_C, self._hard_log_q(num_shared - 1)])
+        common: dict[str, Any] = {
+            "masked_mass_B": mass_B,
+            "correction": settings.correction,
+            "temperature": settings.temperature,
+            "row_weights_B": batch.weights,
+        }
+        if scores_BC.shape[1] == num_rows:
+            loss = in_batch_softmax_loss(scores_BC, log_q_B=log_q_C, mask_BB=mask_BC, **common)
+        else:
+            loss = mixed_negative_loss(scores_BC, log_q_C=log_q_C, mask_BC=mask_BC, **common)
+        return loss + penalty
+
+    def _scores(self, model: TwoTower, batch: Batch, mask_BC: Tensor | None) -> Scores:
+        """Of each row's own negatives, or of the shared ones and then the row's hard ones."""
+        rows, shared = len(batch.users), batch.shared
+        parts = [batch.items] if shared is None else [batch.items, shared.items]
+        if batch.negatives is not None:
+            parts.append(batch.negatives.items.flatten())
+        users_BD, items_XD, penalty = self._embed(model, batch.users, torch.cat(parts))
+        columns = rows if shared is None else rows + len(shared.items)
+        own_BKD = None
+        if batch.negatives is not None:
+            own_BKD = items_XD[columns:].view(rows, -1, users_BD.shape[-1])
+        num_hard = 0
+        if shared is None:
+            assert own_BKD is not None
+            negative_BC = torch.einsum("bd,bkd->bk", users_BD, own_BKD)
+        else:
+            num_hard = 0 if own_BKD is None else own_BKD.shape[1]
+            negative_BC = users_BD @ items_XD[rows:columns].T
+            negative_BC, mask_BC = self._with_hard(users_BD, negative_BC, mask_BC, own_BKD)
+        positive_B = (users_BD * items_XD[:rows]).sum(-1)
+        return Scores(positive_B, negative_BC, mask_BC, penalty, num_hard)
+
+    def _sampled_softmax(self, model: TwoTower, batch: Batch, mask_BC: Tensor | None) -> Tensor:
+        settings, shared = self.settings, batch.shared
+        scores = self._scores(model, batch, mask_BC)
+        log_q: Tensor | None
+        positive_log_q_B: Tensor | None = None
+        mass_B: Tensor | None = None
+        if settings.correction in ("both", "revised") and self._item_log_q_N is not None:
+            positive_log_q_B = self._item_log_q_N[batch.items]
+        if shared is None:
+            assert batch.negatives is not None
+            log_q = batch.negatives.log_q
+            if settings.correction == "revised":
+                positive_log_q_B = None  # the draws exclude the positive: Q_p is 0
+        else:
+            log_q = shared.log_q
+            if scores.num_hard and log_q is not None:
+                log_q = torch.cat([log_q, self._hard_log_q(len(shared.items))])
+            elif self._user_mass_U is not None:
+                mass_B = self._user_mass_U[batch.users]
+        return scores.penalty + softmax_loss(
+            scores.positives,
+            scores.negatives,
+            negative_log_q=log_q,
+            positive_log_q_B=positive_log_q_B,
+            masked_mass_B=mass_B,
+            mask_BC=scores.mask,
+            correction=settings.correction,
+            temperature=settings.temperature,
+            row_weights_B=batch.weights,
+        )
+
+    def _nce(self, model: TwoTower, batch: Batch, mask_BC: Tensor | None) -> Tensor:
+        scores = self._scores(model, batch, mask_BC)
+        drawn = batch.negatives if batch.shared is None else batch.shared
+        assert drawn is not None
+        assert drawn.log_q is not None
+        assert self._item_log_q_N is not None
+        return scores.penalty + nce_loss(
+            scores.positives,
+            scores.negatives,
+            positive_log_q_B=self._item_log_q_N[batch.items],
+            negative_log_q=drawn.log_q,
+            mask_BC=scores.mask,
+            temperature=self.settings.temperature,
+            row_weights_B=batch.weights,
+        )
+
+    def _full_softmax(self, model: TwoTower, batch: Batch, mask_BC: Tensor | None) -> Tensor:
+        every_N = torch.arange(self.num_items, device=self.device)
+        users_BD, items_ND, penalty = self._embed(model, batch.users, every_N)
+        return penalty + full_softmax_loss(
+            users_BD @ items_ND.T,
+            batch.items,
+            mask_BN=mask_BC,
+            temperature=self.settings.temperature,
+            row_weights_B=batch.weights,
+        )
+
+    def _plain(self, model: TwoTower, batch: Batch, mask_BC: Tensor | None) -> Tensor:
+        """The losses that need no log Q."""
+        settings = self.settings
+        positive_B, negative_BC, mask_BC, penalty, _ = self._scores(model, batch, mask_BC)
+        common: dict[str, Any] = {
+            "temperature": settings.temperature,
+            "row_weights_B": batch.weights,
+        }
+        if settings.loss == "bpr":
+            loss = bpr_loss(positive_B, negative_BC, **common)
+        elif settings.loss == "bce":
+            loss = bce_loss(positive_B, negative_BC, **common)
+        elif settings.loss == "gbce":
+            loss = gbce_loss(
+                positive_B,
+                negative_BC,
+                num_items=self.num_items,
+                calibration=settings.calibration,
+                **common,
+            )
+        elif settings.loss == "hinge":
+            loss = hinge_loss(
+                positive_B, negative_BC, margin=settings.margin, mask_BC=mask_BC, **common
+            )
+        elif settings.loss == "ccl":
+            loss = cosine_contrastive_loss(
+                positive_B,
+                negative_BC,
+                margin=settings.margin,
+                negative_weight=settings.negative_weight,
+                mask_BC=mask_BC,
+                **common,
+            )
+        else:
+            loss = bilateral_softmax_loss(
+                positive_B,
+                negative_BC,
+                users_B=batch.users,
+                positive_temperature=settings.positive_temperature,
+                mask_BC=mask_BC,
+                **common,
+            )
+        return penalty + loss
