@@ -21,7 +21,6 @@ from fastneg.errors import FastnegError, FileFormatError
 from fastneg.interactions import Interactions
 from fastneg.storage import is_saved_folder
 from fastneg.tables import ARROW, COMMA, PARQUET, TAB, existing_file, read_columns, suffix_of
-from fastneg.training.outputs import prepare_folder
 
 TABLES = (*PARQUET, *ARROW, *COMMA, *TAB)
 
@@ -77,6 +76,8 @@ def prepare_file(path: Path) -> None:
     Raises:
         FastnegError: it is a folder, or its folder cannot be made or written.
     """
+    from fastneg.training.outputs import prepare_folder  # brings torch
+
     prepare_folder(path.parent)
     if path.is_dir():
         raise FastnegError(f"the output file {path} is a folder; give the name of a file")

@@ -26,7 +26,6 @@ from fastneg.mining.mined_folder import MinedFolder, mined_table
 from fastneg.mining.miner import MinedNegatives, mine_hard_negatives
 from fastneg.mining.shards import mine_to_folder
 from fastneg.tables import PARQUET, suffix_of
-from fastneg.training.checkpoints import replacing
 from fastneg.vocabulary import Vocabulary
 
 
@@ -72,9 +71,7 @@ def mine(
     )
     if single:
         same_width(asked, catalog)
-    of_item, _ = Vocabulary.build(
-        [], catalog.all_ids(), call="mine", name="ids", table_name=f"{catalog.path}: ids"
-    )
+    of_item = _ids_of(catalog)
     arguments = dict(options)
     counts: dict[str, int] = {}
     if positives is not None:
@@ -94,6 +91,8 @@ def mine(
     table = mined_table(
         pa.array(asked.all_ids()), mined.items, mined.scores, mined.ranks, catalog.all_ids()
     )
+    from fastneg.training.checkpoints import replacing  # brings torch
+
     with replacing(out) as temporary:
         pq.write_table(table.replace_schema_metadata({"fastneg": json.dumps(report)}), temporary)
     return mined, counts
@@ -123,6 +122,14 @@ def bytes_of(gib: float) -> int:
     return int(number * 2**30)
 
 
+def _ids_of(items: Vectors) -> Vocabulary:
+    """The catalog's ids, each once, at its row."""
+    if items.ids is None:
+        return Vocabulary(items.num_rows)
+    name = f"{items.path}: ids"
+    return Vocabulary.build([], items.ids, call="mine", name="ids", table_name=name)[0]
+
+
 def _positives(
     path: Path, columns: ColumnNames, queries: Vectors, items: Vectors, of_item: Vocabulary
 ) -> tuple[Interactions, IntArray, dict[str, int]]:
@@ -133,14 +140,17 @@ def _positives(
             f"{path} holds codes (row and column numbers), and the vectors of {queries.path} and "
             f"{items.path} have ids; give the positives with ids"
         )
-    of_query, query_users = Vocabulary.build(queries.all_ids(), call="mine", name="ids")
+    of_query, query_users = Vocabulary(queries.num_rows), np.arange(queries.num_rows)
+    if queries.ids is not None:
+        of_query, query_users = Vocabulary.build(queries.ids, call="mine", name="ids")
     rows = read.positive_rows
-    users = of_query.encode(
-        read.decode_users(read.row_users[rows]), call="mine", name=f"{path}: users"
-    )
-    codes = of_item.encode(
-        read.decode_items(read.row_items[rows]), call="mine", name=f"{path}: items"
-    )
+    users, codes = read.row_users[rows], read.row_items[rows]
+    if holds_codes(path):  # numbers of rows
+        users = np.where(users < queries.num_rows, users, -1)
+        codes = np.where(codes < items.num_rows, codes, -1)
+    else:
+        users = of_query.encode(read.decode_users(users), call="mine", name=f"{path}: users")
+        codes = of_item.encode(read.decode_items(codes), call="mine", name=f"{path}: items")
     placed = (users >= 0) & (codes >= 0)
     if not placed.any():
         raise FastnegError(

@@ -24,6 +24,7 @@ from fastneg.checks import (
 )
 from fastneg.errors import FastnegTypeError
 from fastneg.mining import risk
+from fastneg.mining.devices import choose_device, torch_device
 from fastneg.mining.diagnosis import RankBucket, WindowDiagnosis
 from fastneg.mining.held_out import sample_held_out, true_ranks
 from fastneg.mining.members import Group, Looking, Model, Popularity, describe_members
@@ -128,9 +129,7 @@ def diagnose_window(
             fail(CALL, f"max_risk = {max_risk} allows nothing; give a share above 0, such as 0.001")
     budget = as_integer(memory, call=CALL, name="memory", minimum=1)
     seed = as_integer(seed, call=CALL, name="seed")
-    from fastneg.mining.exact import choose_device  # brings torch
-
-    chosen = choose_device(device, call=CALL)
+    chosen = torch_device(choose_device(device, call=CALL))
     sample = sample_held_out(model.queries, *lists, num_items, size, seed)
     model = Model(sample.queries, model.items)
     if second is not None:

@@ -80,7 +80,6 @@ class WindowPopularity:
     most_frequent: float
 
 
-@dataclass(frozen=True, repr=False)
 def picture_format(path: str | Path | None) -> str:
     """The format that a picture's suffix names ("png" where there is none); to ask before work.
 
@@ -88,20 +87,21 @@ def picture_format(path: str | Path | None) -> str:
         FastnegError: Matplotlib is not installed, or it does not know the format.
     """
     try:
-        from matplotlib.backend_bases import FigureCanvasBase
+        from matplotlib.figure import Figure
     except ImportError as error:
         raise FastnegError(
             "WindowDiagnosis.plot: Matplotlib is not installed; pip install fastneg[plot]"
         ) from error
     suffix = "" if path is None else Path(path).suffix
     kind = suffix.removeprefix(".").lower() or "png"
-    if kind not in FigureCanvasBase.get_supported_filetypes():
+    if kind not in Figure().canvas.get_supported_filetypes():
         raise FastnegError(
             f"WindowDiagnosis.plot: {path} has the suffix {suffix!r}; give .png, .svg or .pdf"
         )
     return kind
 
 
+@dataclass(frozen=True, repr=False)
 class WindowDiagnosis:
     """Is a rank window safe to mine? ``print`` shows a table.
 

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fastneg.checks import fail
+from fastneg.mining.calibrate import Tunable, calibrate, find_all
+from fastneg.mining.devices import Device, choose_device, torch_device
 from fastneg.mining.job import CALL, Job
 from fastneg.mining.search import Engine, Search
 from fastneg.streams import key_of, permutation, stream_of
@@ -30,8 +32,6 @@ def make_engine(job: Job, search: str, recall: float, device: str) -> Engine:
     Raises:
         FastnegError: an engine or device that there is not, too little memory, too few items.
     """
-    from fastneg.mining import exact
-
     if not isinstance(search, str) or not (
         search in ("auto", "exact", "ivf") or (search.startswith("faiss:") and search[6:].strip())
     ):
@@ -40,22 +40,22 @@ def make_engine(job: Job, search: str, recall: float, device: str) -> Engine:
             f"search = {search!r} is not one of 'auto', 'exact', 'ivf', 'faiss:<factory "
             "string>' (such as 'faiss:IVF1024,Flat')",
         )
-    chosen = exact.choose_device(device, call=CALL)
+    chosen = choose_device(device, call=CALL)
     depth = job.window[1]
 
     if search == "auto":
         search = "ivf" if chosen.type == "cpu" and recall < 1 and prefers_ivf(job) else "exact"
     if search == "exact" or job.window[0] > depth:
         return Engine(_exact(job, len(job.queries), chosen), {}, None, 1.0, 0, str(chosen))
-    from fastneg.mining import faiss_index
-
-    index: faiss_index.Tunable
+    index: Tunable
     if search == "ivf":
         from fastneg.mining import ivf
 
         count = ivf.num_lists_for(len(job.items))
         index = ivf.IvfSearch(job.items, count, job.memory, depth, job.rules.seed, call=CALL)
     else:
+        from fastneg.mining import faiss_index
+
         most = int(job.positives.counts.max())
         index = faiss_index.FaissSearch(
             job.items, search[6:].strip(), job.memory, depth, most, call=CALL
@@ -64,8 +64,8 @@ def make_engine(job: Job, search: str, recall: float, device: str) -> Engine:
     order = permutation(key_of(job.rules.seed, stream_of("mining", "sample")), len(job.queries))
     rows = np.sort(order[:size])
     sample, lists = np.ascontiguousarray(job.queries[rows]), job.positives.take(rows)
-    true = faiss_index.find_all(_exact(job, size, chosen), sample, lists, job.window)
-    value, reached = faiss_index.calibrate(index, sample, lists, job.window, true, recall)
+    true = find_all(_exact(job, size, chosen), sample, lists, job.window)
+    value, reached = calibrate(index, sample, lists, job.window, true, recall)
     if reached < recall:
         warnings.warn(
             f"{CALL}: search = {search!r} ({index.name}) finds {reached:.3f} of the true window "
@@ -96,15 +96,17 @@ def prefers_ivf(job: Job) -> bool:
     return num_queries * num_items > 2 * (once + num_queries * each)
 
 
-def _exact(job: Job, num_queries: int, device: Any) -> Search:
+def _exact(job: Job, num_queries: int, device: Device) -> Search:
     """The fastest exact search of this machine; they all find the same."""
-    from fastneg.mining import exact, packed, tile_search
+    from fastneg.mining import packed, tile_search
 
     num_items, width = job.items.shape
     if device.type == "cpu" and packed.HAS_AMX:
         plan = tile_search.plan_tiles(num_items, width, job.window[1], job.memory)
         if plan is not None:
             return tile_search.TileSearch(job.items, plan)
+    from fastneg.mining import exact  # brings torch
+
     half = device.type == "cpu" and num_items >= _HALF_PAYS and exact.half_pays()
     copies = 2 * num_items * width if half else 0
     if copies > job.memory // 2:
@@ -112,7 +114,9 @@ def _exact(job: Job, num_queries: int, device: Any) -> Search:
     blocks = exact.plan_blocks(
         num_queries, num_items, width, job.window[1], job.memory - copies, call=CALL
     )
-    return exact.ExactSearch(job.items, blocks, device, "bfloat16" if half else "float32")
+    return exact.ExactSearch(
+        job.items, blocks, torch_device(device), "bfloat16" if half else "float32"
+    )
 
 
 def open_engine(job: Job, facts: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> Engine:
@@ -121,12 +125,10 @@ def open_engine(job: Job, facts: dict[str, Any], arrays: dict[str, npt.NDArray[A
     Raises:
         FastnegError: this machine cannot make it (a device, an arithmetic it does not have).
     """
-    from fastneg.mining import exact
-
     name = facts["search"]
     search: Search
     if name == "exact":
-        device = exact.choose_device(facts["device"], call=CALL)
+        device = choose_device(facts["device"], call=CALL)
         search = _exact(job, len(job.queries), device)
     elif name == "ivf":
         from fastneg.mining import ivf

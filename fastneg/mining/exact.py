@@ -89,26 +89,6 @@ def plan_blocks(
     return Blocks(rows, items, capacity, total(rows, items))
 
 
-def choose_device(device: str, *, call: str) -> torch.device:
-    """The device for products: "auto" is the GPU where there is one.
-
-    Raises:
-        FastnegError: a device that torch does not know or does not have.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        fail(
-            call,
-            f"device = {device!r} cannot be used ({str(error).splitlines()[0]}); give "
-            "'auto', 'cpu' or 'cuda'",
-        )
-    return chosen
-
-
 def product_slack(queries: Float32Array, longest_item: float) -> FloatArray:
     """float64 [B]: the most that a product of torch may be off, rounding of scores included.
 

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from fastneg.checks import Float32Array, IntArray, fail, frozen
 from fastneg.mining.lists import POINTS_PER_LIST, ROUNDS, Codes, assign, train_centroids
 from fastneg.mining.search import PositiveLists, RankWindow, empty_window, no_positives
-from fastneg.mining.visits import visits_to
+from fastneg.mining.visits import Buffers, visits_to
 from fastneg.threads import get_num_threads, run_chunks
 
 _MOST_ROWS = 65_536
@@ -56,7 +56,6 @@ class IvfSearch:
         seed: of the sample that centroids are trained on.
         call: who was called, for errors.
         saved: ``arrays()`` of an earlier one, instead of training.
-        tiles: make products by matrix tiles; None: where the processor has them.
 
     Attributes:
         effort: "nprobe", what ``set_effort`` sets; 1 at first.
@@ -79,7 +78,6 @@ class IvfSearch:
         *,
         call: str,
         saved: dict[str, npt.NDArray[Any]] | None = None,
-        tiles: bool | None = None,
     ) -> None:
         self.items = frozen(items)
         self._call, self._memory, self._depth = call, memory, depth
@@ -91,10 +89,11 @@ class IvfSearch:
             self._list_of_item = frozen(np.ascontiguousarray(saved["list_of_item"], np.int32))
             self._check_saved(num_lists)
         self.most_effort = len(self._centroids)
-        self._lists = visits_to(self.items, self._list_of_item, self.most_effort, tiles=tiles)
+        self._buffers = Buffers()
+        self._lists = visits_to(self.items, self._list_of_item, self.most_effort, self._buffers)
         guide = np.arange(self.most_effort, dtype=np.int32) // _GUIDE
         self._guides = int(guide[-1]) + 1
-        self._guide = visits_to(self._centroids, guide, self._guides, tiles=tiles)
+        self._guide = visits_to(self._centroids, guide, self._guides, self._buffers)
         self.set_effort(1)
 
     def _check_saved(self, num_lists: int) -> None:

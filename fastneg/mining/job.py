@@ -118,7 +118,7 @@ def mine_rows(
         drawn = rules_of.draw(job.rules, window, reasons, start, weights)
         part = slice(start - first, start - first + len(window.items))
         out.items[part], out.scores[part], out.ranks[part] = drawn
-        tally += np.bincount(reasons.ravel(), minlength=tally.size)
+        tally += [np.count_nonzero(reasons == one) for one in range(tally.size)]  # bytes stay bytes
     return out, tally
 
 

@@ -62,15 +62,14 @@ class Visits(Protocol):
 
 
 def visits_to(
-    vectors: Float32Array, list_of_vector: Codes, num_lists: int, *, tiles: bool | None = None
+    vectors: Float32Array, list_of_vector: Codes, num_lists: int, buffers: Buffers
 ) -> Visits:
-    """Lay float32 [N, d] vectors out in lists; ``tiles`` None: where the processor has them."""
-    if HAS_AMX if tiles is None else tiles:
-        return _TileVisits(vectors, list_of_vector, num_lists)
-    return _PanelVisits(vectors, list_of_vector, num_lists)
+    """Lay float32 [N, d] vectors out in lists."""
+    kind = _TileVisits if HAS_AMX else _PanelVisits
+    return kind(vectors, list_of_vector, num_lists, buffers)
 
 
-class _Buffers:
+class Buffers:
     """Buffers of threads, kept from one call to the next."""
 
     def __init__(self) -> None:
@@ -101,11 +100,13 @@ class _PanelVisits:
     arithmetic = "float32"
     step = 256
 
-    def __init__(self, vectors: Float32Array, list_of_vector: Codes, num_lists: int) -> None:
+    def __init__(
+        self, vectors: Float32Array, list_of_vector: Codes, num_lists: int, buffers: Buffers
+    ) -> None:
         self._vectors, self._num_lists = vectors, num_lists
         self._lists = lay_out(vectors, list_of_vector, num_lists)
         self._longest = float(norms(vectors).max())
-        self._buffers = _Buffers()
+        self._buffers = buffers
 
     def bytes_for(self, rows: int, wanted: int, depth: int) -> int:
         width, buffer = int(self._vectors.shape[1]), 8 * _panel_capacity(depth)
@@ -135,15 +136,17 @@ class _TileVisits:
     arithmetic = "tiles"
     step = 1_024
 
-    def __init__(self, vectors: Float32Array, list_of_vector: Codes, num_lists: int) -> None:
+    def __init__(
+        self, vectors: Float32Array, list_of_vector: Codes, num_lists: int, buffers: Buffers
+    ) -> None:
         self._vectors = vectors
         self._lists = PackedLists(vectors, list_of_vector, num_lists)
-        self._buffers = _Buffers()
+        self._buffers = buffers
 
     def bytes_for(self, rows: int, wanted: int, depth: int) -> int:
         width, buffer = 32 * self._lists.steps, 8 * _tile_capacity(depth)
         fixed = 2 * ROOM * width + 18_432 + 8 * len(self._lists.sizes) + buffer
-        return rows * (buffer + 8 * wanted + 6 * width + 192) + fixed
+        return rows * (buffer + 16 * wanted + 8 * width + 512) + fixed
 
     def best_of(
         self, queries: Float32Array, wanted: Codes, positives: PositiveLists, places: IntArray,

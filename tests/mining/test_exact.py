@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from fastneg.errors import FastnegError
-from fastneg.mining.exact import Blocks, ExactSearch, choose_device, plan_blocks, product_slack
+from fastneg.mining.devices import Device, choose_device
+from fastneg.mining.exact import Blocks, ExactSearch, plan_blocks, product_slack
 from fastneg.mining.search import no_positives
 from tests.mining.helpers import KINDS, lists_of, positives_for, vectors_of
 from tests.naive import mining as naive
@@ -90,7 +91,7 @@ def test_the_slack_bounds_torchs_products():
 
 
 def test_devices():
-    assert choose_device("cpu", call="x") == torch.device("cpu")
+    assert choose_device("cpu", call="x") == Device("cpu")
     assert choose_device("auto", call="x").type == ("cuda" if torch.cuda.is_available() else "cpu")
     if not torch.cuda.is_available():
         with pytest.raises(FastnegError, match="device = 'cuda' cannot be used"):

@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from fastneg.mining.faiss_index import FaissSearch, ivf_factory, measure_recall
+from fastneg.mining.calibrate import measure_recall
+from fastneg.mining.faiss_index import FaissSearch, ivf_factory
 from fastneg.mining.miner import mine_hard_negatives
 from fastneg.mining.search import RankWindow
 

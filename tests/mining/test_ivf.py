@@ -10,8 +10,8 @@ import pytest
 from fastneg.errors import FastnegError
 from fastneg.mining import lists as lists_of
 from fastneg.mining import packed, visits
+from fastneg.mining.calibrate import calibrate, find_all, measure_recall
 from fastneg.mining.engines import make_engine, open_engine, prefers_ivf
-from fastneg.mining.faiss_index import calibrate, find_all, measure_recall
 from fastneg.mining.ivf import IvfSearch, num_lists_for
 from fastneg.mining.job import Job
 from fastneg.mining.search import no_positives, read_positives
@@ -254,8 +254,7 @@ def test_a_search_takes_no_more_memory_than_it_was_given():
     rows = search.block_rows
     assert rows < 2_000
     search.find(queries[:rows], no_positives(rows), (1, 200))  # what is compiled is no buffer
-    search._lists._buffers._free.clear()
-    search._guide._buffers._free.clear()
+    search._buffers._free.clear()
     tracemalloc.start()
     try:
         search.find(queries[:rows], no_positives(rows), (1, 200))

@@ -1,0 +1,68 @@
+"""Where products are made; torch, which takes seconds to import, is asked only if it has a say."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from fastneg.checks import fail
+
+if TYPE_CHECKING:
+    import torch
+
+# What the drivers of NVIDIA and AMD, and Windows' subsystem for Linux, put there.
+_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+
+
+class Device(NamedTuple):
+    """A device by torch's name, such as "cpu" or "cuda:1"."""
+
+    name: str
+
+    @property
+    def type(self) -> str:
+        """The part before the number."""
+        return self.name.partition(":")[0]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def torch_device(device: Device) -> torch.device:
+    """The same as torch knows it."""
+    import torch
+
+    return torch.device(device.name)
+
+
+def _may_have_gpu() -> bool:
+    return (
+        "torch" in sys.modules
+        or sys.platform != "linux"
+        or any(Path(driver).exists() for driver in _DRIVERS)
+    )
+
+
+def choose_device(device: str, *, call: str) -> Device:
+    """The device for products: "auto" is the GPU where there is one.
+
+    Raises:
+        FastnegError: a device that torch does not know or does not have.
+    """
+    if device == "cpu" or (device == "auto" and not _may_have_gpu()):
+        return Device("cpu")
+    import torch
+
+    if device == "auto":
+        return Device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        fail(
+            call,
+            f"device = {device!r} cannot be used ({str(error).splitlines()[0]}); give "
+            "'auto', 'cpu' or 'cuda'",
+        )
+    return Device(str(chosen))
