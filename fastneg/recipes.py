@@ -45,6 +45,7 @@ class Recipe:
 
 
 _COSINE: dict[str, Any] = {"similarity": "cosine", "learning_rate": 5e-3, "temperature": 0.2}
+_PAIRWISE: dict[str, Any] = {"loss": "bpr", "learning_rate": 5e-3, "l2": 1e-2}
 
 _RECIPES = (
     Recipe(
@@ -138,6 +139,19 @@ _RECIPES = (
         "softmax cross-entropy over the whole catalog, for catalogs that fit: nothing is sampled",
         "Liang et al. 2018, Variational autoencoders for collaborative filtering",
         {**_COSINE, "loss": "full_softmax"},
+    ),
+    Recipe(
+        "dns",
+        "pairwise logistic loss on the best by the current model of 32 uniform candidates",
+        "Zhang et al. 2013, Optimizing top-N collaborative filtering via dynamic negative item "
+        "sampling",
+        {**_PAIRWISE, "negatives": ({"source": "dns", "candidates": 32},)},
+    ),
+    Recipe(
+        "dns-m-n",
+        "the same on one of the best 4 of 32 candidates, at random",
+        "Shi et al. 2023, On the theories behind hard negative sampling for recommendation",
+        {**_PAIRWISE, "negatives": ({"source": "dns", "candidates": 32, "top": 4},)},
     ),
 )
 
