@@ -39,8 +39,14 @@ def small(name: str, **changes) -> dict:
     if name == "gbce":  # of 150 items: a sampling rate of 5 %
         scaled = {"num_negatives": 8}
     if "negatives" in recipe(name).changes:  # 32 candidates of 150 items are the hardest four
-        fewer = {"candidates": 8, "top": 2} if name == "dns-m-n" else {"candidates": 4}
-        scaled = {"negatives": [{**recipe(name).changes["negatives"][0], **fewer}]}
+        fewer = {"dns": {"candidates": 4}, "queue": {"size": 256, "warm_up": 20}, "in-batch": {}}
+        if name == "dns-m-n":
+            fewer["dns"] = {"candidates": 8, "top": 2}
+        scaled = {
+            "negatives": [
+                {**one, **fewer[one["source"]]} for one in recipe(name).changes["negatives"]
+            ]
+        }
     if recipe(name).changes.get("rounds", 1) > 1:
         scaled |= {"window": (11, 40), "num_mined": 10}
     return {**SMALL, **scaled, **changes}
@@ -81,6 +87,7 @@ def test_names_and_errors():
         "full-softmax",
         "dns",
         "dns-m-n",
+        "cross-batch",
     ]
     for name, one in recipes().items():
         assert one.name == name
@@ -232,6 +239,7 @@ class Stopped(Exception):
         ("full-softmax", 80),
         ("dns", 40),
         ("dns-m-n", 80),
+        ("cross-batch", 50),
     ],
 )
 def test_interrupted_and_resumed_is_the_same(split, tmp_path, name, when):

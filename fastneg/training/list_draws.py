@@ -10,9 +10,11 @@ from typing import Any
 
 from fastneg.interactions import Interactions
 from fastneg.samplers.base import Sampler
+from fastneg.samplers.listed import ListedSampler
 from fastneg.samplers.popularity import PopularitySampler
 from fastneg.samplers.uniform import UniformSampler
 from fastneg.training.batches import Draw
+from fastneg.training.explicit_negatives import explicit_lists
 from fastneg.training.negative_list import UNCORRECTED, source_names
 from fastneg.training.settings import Settings
 
@@ -25,13 +27,25 @@ def list_draws(train: Interactions, settings: Settings, *, stage: str) -> dict[s
         settings: with a list of ``negatives``; ``exponent`` and ``smoothing`` are those of every
             popularity sampler in it.
         stage: names the streams of words.
+
+    Raises:
+        FastnegError: a source ``"explicit"``, and no row with weight 0 or less.
     """
     draws = {}
     for name, source in zip(source_names(settings.negatives), settings.negatives, strict=True):
         if "sampler" not in source:
             continue
+        sampler = _base(train, settings, source, name)
+        if source["source"] == "explicit":
+            sampler = ListedSampler(
+                explicit_lists(train),
+                fallback=sampler,
+                interactions=train,
+                seed=settings.seed,
+                name=name,
+            )
         draws[name] = Draw(
-            _base(train, settings, source, name).spawn(stage),
+            sampler.spawn(stage),
             source.get("candidates", source["num_negatives"]),
             source.get("shared", False),
             source["source"] not in UNCORRECTED,

@@ -17,9 +17,12 @@ from torch import Tensor
 from fastneg.interactions import Interactions
 from fastneg.training.batch_loss import BatchLoss, Scores
 from fastneg.training.batches import Batch
-from fastneg.training.dynamic_sampling import choose
+from fastneg.training.dynamic_sampling import choice_uniforms, choose
+from fastneg.training.in_batch_hard import hardest_columns, interpolated_scores, repeated_columns
+from fastneg.training.item_queue import ItemQueue
+from fastneg.training.list_statistics import SourceStatistics
 from fastneg.training.losses import softmax_loss
-from fastneg.training.negative_list import UNCORRECTED, source_names
+from fastneg.training.negative_list import BATCH_CHOSEN, UNCORRECTED, source_names
 from fastneg.training.settings import Settings
 from fastneg.training.towers import TwoTower
 
@@ -32,12 +35,15 @@ class Columns(NamedTuple):
         items: int64 [C], or [B, C] where they are each row's own.
         mask: bool [B, C], True = left out; None: nothing is.
         log_q: float [C] or [B, C], or None where there is none.
+        num_own: where the mask is of known positives, how many of a row's columns are its own
+            positive; None: the mask is of something else.
     """
 
     scores: Tensor
     items: Tensor
     mask: Tensor | None = None
     log_q: Tensor | None = None
+    num_own: int | None = None
 
 
 class ListLoss(BatchLoss):
@@ -50,6 +56,10 @@ class ListLoss(BatchLoss):
         item_log_q_N: float [N], log of each item's frequency as the loader serves it.
         device: where the model is.
         stage: names the streams of words.
+
+    Attributes:
+        statistics: of the batches since its sums were last zeroed.
+        queues: of the sources ``"queue"``, by name.
     """
 
     def __init__(
@@ -68,16 +78,39 @@ class ListLoss(BatchLoss):
             settings,
             num_items=train.num_items,
             num_hard=sum(one["num_negatives"] for one in uncorrected),
-            item_log_q_N=item_log_q_N.to(device),
+            item_log_q_N=None,
             user_mass_U=None,
             device=device,
         )
         self.train, self.stage, self.drawn = train, stage, drawn
+        self._served_log_q_N = item_log_q_N.to(device)
         self.names = source_names(settings.negatives)
         self._in_batch = "in-batch" in kinds
+        self._batch_columns_used = self._in_batch or any(one in BATCH_CHOSEN for one in kinds)
+        self.statistics = SourceStatistics(
+            self.names,
+            train.item_user_counts,
+            margin=settings.margin,
+            temperature=settings.temperature,
+            device=device,
+        )
+        self.queues = {
+            name: ItemQueue(source["size"], settings.dim, warm_up=source["warm_up"], device=device)
+            for name, source in zip(self.names, settings.negatives, strict=True)
+            if source["source"] == "queue"
+        }
+
+    @property
+    def memory(self) -> dict[str, Tensor]:
+        """What outlives a batch, as tensors that are changed in place: the queues."""
+        return {
+            f"{name}/{part}": tensor
+            for name, queue in self.queues.items()
+            for part, tensor in queue.state.items()
+        }
 
     def of_batch(self, model: TwoTower, batch: Batch, *, epoch: int) -> Tensor:
-        """The loss, a scalar with gradient.
+        """The loss, a scalar with gradient; queues take the batch's items.
 
         Args:
             model: on the device.
@@ -85,6 +118,10 @@ class ListLoss(BatchLoss):
             epoch: the one it was served in.
         """
         positive_B, columns, penalty = self._columns(model, batch, epoch)
+        for name, one in columns.items():
+            self.statistics.add(
+                name, positive_B, one.scores, one.items, one.mask, num_own=one.num_own
+            )
         scores = Scores(
             positive_B,
             torch.cat([one.scores for one in columns.values()], 1),
@@ -111,21 +148,49 @@ class ListLoss(BatchLoss):
         own_BD, *parts = torch.split(items_XD, sizes)
         vectors = dict(zip(ids, parts, strict=True))
         columns: dict[str, Columns] = {}
+        scores_BB = users_BD @ own_BD.T if self._batch_columns_used else None
         for name, source in zip(self.names, self.settings.negatives, strict=True):
-            if source["source"] == "in-batch":
+            kind, mask = source["source"], masks.get(name)
+            if kind == "in-batch":
+                assert scores_BB is not None
                 columns[name] = Columns(
-                    users_BD @ own_BD.T, here.items, masks[name], self._served_log_q(here.items)
+                    scores_BB, here.items, mask, self._served_log_q(here.items), 1
                 )
-                continue
-            drawn = here.drawn[self.drawn.index(name)]
-            if ids[name].ndim == 1:
+            elif kind in BATCH_CHOSEN:
+                assert scores_BB is not None
+                places_BK, none_BK = hardest_columns(
+                    scores_BB, mask_BC=mask, num_negatives=source["num_negatives"]
+                )
+                scores_BK = scores_BB.gather(1, places_BK)
+                if kind == "interpolated":
+                    uniforms_BK = choice_uniforms(
+                        batch.rows, scores_BK.shape[1], seed=self.settings.seed, epoch=epoch,
+                        name=f"{self.stage}/{name}",
+                    )  # fmt: skip
+                    share_BK = source["low"] + (source["high"] - source["low"]) * uniforms_BK
+                    share_BK = share_BK.to(self.device)
+                    scores_BK = interpolated_scores(scores_BB.diagonal(), scores_BK, share_BK)
+                columns[name] = Columns(scores_BK, here.items[places_BK], none_BK)
+            elif kind == "queue":
+                queue = self.queues[name]
+                if queue.ready:
+                    # a copy: the queue changes before the gradient is taken
+                    scores_BC = users_BD @ queue.vectors.clone().T
+                    items_C = queue.items.to(self.device)
+                    columns[name] = Columns(scores_BC, items_C, mask, queue.log_q.clone(), 0)
+            elif ids[name].ndim == 1:
                 scores_BC = users_BD @ vectors[name].T
-                columns[name] = Columns(scores_BC, ids[name], masks[name], drawn.log_q)
+                log_q = here.drawn[self.drawn.index(name)].log_q
+                columns[name] = Columns(scores_BC, ids[name], mask, log_q, 0)
             else:
                 own_BKD = vectors[name].view(rows, -1, users_BD.shape[1])
                 scores_BK = torch.einsum("bd,bkd->bk", users_BD, own_BKD)
-                log_q = None if source["source"] in UNCORRECTED else drawn.log_q
+                log_q = None
+                if kind not in UNCORRECTED:
+                    log_q = here.drawn[self.drawn.index(name)].log_q
                 columns[name] = Columns(scores_BK, ids[name], None, log_q)
+        for queue in self.queues.values():
+            queue.put(batch.items, own_BD, self._served_log_q_N[here.items])
         return (users_BD * own_BD).sum(-1), columns, penalty
 
     def _drawn_ids(
@@ -149,8 +214,10 @@ class ListLoss(BatchLoss):
         """Known positives [B, C] in the columns that the batch shares, looked up on the CPU."""
         shared: dict[str, Tensor] = {}
         for name, source in zip(self.names, self.settings.negatives, strict=True):
-            if source["source"] == "in-batch":
+            if source["source"] in ("in-batch", *BATCH_CHOSEN):
                 shared[name] = batch.items
+            elif source["source"] == "queue":
+                shared[name] = self.queues[name].items
             elif source.get("shared"):
                 shared[name] = batch.drawn[self.drawn.index(name)].items
         if not shared:
@@ -158,12 +225,15 @@ class ListLoss(BatchLoss):
         mask_BC = self.train.positive_mask(batch.users, torch.cat(list(shared.values())))
         sizes = [len(items) for items in shared.values()]
         parts = torch.split(mask_BC.to(self.device), sizes, dim=1)
-        return dict(zip(shared, parts, strict=True))
+        masks = dict(zip(shared, parts, strict=True))
+        for name, source in zip(self.names, self.settings.negatives, strict=True):
+            if source["source"] in BATCH_CHOSEN:  # an item that is twice in the batch is one
+                masks[name] = masks[name] | repeated_columns(batch.items).to(self.device)
+        return masks
 
     def _served_log_q(self, items_C: Tensor) -> Tensor:
         """Log Q [C] of in-batch columns."""
-        assert self._item_log_q_N is not None
-        log_q_C = self._item_log_q_N[items_C]
+        log_q_C = self._served_log_q_N[items_C]
         if self.settings.correction == "expected_count":
             # a row's own column is no negative: B - 1 of the B columns are draws
             rows = len(items_C)
@@ -177,8 +247,7 @@ class ListLoss(BatchLoss):
         if settings.correction != "none":
             log_q = self._joined_log_q(len(batch.users), columns)
         if settings.correction == "both":
-            assert self._item_log_q_N is not None
-            positive_log_q_B = self._item_log_q_N[batch.items]
+            positive_log_q_B = self._served_log_q_N[batch.items]
         return scores.penalty + softmax_loss(
             scores.positives,
             scores.negatives,

@@ -10,18 +10,27 @@ In TOML, in a recipe, or as ``--set 'negatives=[{source = "in-batch"}, {source =
 The columns of all sources stand side by side in one loss. Each source has its options (a default
 for each) and its name in the log; a source that is listed twice is numbered.
 
-==================  ==========================================================  ================
+=================== ==========================================================  ================
 ``source``          a row's columns                                             log Q
-==================  ==========================================================  ================
+=================== ==========================================================  ================
 ``"in-batch"``      the other rows' positives                                   as served
+``"in-batch-hard"`` the ``num_negatives`` (2) best of these by score, each      none
+                    item once (``training.in_batch_hard``)
+``"interpolated"``  a x positive + (1 - a) x each of the ``num_negatives`` (2)  none
+                    best of these; a is uniform from ``low`` to ``high``
+``"queue"``         the items of the last batches, ``size`` of them, with the   as served
+                    vectors they had, after ``warm_up`` steps
+                    (``training.item_queue``)
 ``"sampled"``       ``num_negatives`` draws of ``sampler`` (``"uniform"`` or    the sampler's
                     ``"popularity"``) for the row, or for the whole batch
                     where ``shared``
+``"explicit"``      ``num_negatives`` draws from the rows of the user with      none
+                    weight 0 or less; of ``sampler`` where there are none
 ``"dns"``           ``num_negatives`` of the ``top`` that score best among      none
                     ``candidates`` draws (``training.dynamic_sampling``)
 ``"dns-softmax"``   ``num_negatives`` of ``candidates`` draws, by a softmax     none
                     of their scores with a ``temperature``
-==================  ==========================================================  ================
+=================== ==========================================================  ================
 
 An empty list leaves the negatives to the settings ``loss``, ``sampler``, ``num_negatives``,
 ``shared`` and ``num_uniform``. A list goes with the losses of ``SOURCE_LOSSES``. The pairwise and
@@ -31,7 +40,7 @@ contrastive ones count every column once. The softmax (``loss = "sampled_softmax
 * ``"expected_count"``: every column with a log Q by its own, so that each source is an estimate of
   the full softmax's denominator and the columns' average is one; those without a log Q together
   weigh ``1 / easy_to_hard`` of the catalog's items, as mined columns do;
-* ``"both"``: where every column is as the loader serves it (in-batch).
+* ``"both"``: where every column is as the loader serves it (in-batch, queue).
 """
 
 from __future__ import annotations
@@ -70,7 +79,15 @@ _NUM_NEGATIVES = Option(1, 1)
 _SAMPLER = Option("uniform", choices=SAMPLERS)
 KINDS: dict[str, dict[str, Option]] = {
     "in-batch": {},
+    "in-batch-hard": {"num_negatives": Option(2, 1)},
+    "interpolated": {
+        "num_negatives": Option(2, 1),
+        "low": Option(0.4),
+        "high": Option(0.6),
+    },
+    "queue": {"size": Option(8192, 1), "warm_up": Option(1000, 0)},
     "sampled": {"num_negatives": _NUM_NEGATIVES, "shared": Option(False), "sampler": _SAMPLER},
+    "explicit": {"num_negatives": _NUM_NEGATIVES, "sampler": _SAMPLER},
     "dns": {
         "num_negatives": _NUM_NEGATIVES,
         "candidates": Option(32, 1),
@@ -84,9 +101,10 @@ KINDS: dict[str, dict[str, Option]] = {
         "sampler": _SAMPLER,
     },
 }
-# what the loader serves, and what is chosen by score: no probability is known
-AS_SERVED = ("in-batch",)
-UNCORRECTED = ("dns", "dns-softmax")
+# what the loader serves, and what stands for no part of the catalog: chosen by score, or listed
+BATCH_CHOSEN = ("in-batch-hard", "interpolated")
+AS_SERVED = ("in-batch", "queue")
+UNCORRECTED = (*BATCH_CHOSEN, "explicit", "dns", "dns-softmax")
 
 
 def checked_list(negatives: Any) -> tuple[dict[str, Any], ...]:
@@ -121,6 +139,12 @@ def _checked(place: str, source: Any) -> dict[str, Any]:
         values[name] = _value(f"{place}.{name}", option, value)
     if kind == "dns":
         _check_dns(place, values)
+    elif kind == "interpolated" and not 0 <= values["low"] <= values["high"] < 1:
+        fail(
+            _CALL,
+            f"{place}: low = {values['low']} and high = {values['high']} are no range of shares; "
+            "give 0 <= low <= high < 1",
+        )
     elif kind == "dns-softmax":
         _at_most(place, "num_negatives", values, "candidates")
     return values
@@ -202,8 +226,14 @@ def check_with_settings(settings: Settings) -> None:
             f"sampler = {settings.sampler!r} has no place beside negatives, in which each source "
             "says its own",
         )
-    if "in-batch" in kinds and settings.batch_size < 2:
-        fail(_CALL, "batch_size = 1 leaves the source 'in-batch' no negatives; give 2 or more")
+    for kind in ("in-batch", *BATCH_CHOSEN):
+        if kind in kinds and settings.batch_size < 2:
+            fail(_CALL, f"batch_size = 1 leaves the source {kind!r} no negatives; give 2 or more")
+    if kinds == {"queue"}:
+        fail(
+            _CALL,
+            "the source 'queue' is empty at first; give another one beside it, as 'in-batch'",
+        )
     if settings.rounds > 1:
         fail(_CALL, f"rounds = {settings.rounds} mines lists that no source of negatives takes")
     if loss != "sampled_softmax" or correction == "none":

@@ -87,6 +87,8 @@ class Objective:
     Attributes:
         batches: the ``NegativeBatches`` that serve this loss.
         source_counts: int64 [sources], per-row negatives by source since it was last zeroed.
+        sums: what ``statistics`` is made of, to be zeroed after an epoch.
+        memory: tensors that outlive a batch and belong to a checkpoint, changed in place.
     """
 
     def __init__(
@@ -151,6 +153,8 @@ class Objective:
             device=self.device,
         )
         self._list_loss: ListLoss | None = None
+        self.memory: dict[str, Tensor] = {}
+        self.sums = {"sources": self.source_counts}
         if settings.negatives:
             self._list_loss = ListLoss(
                 train,
@@ -160,6 +164,8 @@ class Objective:
                 device=self.device,
                 stage=stage,
             )
+            self.memory = self._list_loss.memory
+            self.sums["by_source"] = self._list_loss.statistics.sums
 
     def hard_sampler(self, hard: HardNegatives) -> Sampler:
         """The sampler of a row's negatives for mined lists: the stage's streams, other lists.
@@ -232,7 +238,12 @@ class Objective:
         return self._loss(model, batch.to(self.device), mask_BC)
 
     def statistics(self) -> dict[str, Any]:
-        """``source_counts`` by name; empty where there is one source."""
+        """The sources of a list (see ``list_statistics``), or ``source_counts`` by name.
+
+        Empty where there is no list and one source.
+        """
+        if self._list_loss is not None:
+            return {"sources": self._list_loss.statistics.report()}
         if len(self._source_names) < 2:
             return {}
         return {

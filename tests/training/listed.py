@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch.nn.functional import logsigmoid
 
 from fastneg.training.batches import Batch
 from fastneg.training.dynamic_sampling import choice_uniforms
-from fastneg.training.negative_list import source_names
+from fastneg.training.negative_list import UNCORRECTED, source_names
 from fastneg.training.negatives import Objective
 
 # a column: its score, and its log Q where it has one
-Column = tuple[torch.Tensor, float | None]
+Column = tuple[float, float | None]
+# an entry of a queue: its item, its vector, its log Q
+Entry = tuple[int, torch.Tensor, float]
 
 
 def served(objective: Objective) -> torch.Tensor:
@@ -39,7 +42,15 @@ def chosen_places(source: dict, name: str, scores: list[float], row: int, epoch:
     return [top[m] for m in sorted(range(len(top)), key=u.__getitem__)][: source["num_negatives"]]
 
 
-def columns_of_row(objective: Objective, model, batch: Batch, b: int) -> dict[str, list]:
+def hardest(items: list[int], known: set[int], scores: list[float], count: int) -> list[int]:
+    """The best of a batch's items that are not known, each once."""
+    left = [j for j in dict.fromkeys(items) if j not in known]
+    return sorted(left, key=lambda j: -scores[j])[:count]
+
+
+def columns_of_row(
+    objective: Objective, model, batch: Batch, b: int, queue: Iterable[Entry]
+) -> dict[str, list]:
     """The unmasked columns of row ``b``, by source; None stands for a masked one."""
     settings, train = objective.settings, objective.train
     num_items = train.num_items
@@ -57,7 +68,30 @@ def columns_of_row(objective: Objective, model, batch: Batch, b: int) -> dict[st
                 for j in batch.items.tolist()
             ]
             continue
+        if source["source"] in ("in-batch-hard", "interpolated"):
+            count = source["num_negatives"]
+            items = hardest(batch.items.tolist(), known, scores, count)
+            columns[name] = [(scores[j], None) for j in items]
+            if source["source"] == "interpolated":
+                words = {"seed": 3, "epoch": objective.batches.epoch, "name": f"train/{name}"}
+                u = choice_uniforms(batch.rows[b : b + 1], count, **words)[0].tolist()
+                shares = [source["low"] + x * (source["high"] - source["low"]) for x in u]
+                own = scores[int(batch.items[b])]
+                columns[name] = [
+                    (a * own + (1 - a) * scores[j], None)
+                    for a, j in zip(shares, items, strict=False)
+                ]
+            columns[name] += [None] * (count - len(items))
+            continue
+        if source["source"] == "queue":
+            columns[name] = [
+                None if j in known else (float(vector @ user), log_q) for j, vector, log_q in queue
+            ]
+            continue
         part = next(parts)
+        if source["source"] == "explicit":
+            columns[name] = [(scores[j], None) for j in part.items[b].tolist()]
+            continue
         if source["source"].startswith("dns"):
             items = part.items[b].tolist()
             places = chosen_places(
@@ -83,13 +117,13 @@ def columns_of_row(objective: Objective, model, batch: Batch, b: int) -> dict[st
     return columns
 
 
-def written_out(objective: Objective, model, batch: Batch) -> float:
-    """The loss of a batch, row by row."""
+def written_out(objective: Objective, model, batch: Batch, queue: Iterable[Entry] = ()) -> float:
+    """The loss of a batch, row by row; ``queue`` has what is in the queue and used."""
     settings = objective.settings
     frequency, losses = served(objective), []
     with torch.no_grad():
         for b in range(len(batch.users)):
-            by_source = columns_of_row(objective, model, batch, b)
+            by_source = columns_of_row(objective, model, batch, b, queue)
             every = [column for columns in by_source.values() for column in columns]
             pair = model(batch.users[b : b + 1], batch.items[b : b + 1])
             positive = float(pair[0].double()) / settings.temperature
@@ -110,8 +144,9 @@ def _row_loss(settings, positive: float, every: list, q: float, num_items: int) 
     assert settings.loss == "sampled_softmax"
     total = 0.0
     hard = [one for one in every if one is None or one[1] is None]
-    num_hard = sum(source["num_negatives"] for source in settings.negatives
-                   if source["source"].startswith("dns"))  # fmt: skip
+    num_hard = sum(
+        source["num_negatives"] for source in settings.negatives if source["source"] in UNCORRECTED
+    )
     easy = len(every) - num_hard - any(one["source"] == "in-batch" for one in settings.negatives)
     assert num_hard <= len(hard)
     for score, log_q in left:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
+
+import numpy as np
 import pytest
 import torch
 
 from fastneg.data.splits import hold_out_validation
 from fastneg.data.synthetic import generate_dataset
+from fastneg.interactions import Interactions
+from fastneg.training.explicit_negatives import with_explicit_negatives
 from fastneg.training.negative_list import KINDS
 from fastneg.training.negatives import Objective
 from fastneg.training.rounds import build_model
 from fastneg.training.settings import Settings
-from tests.training.listed import written_out
+from tests.training.listed import Entry, served, written_out
 from tests.training.test_trainer import assert_same_weights, trained, weights
 from tests.training.test_trainer_resume import Stopped, stop_at
 
@@ -25,13 +31,21 @@ OWN = {"source": "sampled", "num_negatives": 5}
 DNS = {"source": "dns", "candidates": 8}
 DNS_M_N = {"source": "dns", "candidates": 8, "top": 4, "num_negatives": 2}
 DNS_SOFTMAX = {"source": "dns-softmax", "candidates": 8, "num_negatives": 2, "temperature": 0.5}
+IN_BATCH_HARD = {"source": "in-batch-hard", "num_negatives": 3}
+INTERPOLATED = {"source": "interpolated", "num_negatives": 3, "low": 0.1, "high": 0.7}
+EXPLICIT = {"source": "explicit", "num_negatives": 3}
+QUEUE = {"source": "queue", "size": 40, "warm_up": 2}
 LISTS = {
     "in-batch": [IN_BATCH],
+    "in-batch-hard": [IN_BATCH_HARD],
+    "interpolated": [INTERPOLATED],
+    "both": [IN_BATCH_HARD, IN_BATCH],
+    "queue": [IN_BATCH, QUEUE],
     "sampled": [OWN, SHARED],
     "dns": [DNS],
     "dns-m-n": [DNS_M_N],
     "dns-softmax": [DNS_SOFTMAX, DNS],
-    "all": [DNS, IN_BATCH, OWN, SHARED],
+    "all": [DNS, IN_BATCH, OWN, QUEUE, SHARED, IN_BATCH_HARD, INTERPOLATED, EXPLICIT],
 }
 SOFTMAX = {"loss": "sampled_softmax", "similarity": "cosine", "temperature": 0.2}
 LOSSES = {
@@ -41,35 +55,62 @@ LOSSES = {
     "bce": {"loss": "bce"},
     "hinge": {"loss": "hinge", "margin": 0.3},
 }
-NO_LOG_Q = ("dns", "dns-m-n", "dns-softmax")
+NO_LOG_Q = ("in-batch-hard", "interpolated", "dns", "dns-m-n", "dns-softmax")
 CASES = [(a, b) for a in LISTS for b in LOSSES if b != "softmax" or a not in NO_LOG_Q]
 
 
 @pytest.fixture(scope="module")
 def data():
     generated = generate_dataset(60, N, positives_per_user=16, seed=1)
-    return hold_out_validation(generated.interactions)
+    rng = np.random.default_rng(0)
+    shown = Interactions.from_codes(
+        rng.integers(0, 60, 300), rng.integers(0, N, 300), num_users=60, num_items=N
+    )
+    train, validation = hold_out_validation(generated.interactions)
+    return with_explicit_negatives(train, shown), validation
 
 
 def test_every_kind_is_tried():
     assert {one["source"] for sources in LISTS.values() for one in sources} == KINDS.keys()
 
 
+def assert_written_out(train, settings):
+    """Four batches, with a queue of our own beside it."""
+    settings = settings.replace(batch_size=16)
+    objective, model = Objective(train, settings), build_model(train, settings)
+    queue: deque[Entry] = deque(maxlen=40)
+    frequency = served(objective)
+    for step, batch in zip(range(4), objective.batches, strict=False):
+        expected = written_out(objective, model, batch, queue if step >= 2 else ())
+        assert objective.loss(model, batch).item() == pytest.approx(expected, rel=2e-5)
+        vectors = model.embed_items(batch.items).detach().double()
+        for item, vector in zip(batch.items.tolist(), vectors, strict=True):
+            queue.append((item, vector, math.log(frequency[item])))
+        with torch.no_grad():  # what is in the queue is older than the towers
+            model.item_tower.id_embedding.weight.mul_(0.9).add_(0.01)
+
+
 @pytest.mark.parametrize(("name", "loss"), CASES)
 def test_losses_written_out(data, name, loss):
-    settings = BASE.replace(negatives=LISTS[name], **LOSSES[loss])
-    objective, model = Objective(data[0], settings), build_model(data[0], settings)
-    for _, batch in zip(range(2), objective.batches, strict=False):
-        expected = written_out(objective, model, batch)
-        assert objective.loss(model, batch).item() == pytest.approx(expected, rel=2e-5)
+    assert_written_out(data[0], BASE.replace(negatives=LISTS[name], **LOSSES[loss]))
 
 
-def test_yi_et_al_written_out(data):
-    settings = BASE.replace(negatives=[IN_BATCH], correction="both", **SOFTMAX)
-    objective, model = Objective(data[0], settings), build_model(data[0], settings)
+def test_yi_et_al_and_wang_et_al_written_out(data):
+    for name in ("in-batch", "queue"):
+        settings = BASE.replace(negatives=LISTS[name], correction="both", **SOFTMAX)
+        assert_written_out(data[0], settings)
+
+
+def test_in_batch_as_a_source_is_the_loss_in_batch(data):
+    listed = BASE.replace(negatives=[IN_BATCH], **SOFTMAX)
+    plain = BASE.replace(**{**SOFTMAX, "loss": "in_batch"})
+    model = build_model(data[0], plain)
+    objective = Objective(data[0], plain)
+    objective._loss._user_mass_U = None  # estimated by the columns, as in a list
     batch = next(iter(objective.batches))
-    expected = written_out(objective, model, batch)
-    assert objective.loss(model, batch).item() == pytest.approx(expected, rel=2e-5)
+    torch.testing.assert_close(
+        Objective(data[0], listed).loss(model, batch), objective.loss(model, batch)
+    )
 
 
 def test_the_penalty_is_of_what_is_embedded(data):
@@ -107,7 +148,8 @@ def test_every_list_learns_repeats_and_resumes(data, name, tmp_path):
     if name not in NO_LOG_Q:  # of ever harder negatives it may stay
         assert losses[-1] < losses[0]
     assert expected.metrics["ndcg@10"] > start
-    for steps in (5, 16, 33):
+    at = list(LISTS).index(name)
+    for steps in (5 + at, 33 - at):
         path = tmp_path / f"{steps}.safetensors"
         _, trainer = trained(data, settings, checkpoint=path, on_step=stop_at(steps))
         with pytest.raises(Stopped):

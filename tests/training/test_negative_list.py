@@ -15,7 +15,11 @@ from fastneg.training.settings import Settings, parse_overrides
 # one list of each kind of source, with options that are not the defaults
 EXAMPLES = {
     "in-batch": {},
+    "in-batch-hard": {"num_negatives": 4},
+    "interpolated": {"num_negatives": 3, "low": 0.1, "high": 0.7},
+    "queue": {"size": 100, "warm_up": 7},
     "sampled": {"num_negatives": 3, "shared": True, "sampler": "popularity"},
+    "explicit": {"num_negatives": 2, "sampler": "popularity"},
     "dns": {"num_negatives": 2, "candidates": 9, "top": 4, "sampler": "popularity"},
     "dns-softmax": {"num_negatives": 2, "candidates": 9, "temperature": 0.5},
 }
@@ -29,13 +33,14 @@ def test_every_kind_has_an_example():
 def test_lists_from_text_toml_and_json(kind):
     source = {"source": kind, **EXAMPLES[kind]}
     text = to_toml({"x": [source]}).removeprefix("x = ").strip()
-    settings = Settings(**parse_overrides([f"negatives={text}"]))
+    beside = "" if kind != "queue" else ', {source = "in-batch"}'
+    settings = Settings(**parse_overrides([f"negatives={text[:-1]}{beside}]"]))
     assert {**settings.negatives[0], **source} == settings.negatives[0]
     assert settings.negatives[0].keys() == {"source", *KINDS[kind]}
     assert not settings.per_row_negatives
     assert Settings.from_dict(tomllib.loads(to_toml(settings.to_dict()))) == settings
     assert Settings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
-    plain = Settings(negatives=[{"source": kind}])
+    plain = Settings(negatives=[{"source": kind}, {"source": "in-batch"}])
     assert plain.negatives[0].keys() == {"source", *KINDS[kind]}
     assert Settings(negatives=plain.negatives) == plain
 
@@ -88,6 +93,21 @@ SOFTMAX = {"loss": "sampled_softmax"}
         ([DNS], {"num_negatives": 4}, "num_negatives = 4 has no place beside negatives"),
         ([DNS], {"sampler": "popularity"}, "sampler = 'popularity' has no place beside negatives"),
         ([{"source": "in-batch"}], {"batch_size": 1}, "leaves the source 'in-batch' no negatives"),
+        (
+            [{"source": "in-batch-hard"}],
+            {"batch_size": 1},
+            "leaves the source 'in-batch-hard' no negatives",
+        ),
+        (
+            [{"source": "interpolated", "low": 0.7}],
+            {},
+            r"\[0\]: low = 0.7 and high = 0.6 are no range of shares; give 0 <= low <= high < 1",
+        ),
+        ([{"source": "interpolated", "high": 1}], {}, "high = 1.0 are no range"),
+        ([{"source": "in-batch-hard"}], SOFTMAX, "'in-batch-hard' has none; give correction"),
+        ([{"source": "queue"}], {}, "'queue' is empty at first; give another one beside it"),
+        ([{"source": "queue", "size": 0}], {}, r"\[0\].size = 0 is too small"),
+        ([{"source": "queue", "warm_up": -1}], {}, r"\[0\].warm_up = -1 is too small"),
         ([DNS], {"rounds": 2}, "rounds = 2 mines lists that no source of negatives takes"),
         ([DNS], SOFTMAX, "correction = 'expected_count' needs log Q, and 'dns' has none; give"),
         (
