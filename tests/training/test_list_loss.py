@@ -39,6 +39,7 @@ LISTS = {
     "in-batch": [IN_BATCH],
     "in-batch-hard": [IN_BATCH_HARD],
     "interpolated": [INTERPOLATED],
+    "explicit": [EXPLICIT, OWN],
     "both": [IN_BATCH_HARD, IN_BATCH],
     "queue": [IN_BATCH, QUEUE],
     "sampled": [OWN, SHARED],
