@@ -78,6 +78,10 @@ def train(
         typer.Option(metavar="FILE", help="Held out to choose the epoch. (default: from --train)"),
     ] = None,
     test: Annotated[Path | None, typer.Option(metavar="FILE", help="Evaluated at the end.")] = None,
+    negatives: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Shown and not taken; for the source 'explicit'."),
+    ] = None,
     items: ItemsTable = None,
     users: UsersTable = None,
     settings: Annotated[
@@ -113,6 +117,7 @@ def train(
         items=_table(items, item_id_column or item_column or "item", item_kind),
         users=_table(users, user_id_column or user_column or "user", user_kind),
         columns=columns,
+        negatives=negatives,
     )
     result = command.train(
         files, recipe_name=recipe, assignments=settings or (), seed=seed, refit=refit,

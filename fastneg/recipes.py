@@ -45,6 +45,7 @@ class Recipe:
 
 
 _COSINE: dict[str, Any] = {"similarity": "cosine", "learning_rate": 5e-3, "temperature": 0.2}
+_PAIRWISE: dict[str, Any] = {"loss": "bpr", "learning_rate": 5e-3, "l2": 1e-2}
 
 _RECIPES = (
     Recipe(
@@ -139,6 +140,29 @@ _RECIPES = (
         "Liang et al. 2018, Variational autoencoders for collaborative filtering",
         {**_COSINE, "loss": "full_softmax"},
     ),
+    Recipe(
+        "dns",
+        "pairwise logistic loss on the best by the current model of 32 uniform candidates",
+        "Zhang et al. 2013, Optimizing top-N collaborative filtering via dynamic negative item "
+        "sampling",
+        {**_PAIRWISE, "negatives": ({"source": "dns", "candidates": 32},)},
+    ),
+    Recipe(
+        "dns-m-n",
+        "the same on one of the best 4 of 32 candidates, at random",
+        "Shi et al. 2023, On the theories behind hard negative sampling for recommendation",
+        {**_PAIRWISE, "negatives": ({"source": "dns", "candidates": 32, "top": 4},)},
+    ),
+    Recipe(
+        "cross-batch",
+        "in-batch negatives and a queue of the last 8,192 items' vectors, corrected",
+        "Wang et al. 2021, Cross-batch negative sampling for training two-tower recommenders",
+        {
+            **_COSINE,
+            "loss": "sampled_softmax",
+            "negatives": ({"source": "in-batch"}, {"source": "queue", "size": 8192}),
+        },
+    ),
 )
 
 
@@ -186,6 +210,7 @@ def train_recipe(
     *,
     recipe: str | Recipe,
     settings: Mapping[str, Any] | None = None,
+    negatives: Interactions | None = None,
     user_features: FeatureTable | None = None,
     item_features: FeatureTable | None = None,
     seed: int | None = None,
@@ -204,6 +229,7 @@ def train_recipe(
             users and items (not in ``validation`` with ``refit``, which trains on it).
         recipe: a name or a ``Recipe``.
         settings: overrides by name.
+        negatives: explicit negatives, with the codes of ``train``, for the source ``"explicit"``.
         user_features, item_features: tables aligned with the codes.
         seed: overrides the settings' seed.
         refit: after choosing on validation, train again from the start on train + validation for
@@ -220,6 +246,7 @@ def train_recipe(
         CheckpointError: ``resume`` with other data or settings.
     """
     from fastneg.data.splits import hold_out_validation
+    from fastneg.training.explicit_negatives import with_explicit_negatives
     from fastneg.training.outputs import prepare_folder, write_metrics, write_model
     from fastneg.training.rounds import train_rounds
 
@@ -236,6 +263,13 @@ def train_recipe(
                 "train_recipe: no user has 5 items or more, so nothing can be held out of train "
                 "for validation; give validation"
             )
+    if negatives is not None:
+        if all(one["source"] != "explicit" for one in values.negatives):
+            raise FastnegError(
+                "train_recipe: there are explicit negatives, and no source takes them; set "
+                'negatives=[{source = "explicit"}], or put it beside the others'
+            )
+        train = with_explicit_negatives(train, negatives)
     folder = None if out is None else prepare_folder(out)
     common: dict[str, Any] = {
         "user_features": user_features,

@@ -18,6 +18,7 @@ from fastneg.threads import in_loader_worker
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
+_ROW = 0xA0761D6478BD642F
 _WORKER_ROWS = 40  # each DataLoader worker counts its rows from (worker + 1) << 40
 
 
@@ -48,7 +49,18 @@ def key_of(seed: int, stream: int, epoch: int = 0) -> int:
 def uniform_words(key: int, num_words: int, *, start: int = 0) -> npt.NDArray[np.uint64]:
     """uint64 [num_words]: the words ``mix64(key + (start + i + 1) * golden)``."""
     counter = np.arange(start + 1, start + num_words + 1, dtype=np.uint64)
-    x = counter * np.uint64(_GOLDEN) + np.uint64(key & _MASK)
+    return _mix_words(counter * np.uint64(_GOLDEN) + np.uint64(key & _MASK))
+
+
+def row_words(key: int, rows: npt.NDArray[np.int64], num_draws: int) -> npt.NDArray[np.uint64]:
+    """uint64 [len(rows), num_draws]: the words of (row, draw), as ``kernels.rng`` has them."""
+    start = _mix_words(rows.astype(np.uint64) * np.uint64(_ROW) + np.uint64(key & _MASK))
+    draws = np.arange(1, num_draws + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
+    return _mix_words(start[:, None] + draws)
+
+
+def _mix_words(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """``mix64`` of every word."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

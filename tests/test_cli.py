@@ -187,8 +187,10 @@ def test_recipes_are_listed_and_shown(
         assert shown["recipe"] == name
         unset = {"init_std", "subsample_positives", "refresh_every", "refresh_lag"}
         assert set(shown["settings"]) | unset == set(setting_names())
+        settings = one.settings().to_dict()  # in which a list of negatives has all its options
         assert {k: shown["settings"][k] for k in one.changes} == {
-            k: list(v) if isinstance(v, tuple) else v for k, v in one.changes.items()
+            k: settings[k] if k == "negatives" else list(v) if isinstance(v, tuple) else v
+            for k, v in one.changes.items()
         }
 
 

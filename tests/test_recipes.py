@@ -38,6 +38,15 @@ def small(name: str, **changes) -> dict:
         scaled = {"num_negatives": 64}
     if name == "gbce":  # of 150 items: a sampling rate of 5 %
         scaled = {"num_negatives": 8}
+    if "negatives" in recipe(name).changes:  # 32 candidates of 150 items are the hardest four
+        fewer = {"dns": {"candidates": 4}, "queue": {"size": 256, "warm_up": 20}, "in-batch": {}}
+        if name == "dns-m-n":
+            fewer["dns"] = {"candidates": 8, "top": 2}
+        scaled = {
+            "negatives": [
+                {**one, **fewer[one["source"]]} for one in recipe(name).changes["negatives"]
+            ]
+        }
     if recipe(name).changes.get("rounds", 1) > 1:
         scaled |= {"window": (11, 40), "num_mined": 10}
     return {**SMALL, **scaled, **changes}
@@ -76,6 +85,9 @@ def test_names_and_errors():
         "bsl",
         "gbce",
         "full-softmax",
+        "dns",
+        "dns-m-n",
+        "cross-batch",
     ]
     for name, one in recipes().items():
         assert one.name == name
@@ -225,6 +237,9 @@ class Stopped(Exception):
         ("bsl", 40),
         ("gbce", 80),
         ("full-softmax", 80),
+        ("dns", 40),
+        ("dns-m-n", 80),
+        ("cross-batch", 50),
     ],
 )
 def test_interrupted_and_resumed_is_the_same(split, tmp_path, name, when):

@@ -25,7 +25,7 @@ from fastneg.training.settings import parse_overrides
 
 @dataclass(frozen=True)
 class TrainFiles:
-    """What is read: interactions, and tables of items and users with features."""
+    """What is read: interactions, explicit negatives, tables of items and users with features."""
 
     train: Path
     valid: Path | None = None
@@ -33,6 +33,7 @@ class TrainFiles:
     items: TableOfIds | None = None
     users: TableOfIds | None = None
     columns: ColumnNames = files_of.BY_DEFAULT
+    negatives: Path | None = None
 
     def check(self) -> None:
         """Raise on a file that is missing or empty, before any is read.
@@ -41,7 +42,7 @@ class TrainFiles:
             FileFormatError: naming the file.
         """
         tables = [table.path for table in (self.items, self.users) if table is not None]
-        for path in (self.train, self.valid, self.test, *tables):
+        for path in (self.train, self.valid, self.test, self.negatives, *tables):
             if path is not None:
                 existing_file(path, call="read")
 
@@ -83,12 +84,16 @@ def train(
                 str(path), seen, masked, other, num_users=seen.num_users,
                 num_items=seen.num_items, scores_cold_users=user_features is not None,
             )  # fmt: skip
+    negatives = None
+    if files.negatives is not None:
+        negatives = read_into(files.negatives, files.columns, seen, files.train, with_time=False)
     return train_recipe(
         seen,
         validation,
         test,
         recipe=chosen,
         settings=overrides,
+        negatives=negatives,
         user_features=user_features,
         item_features=item_features,
         refit=refit,

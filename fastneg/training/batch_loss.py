@@ -252,16 +252,19 @@ class BatchLoss:
 
     def _plain(self, model: TwoTower, batch: Batch, mask_BC: Tensor | None) -> Tensor:
         """The losses that need no log Q."""
+        return self._plain_loss(self._scores(model, batch, mask_BC), batch)
+
+    def _plain_loss(self, scores: Scores, batch: Batch) -> Tensor:
         settings = self.settings
-        positive_B, negative_BC, mask_BC, penalty, _ = self._scores(model, batch, mask_BC)
+        positive_B, negative_BC, mask_BC, penalty, _ = scores
         common: dict[str, Any] = {
             "temperature": settings.temperature,
             "row_weights_B": batch.weights,
         }
         if settings.loss == "bpr":
-            loss = bpr_loss(positive_B, negative_BC, **common)
+            loss = bpr_loss(positive_B, negative_BC, mask_BK=mask_BC, **common)
         elif settings.loss == "bce":
-            loss = bce_loss(positive_B, negative_BC, **common)
+            loss = bce_loss(positive_B, negative_BC, mask_BK=mask_BC, **common)
         elif settings.loss == "gbce":
             loss = gbce_loss(
                 positive_B,

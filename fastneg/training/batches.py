@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +36,22 @@ STATE_VERSION = 1
 _CALL = "NegativeBatches"
 
 
+class Draw(NamedTuple):
+    """One more source of drawn negatives.
+
+    Attributes:
+        sampler: draws them.
+        num_negatives: K of each row, or C of the whole batch.
+        shared: one set for the whole batch.
+        log_q: whether log Q is asked for.
+    """
+
+    sampler: Sampler
+    num_negatives: int
+    shared: bool = False
+    log_q: bool = True
+
+
 class Batch(NamedTuple):
     """One batch; a NamedTuple, so that DataLoader's pinning walks through it.
 
@@ -46,6 +62,7 @@ class Batch(NamedTuple):
             both.
         negatives: of each row: ids, log_q and source tags [B, K], or None.
         shared: of the whole batch: ids, log_q and source tags [C], or None.
+        drawn: of each further source, in order, [B, K] or [C].
     """
 
     users: Tensor
@@ -54,6 +71,7 @@ class Batch(NamedTuple):
     weights: Tensor | None
     negatives: Negatives | None
     shared: Negatives | None
+    drawn: tuple[Negatives, ...] = ()
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch on another device (the same one: itself)."""
@@ -63,7 +81,7 @@ class Batch(NamedTuple):
         def move(part: Tensor | None) -> Any:
             return None if part is None else part.to(device, non_blocking=True)
 
-        def move_all(part: Negatives | None) -> Negatives | None:
+        def move_all(part: Negatives | None) -> Any:
             return None if part is None else Negatives(*(move(tensor) for tensor in part))
 
         return Batch(
@@ -73,6 +91,7 @@ class Batch(NamedTuple):
             move(self.weights),
             move_all(self.negatives),
             move_all(self.shared),
+            tuple(move_all(part) for part in self.drawn),
         )
 
 
@@ -90,10 +109,11 @@ class NegativeBatches(IterableDataset[Batch]):
         num_negatives: K.
         shared_sampler: draws one set for a whole batch; None for none.
         num_shared: C.
+        draws: further sources, each row's own or shared.
         rewards: carry interaction weights as ``weights``.
         shuffle: False keeps the input order.
         seed, name: decide the order of examples.
-        exhausted: ``"drop"`` leaves out rows of users for whom ``sampler`` can draw nothing,
+        exhausted: ``"drop"`` leaves out rows of users for whom a sampler can draw nothing,
             counts them in ``num_dropped`` and warns once; ``"raise"`` raises.
 
     Raises:
@@ -110,6 +130,7 @@ class NegativeBatches(IterableDataset[Batch]):
         num_negatives: int = 1,
         shared_sampler: Sampler | None = None,
         num_shared: int = 0,
+        draws: Sequence[Draw] = (),
         rewards: bool = False,
         shuffle: bool = True,
         seed: int = 0,
@@ -124,6 +145,7 @@ class NegativeBatches(IterableDataset[Batch]):
         )
         as_choice(exhausted, ("drop", "raise"), call=_CALL, name="exhausted")
         self.sampler, self.shared_sampler = sampler, shared_sampler
+        self.draws = list(draws)
         self.shuffle, self.seed, self.name = bool(shuffle), int(seed), name
         self.num_items = interactions.num_items
         self.fingerprint = interactions.fingerprint()
@@ -153,7 +175,11 @@ class NegativeBatches(IterableDataset[Batch]):
         self, num_users: int, exhausted: str
     ) -> np.ndarray[Any, np.dtype[np.int64]]:
         every = np.arange(len(self._users), dtype=np.int64)
-        users = np.empty(0, np.int64) if self.sampler is None else self.sampler.exhausted_users()
+        samplers = [] if self.sampler is None else [self.sampler]
+        samplers += [draw.sampler for draw in self.draws if not draw.shared]
+        users = np.empty(0, np.int64)
+        for sampler in samplers:
+            users = np.union1d(users, sampler.exhausted_users())
         if not len(users):
             return every
         hopeless = np.zeros(num_users, dtype=bool)
@@ -306,7 +332,7 @@ class NegativeBatches(IterableDataset[Batch]):
         epoch, first = int(self._position[0]), int(self._position[1])
         info = get_worker_info()
         worker, num_workers = (0, 1) if info is None else (info.id, info.num_workers)
-        for sampler in (self.sampler, self.shared_sampler):
+        for sampler in (self.sampler, self.shared_sampler, *(one.sampler for one in self.draws)):
             if sampler is not None:
                 sampler.set_epoch(epoch)
         order = self._rows_of(epoch)
@@ -335,4 +361,10 @@ class NegativeBatches(IterableDataset[Batch]):
             negatives = self.sampler.sample(users, self.num_negatives, rows=rows_B)
         if self.shared_sampler is not None:
             shared = self.shared_sampler.sample_shared(self.num_shared, row=number)
-        return Batch(users, items, rows_B, weights, negatives, shared)
+        drawn = tuple(
+            draw.sampler.sample_shared(draw.num_negatives, log_q=draw.log_q, row=number)
+            if draw.shared
+            else draw.sampler.sample(users, draw.num_negatives, rows=rows_B, log_q=draw.log_q)
+            for draw in self.draws
+        )
+        return Batch(users, items, rows_B, weights, negatives, shared, drawn)

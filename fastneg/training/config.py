@@ -14,7 +14,9 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def to_toml(tables: Mapping[str, Any]) -> str:
-    """TOML text of a mapping whose values are plain, lists of plain values, or flat mappings.
+    """TOML text of a mapping whose values are plain, lists, or flat mappings.
+
+    The items of a list are plain, or flat mappings (inline tables).
 
     None has no form in TOML: such keys are left out. Top-level values come before the tables.
 
@@ -57,5 +59,12 @@ def _value(value: Any) -> str:
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_value(item) for item in value) + "]"
+        return "[" + ", ".join(_item(item) for item in value) + "]"
     raise FastnegTypeError(f"to_toml: cannot write {value!r} ({type(value).__name__})")
+
+
+def _item(value: Any) -> str:
+    """An item of a list: a mapping is an inline table."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(_assignments(value)) + "}"
+    return _value(value)

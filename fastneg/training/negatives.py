@@ -11,6 +11,9 @@
 ``full_softmax``    every item of the catalog.
 ==================  ==========================================================================
 
+Instead of these, a list of ``negatives`` says which sources feed a batch
+(``training.negative_list``).
+
 What a whole batch shares is masked by all known positives of each row's user.
 
 Mined hard negatives come in two ways. Where negatives are per row, a slot holds a hard one in
@@ -46,6 +49,8 @@ from fastneg.training.batches import Batch, NegativeBatches
 from fastneg.training.binary_losses import gbce_beta
 from fastneg.training.full_softmax import check_full_softmax_memory
 from fastneg.training.hard_negatives import HardNegatives
+from fastneg.training.list_draws import list_draws
+from fastneg.training.list_loss import ListLoss
 from fastneg.training.log_q import positive_mass
 from fastneg.training.settings import Settings
 from fastneg.training.settings_checks import NOT_MINED
@@ -82,6 +87,8 @@ class Objective:
     Attributes:
         batches: the ``NegativeBatches`` that serve this loss.
         source_counts: int64 [sources], per-row negatives by source since it was last zeroed.
+        sums: what ``statistics`` is made of, to be zeroed after an epoch.
+        memory: tensors that outlive a batch and belong to a checkpoint, changed in place.
     """
 
     def __init__(
@@ -102,6 +109,7 @@ class Objective:
         shared_sampler: Sampler | None = None
         num_negatives, num_shared = 1, 0
         num_hard = 0
+        draws = list_draws(train, settings, stage=stage)
         if settings.per_row_negatives:
             row_sampler, num_negatives = easy, settings.num_negatives
             if hard is not None:
@@ -122,6 +130,7 @@ class Objective:
             num_negatives=num_negatives,
             shared_sampler=shared_sampler,
             num_shared=num_shared,
+            draws=tuple(draws.values()),
             rewards=settings.rewards,
             seed=settings.seed,
             name=f"{stage}/batches",
@@ -143,6 +152,20 @@ class Objective:
             user_mass_U=self._user_mass_U,
             device=self.device,
         )
+        self._list_loss: ListLoss | None = None
+        self.memory: dict[str, Tensor] = {}
+        self.sums = {"sources": self.source_counts}
+        if settings.negatives:
+            self._list_loss = ListLoss(
+                train,
+                settings,
+                drawn=tuple(draws),
+                item_log_q_N=self.batches.item_log_frequency(),
+                device=self.device,
+                stage=stage,
+            )
+            self.memory = self._list_loss.memory
+            self.sums["by_source"] = self._list_loss.statistics.sums
 
     def hard_sampler(self, hard: HardNegatives) -> Sampler:
         """The sampler of a row's negatives for mined lists: the stage's streams, other lists.
@@ -179,6 +202,8 @@ class Objective:
     def _log_q_tables(self, easy: Sampler) -> tuple[Tensor | None, Tensor | None]:
         """Log Q [N] of one shared column, and the Q-mass [U] of each user's positives."""
         settings, train = self.settings, self.train
+        if settings.negatives:
+            return None, None
         corrected = settings.loss in ("in_batch", "mixed", "sampled_softmax")
         if settings.loss != "nce" and not (corrected and settings.correction != "none"):
             return None, None
@@ -199,6 +224,8 @@ class Objective:
         if batch.negatives is not None and len(self._source_names) > 1:
             tags = batch.negatives.source.flatten().long()
             self.source_counts += torch.bincount(tags, minlength=len(self._source_names))
+        if self._list_loss is not None:
+            return self._list_loss.of_batch(model, batch, epoch=self.batches.epoch)
         mask_BC = None
         if not self.settings.per_row_negatives:
             # before the batch moves: known positives are looked up on the CPU
@@ -211,7 +238,12 @@ class Objective:
         return self._loss(model, batch.to(self.device), mask_BC)
 
     def statistics(self) -> dict[str, Any]:
-        """``source_counts`` by name; empty where there is one source."""
+        """The sources of a list (see ``list_statistics``), or ``source_counts`` by name.
+
+        Empty where there is no list and one source.
+        """
+        if self._list_loss is not None:
+            return {"sources": self._list_loss.statistics.report()}
         if len(self._source_names) < 2:
             return {}
         return {

@@ -79,6 +79,9 @@ class Settings:
         calibration: t of ``gbce``, 0 (plain binary cross-entropy) to 1.
         memory_budget: bytes that the scores of a batch may take with ``full_softmax``.
         exhausted: what becomes of rows of users for whom nothing can be drawn.
+        negatives: the sources of negatives, one table each, instead of what ``loss``, ``sampler``,
+            ``num_negatives``, ``shared`` and ``num_uniform`` say of them (see
+            ``training.negative_list``); empty: what these say.
 
     Positives (see ``samplers.subsampling``):
         subsample_positives: each epoch serves another subset of the positives, in which rows of
@@ -149,6 +152,7 @@ class Settings:
     calibration: float = 0.75
     memory_budget: int = 4 << 30
     exhausted: str = "drop"
+    negatives: tuple[Mapping[str, Any], ...] = ()
 
     subsample_positives: float | None = None
     subsample_formula: str = "program"
@@ -185,7 +189,9 @@ class Settings:
 
     @property
     def per_row_negatives(self) -> bool:
-        """Whether the loss takes K sampled negatives for each row."""
+        """Whether the loss takes K sampled negatives for each row (and no list of sources)."""
+        if self.negatives:
+            return False
         own = self.loss in SHARED_LOSSES and not self.shared
         return own or self.loss in PER_ROW_LOSSES
 
@@ -196,9 +202,10 @@ class Settings:
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """All settings by name, JSON-able (the window is a list)."""
+        """All settings by name, JSON-able (the window and the negatives are lists)."""
         values = dataclasses.asdict(self)
         values["window"] = list(self.window)
+        values["negatives"] = [dict(one) for one in self.negatives]
         return values
 
     @classmethod

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastneg.checks import as_choice, as_integer, as_number, fail
 from fastneg.errors import FastnegTypeError
+from fastneg.training.negative_list import check_with_settings, checked_list
 
 if TYPE_CHECKING:
     from fastneg.training.settings import Settings
@@ -98,7 +99,8 @@ _BOOLS = (
 def check_settings(settings: Settings) -> None:
     """Raise on a value out of its range or a combination that means nothing.
 
-    Numbers are made plain ints and floats in place, the window a tuple.
+    Numbers are made plain ints and floats in place, the window a tuple; the sources of negatives
+    get all their options.
 
     Raises:
         FastnegError: naming the setting, its value and what would be right.
@@ -129,6 +131,7 @@ def check_settings(settings: Settings) -> None:
                 f"{_CALL}: {name} = {getattr(settings, name)!r}; give true or false"
             )
     put("window", _window(settings.window))
+    put("negatives", checked_list(settings.negatives))
     _check_device(settings)
     _check_combinations(settings)
 
@@ -168,6 +171,7 @@ def _check_combinations(settings: Settings) -> None:
         )
     if settings.loss == "in_batch" and settings.batch_size < 2:
         fail(_CALL, "batch_size = 1 leaves loss = 'in_batch' no negatives; give 2 or more")
+    check_with_settings(settings)
     _check_loss(settings)
     _check_refresh(settings)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -55,6 +56,8 @@ def _parse(name: str, kind: Any, text: str) -> Any:
             return float(text)
         if kind is str:
             return text.strip("\"'")
+        if name == "negatives":
+            return tuple(tomllib.loads(f"negatives = {text or '[]'}")["negatives"])
         if name == "window":
             first, last = text.strip("()[] ").replace(",", " ").split()
             return int(first), int(last)
@@ -65,4 +68,6 @@ def _parse(name: str, kind: Any, text: str) -> Any:
         plain = {bool: "true or false", int: "an integer", float: "a number"}
         optional = {int | None: "an integer or none", tuple[int, int]: "two ranks, as in 101,500"}
         wanted = (plain | optional).get(kind, "a number or none")
+        if name == "negatives":
+            wanted = 'a list in TOML, as in [{source = "in-batch"}]'
         raise FastnegError(f"--set {name}={text}: {text!r} is not {wanted}") from None

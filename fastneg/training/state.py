@@ -42,6 +42,7 @@ class TrainingState:
     Attributes:
         sums: running sums of the epoch under way, updated in place: ``loss`` (float64, of the
             batches' losses) and whatever else is counted.
+        memory: tensors that outlive an epoch, changed in place (queues of item vectors).
         epoch: whole epochs done.
         step: optimizer steps done.
         next_batch: the first batch of the epoch under way that is not trained on yet.
@@ -58,6 +59,7 @@ class TrainingState:
     """
 
     sums: dict[str, Tensor]
+    memory: dict[str, Tensor] = field(default_factory=dict)
     epoch: int = 0
     step: int = 0
     next_batch: int = 0
@@ -94,6 +96,7 @@ class TrainingState:
             tensors |= {f"optimizer/{k}": v for k, v in state.items()}
             tensors |= {f"best/{k}": v for k, v in (self.best or {}).items()}
             tensors |= {f"sums/{k}": v for k, v in self.sums.items()}
+            tensors |= {f"memory/{k}": v for k, v in self.memory.items()}
             tensors["rng/cpu"] = torch.get_rng_state()
             if device.type == "cuda":
                 tensors["rng/cuda"] = torch.cuda.get_rng_state(device)
@@ -130,6 +133,8 @@ class TrainingState:
         self.best = {k: v.to(device) for k, v in best.items()} if best else None
         for name, tensor in saved.group("sums").items():
             self.sums[name].copy_(tensor)
+        for name, tensor in saved.group("memory").items():
+            self.memory[name].copy_(tensor)
         random = saved.group("rng")
         torch.set_rng_state(random["cpu"])
         if "cuda" in random and device.type == "cuda":

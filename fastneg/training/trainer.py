@@ -54,7 +54,8 @@ class FitResult:
         history: one mapping per epoch, as in ``metrics.jsonl``; ``kept_rows`` are the examples
             that an epoch served where positives are subsampled; ``mined_age_steps`` the mean number
             of steps that an epoch's mined lists were behind; ``refreshes`` and
-            ``refresh_wait_seconds`` how often they were renewed and how long training waited.
+            ``refresh_wait_seconds`` how often they were renewed and how long training waited;
+            ``sources`` what each source of a list of negatives gave (see ``list_statistics``).
         refresh: of all epochs: ``refreshes``, ``wait_seconds``, ``mining_seconds``; empty where
             lists are not renewed.
         reproducible: False where the clock decided when lists were swapped.
@@ -145,7 +146,8 @@ class Trainer:
             fused=self.device.type in ("cpu", "cuda"),
         )
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
-        self.state = TrainingState({"loss": loss_sum, "sources": self.objective.source_counts})
+        self.state = TrainingState({"loss": loss_sum, **self.objective.sums})
+        self.state.memory = self.objective.memory
         self.hard = hard
         if hard is not None:
             for name in ("mined_age", "refreshes", "refresh_wait"):

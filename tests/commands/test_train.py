@@ -58,6 +58,27 @@ def test_everything_is_written(fastneg: Runner, files: Path) -> None:
     assert set(items) == {f"i{i}" for i in range(NUM_ITEMS)}
 
 
+@pytest.mark.filterwarnings("default")
+def test_explicit_negatives_from_a_file(
+    fastneg: Runner, refused: Callable[..., str], files: Path
+) -> None:
+    write_csv(files / "shown.csv", [("u1", "i0", 0), ("u2", "i1", 0), ("nobody", "i1", 0)])
+    asked = ("--set", 'negatives=[{source = "explicit"}, {source = "sampled"}]')
+    command = ("train", "--train", "train.csv", "--negatives", "shown.csv", *SMALL)
+    ran = fastneg(*command, *asked)
+    assert ran.code == 0, ran.err
+    assert "1 of 3 negatives are left out: train does not know the user or the item" in ran.err
+    lines = (files / "out" / "metrics.jsonl").read_text().splitlines()
+    assert list(json.loads(lines[0])["sources"]) == ["explicit", "sampled"]
+    kinds = [one["source"] for one in load_config(files / "out")["settings"]["negatives"]]
+    assert kinds == ["explicit", "sampled"]
+    assert "explicit negatives, and no source takes them" in refused(*command)
+    assert "'explicit' draws from rows with weight 0 or less, and there are none" in refused(
+        "train", "--train", "train.csv", *SMALL, *asked
+    )
+    assert "nowhere.csv" in refused(*command[:3], "--negatives", "nowhere.csv", *SMALL, *asked)
+
+
 def test_unknown_ids_are_counted(fastneg: Runner, files: Path) -> None:
     assert fastneg("train", "--train", "train.csv", "--valid", "valid.csv", "--test", "test.csv",
                    *SMALL).code == 0  # fmt: skip

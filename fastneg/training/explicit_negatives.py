@@ -1,0 +1,70 @@
+"""Explicit negatives: what a user was shown and did not take, or rejected.
+
+They are rows of the interactions with weight 0 or less: never examples, never counted, never
+excluded. The source ``"explicit"`` of a list of negatives draws from them, by user.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from fastneg.checks import IntArray, fail
+from fastneg.interactions import Interactions
+
+
+def explicit_lists(train: Interactions) -> tuple[IntArray, IntArray]:
+    """(indptr, items): of each user the items of the rows with weight 0 or less, in row order.
+
+    Raises:
+        FastnegError: there is no such row.
+    """
+    weights = train.row_weights
+    rows = np.empty(0, np.int64) if weights is None else np.flatnonzero(weights <= 0)
+    if not len(rows):
+        fail(
+            "explicit_lists",
+            "the source 'explicit' draws from rows with weight 0 or less, and there are none; "
+            "give them as such rows or as a file of negatives",
+        )
+    users = train.row_users[rows]
+    indptr = np.zeros(train.num_users + 1, dtype=np.int64)
+    np.cumsum(np.bincount(users, minlength=train.num_users), out=indptr[1:])
+    items = train.row_items[rows][np.argsort(users, kind="stable")]
+    return indptr, items.astype(np.int64)
+
+
+def with_explicit_negatives(train: Interactions, negatives: Interactions) -> Interactions:
+    """``train`` and, as rows of weight 0, the pairs of ``negatives``, whatever their weights.
+
+    Args:
+        train: keeps its users, items and codes.
+        negatives: with the codes of ``train``; rows of further users or items are left out, with
+            a warning that counts them.
+
+    Raises:
+        FastnegError: no row is left.
+    """
+    known = (negatives.row_users < train.num_users) & (negatives.row_items < train.num_items)
+    dropped = int((~known).sum())
+    if dropped == len(known):
+        fail(
+            "with_explicit_negatives",
+            f"none of the {len(known)} negatives is of a user and an item that train knows",
+        )
+    if dropped:
+        warnings.warn(
+            f"{dropped} of {len(known)} negatives are left out: train does not know the user or "
+            "the item",
+            UserWarning,
+            stacklevel=2,
+        )
+    users, items = negatives.row_users[known], negatives.row_items[known]
+    times = None if train.row_times is None else np.zeros(len(users), train.row_times.dtype)
+    return train.append(
+        train.decode_users(users),
+        train.decode_items(items),
+        weights=np.zeros(len(users), np.float32),
+        times=times,
+    )
