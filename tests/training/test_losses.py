@@ -14,30 +14,7 @@ from fastneg.errors import FastnegError, FastnegTypeError
 from fastneg.training import losses
 from fastneg.training.losses import CORRECTIONS
 from tests.naive import losses as naive
-
-B, C = 5, 7
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=generator(seed), dtype=torch.float64)
-
-
-def log_q(*shape: int, seed: int = 1) -> torch.Tensor:
-    return numbers(*shape, seed=seed).log_softmax(-1) - 1.0
-
-
-def mask(*shape: int, seed: int = 2, share: float = 0.4) -> torch.Tensor:
-    chosen = torch.rand(*shape, generator=generator(seed)) < share
-    chosen[2] = True  # one row with nothing left
-    return chosen
-
-
-def weights() -> torch.Tensor:
-    return torch.tensor([0.5, 0.0, 2.0, 1.0, 3.0], dtype=torch.float64)
+from tests.training.inputs import B, C, log_q, mask, numbers, weights
 
 
 @pytest.mark.parametrize("correction", CORRECTIONS)
