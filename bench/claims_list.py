@@ -172,6 +172,45 @@ def _exponent(data: str) -> Claim:
     )
 
 
+def _verified(data: str) -> Claim:
+    name = f"verified-{data}"
+    rates = {"learning_rate": [2e-3, 5e-3, 1e-2]}
+    arms = {
+        label: Line(
+            f"{name}/{label}",
+            data,
+            recipe,
+            {**_RUN, "exclude_positives": recipe_excludes},
+            rates,
+            bands=(3,),
+        )
+        for label, recipe, recipe_excludes in (
+            ("bpr, verified", "bpr", True),
+            ("bpr, unverified", "bpr", False),
+            ("bce, verified", "ncf-loop", True),
+            ("bce, unverified", "ncf-loop", False),
+        )
+    }
+    return Claim(
+        name,
+        f"Verified against unverified negatives ({data})",
+        "Libraries that gained most of their quality when negatives were checked against the "
+        "user's positives",
+        "The same recipes with negatives that exclude the user's training positives, and with "
+        "negatives from the whole catalog.",
+        arms,
+        _SHOWN,
+        (
+            Verdict("checking raises NDCG@20 of BPR", "ndcg@20", "bpr, verified",
+                    "bpr, unverified"),
+            Verdict("it raises that of binary cross-entropy", "ndcg@20", "bce, verified",
+                    "bce, unverified"),
+        ),
+    )  # fmt: skip
+
+
 CLAIMS = tuple(
-    make(data) for make in (_logq, _mixed, _window, _exponent) for data in ("movielens", "tafeng")
+    make(data)
+    for make in (_logq, _mixed, _window, _exponent, _verified)
+    for data in ("movielens", "tafeng")
 )
