@@ -247,23 +247,45 @@ def test_when_ready_swaps_at_the_next_step_and_is_recorded(train, tmp_path, monk
     assert load_checkpoint(path).facts["refresh"]["reproducible"] is False
 
 
-@pytest.mark.parametrize("when", [11, 13, 16])
-def test_when_ready_goes_on_with_lists_that_a_checkpoint_holds(train, tmp_path, when):
-    """Before they are mined, after that and before the swap, after the swap."""
-    path = tmp_path / "state.safetensors"
+@pytest.mark.parametrize(
+    ("when", "held", "lists_of_step", "pending_step"),
+    [
+        (11, set(), 0, None),
+        (12, {"vectors"}, 0, 10),
+        (13, {"lists"}, 0, 10),
+        (16, {"lists"}, 10, None),
+    ],
+)
+def test_when_ready_goes_on_with_lists_that_a_checkpoint_holds(
+    train, tmp_path, monkeypatch, when, held, lists_of_step, pending_step
+):
+    """Before the vectors are copied, before the lists are mined, before and after their swap."""
+    path, gate = tmp_path / "state.safetensors", threading.Event()
+
+    def hold(progress) -> None:
+        while not gate.wait(0.01):
+            progress(0, 1)
+
+    slow_miner(monkeypatch, hold)
     settings = SETTINGS.replace(
         refresh_background=True, refresh_lag=None, swap="when_ready", checkpoint_every=1
     )
 
     def on_step(step: int) -> None:
-        if step == 12:
-            assert trainer.refresher._job.wait(30)
         if step == when:
             raise Stopped
+        if step == 12:
+            gate.set()
+            assert trainer.refresher._job.wait(30)
 
     trainer = start(train, settings, checkpoint=path, on_step=on_step)
     with pytest.raises(Stopped):
         trainer.fit()
+    gate.set()
+    facts = load_checkpoint(path).facts["refresh"]
+    assert (facts["lists_of_step"], facts["pending_step"]) == (lists_of_step, pending_step)
+    folder = tmp_path / "state-refresh"
+    assert {one.name.split("-")[0] for one in folder.glob("*.safetensors")} == held
 
     def wait(step: int) -> None:
         job = resumed.refresher._job
