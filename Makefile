@@ -5,7 +5,8 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python
 PIP    := $(RUN) -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 DEMO   ?= runs/demo
-# a process a core, each with the tests of whole files: fixtures and kernels are made once
+# Tests run in a process a core, whole files in each; two torches with two threads each would be
+# slower than one process alone.
 JOBS   ?= auto
 
 .PHONY: demo test lint bench soak bench-check wheel-check clean
@@ -14,7 +15,7 @@ demo: $(VENV)/.package
 	$(RUN) -m fastneg demo --out $(DEMO) $(ARGS)
 
 test: $(VENV)/.test
-	$(RUN) -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.lint
 	$(RUN) -m ruff check .
