@@ -5,6 +5,9 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python
 PIP    := $(RUN) -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 DEMO   ?= runs/demo
+# Tests run in a process a core, whole files in each; two torches with two threads each would be
+# slower than one process alone.
+JOBS   ?= auto
 
 .PHONY: demo test lint bench soak bench-check wheel-check clean
 
@@ -12,7 +15,7 @@ demo: $(VENV)/.package
 	$(RUN) -m fastneg demo --out $(DEMO) $(ARGS)
 
 test: $(VENV)/.test
-	$(RUN) -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.lint
 	$(RUN) -m ruff check .

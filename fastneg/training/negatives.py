@@ -59,10 +59,12 @@ from fastneg.training.towers import TwoTower
 
 def make_sampler(train: Interactions, settings: Settings) -> Sampler:
     """The sampler of easy negatives that the settings name."""
+    excluding = settings.exclude_positives
     if settings.sampler == "uniform":
-        return UniformSampler(train, seed=settings.seed, name="easy")
+        catalog = train if excluding else train.num_items
+        return UniformSampler(catalog, seed=settings.seed, name="easy")
     return PopularitySampler(
-        train,
+        train if excluding else train.item_user_counts,
         exponent=settings.exponent,
         smoothing=settings.smoothing,
         seed=settings.seed,

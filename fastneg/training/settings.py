@@ -69,6 +69,8 @@ class Settings:
         sampler, exponent, smoothing: where sampled negatives come from; popularity is
             (users + smoothing)^exponent.
         num_negatives: K, per row, or per batch where ``shared``.
+        exclude_positives: False draws each row's negatives from the whole catalog, the user's own
+            positives included, as many a training loop does: to see what that costs.
         shared: one set of negatives for the whole batch (``sampled_softmax``, ``nce``, ``hinge``,
             ``ccl``, ``bsl``), in which each row's known positives are masked.
         num_uniform: B' of mixed negatives.
@@ -144,6 +146,7 @@ class Settings:
     exponent: float = 0.75
     smoothing: float = 0.0
     num_negatives: int = 1
+    exclude_positives: bool = True
     shared: bool = False
     num_uniform: int = 0
     margin: float = 0.2

@@ -89,6 +89,7 @@ _BOOLS = (
     "use_user_ids",
     "use_item_ids",
     "rewards",
+    "exclude_positives",
     "subsample_weights",
     "shared",
     "warm_start",
@@ -171,6 +172,12 @@ def _check_combinations(settings: Settings) -> None:
         )
     if settings.loss == "in_batch" and settings.batch_size < 2:
         fail(_CALL, "batch_size = 1 leaves loss = 'in_batch' no negatives; give 2 or more")
+    if not (settings.exclude_positives or settings.per_row_negatives):
+        fail(
+            _CALL,
+            "exclude_positives = false goes with negatives of each row's own; what a batch shares, "
+            "and a list of negatives, is masked by the known positives",
+        )
     check_with_settings(settings)
     _check_loss(settings)
     _check_refresh(settings)

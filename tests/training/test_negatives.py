@@ -136,6 +136,36 @@ def test_hard_share_of_per_row_negatives(data):
     assert counts["hard"] / sum(counts.values()) == pytest.approx(1 / 5, abs=0.05)
 
 
+@pytest.mark.parametrize("sampler", ["uniform", "popularity"])
+def test_unverified_negatives_come_from_the_whole_catalog(data, sampler):
+    """As often positives as the distribution has it, with the log Q of the whole catalog."""
+    train, _ = data
+    settings = Settings(
+        loss="sampled_softmax", num_negatives=50, batch_size=256, dim=8, device="cpu",
+        sampler=sampler, exponent=1.0,
+    )  # fmt: skip
+    weights = train.item_user_counts if sampler == "popularity" else np.ones(train.num_items)
+    q = weights / weights.sum()
+    for excluding in (True, False):
+        objective = Objective(train, settings.replace(exclude_positives=excluding))
+        known, expected, variance, log_q_off = 0, 0.0, 0.0, 0.0
+        for batch in objective.batches:
+            rows = zip(batch.users, batch.negatives.items, strict=True)
+            mask = np.stack([train.positive_mask(user[None], items)[0] for user, items in rows])
+            mass = np.array([q[train.positives_of(int(u))].sum() for u in batch.users])
+            known += int(mask.sum())
+            expected += 50 * float(mass.sum())
+            variance += 50 * float((mass * (1 - mass)).sum())
+            own = np.log(q[batch.negatives.items.numpy()])
+            log_q_off = max(log_q_off, float(np.abs(batch.negatives.log_q.numpy() - own).max()))
+        if excluding:
+            assert known == 0
+            assert log_q_off > 1e-3  # of what is left
+        else:
+            assert abs(known - expected) < 5 * variance**0.5
+            assert log_q_off < 1e-5
+
+
 def test_lists_are_saved_and_read(tmp_path):
     hard = HardNegatives(np.array([[1, 2], [-1, -1]]))
     hard.save(tmp_path / "mined.safetensors", {"users": 1})

@@ -52,6 +52,11 @@ from fastneg.training.settings import LOSSES, Settings, parse_overrides, setting
             "not 'gbce' \\('nce', 'hinge', 'ccl', 'bsl' take it too",
         ),
         ({"loss": "gbce", "sampler": "popularity"}, "'uniform', not 'popularity', or another loss"),
+        ({"loss": "in_batch", "exclude_positives": False}, "goes with negatives of each row's own"),
+        (
+            {"loss": "ccl", "similarity": "cosine", "shared": True, "exclude_positives": False},
+            "goes with negatives of each row's own",
+        ),
         ({"loss": "gbce", "rounds": 2}, "rounds = 2 mines .* corrects for uniform negatives alone"),
         ({"loss": "nce", "rounds": 2}, "rounds = 2 mines .* needs the noise's probability"),
         ({"loss": "full_softmax", "rounds": 3}, "rounds = 3 mines .* has every item as a negative"),

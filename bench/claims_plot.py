@@ -1,0 +1,41 @@
+"""The picture of an experiment: bars of its first metric, or two metrics against each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from bench import trained
+from bench.claims_list import Claim
+
+
+def draw(claim: Claim, found: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """Write a PNG."""
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    labels = list(claim.arms)
+    if claim.plotted is None:
+        metric = claim.verdicts[0].metric
+        values = [trained.means(found[label], metric) for label in labels]
+        axes.bar(
+            labels, [mean for mean, _ in values], yerr=[deviation for _, deviation in values],
+            color="#4477aa", capsize=4,
+        )  # fmt: skip
+        axes.set_ylabel(metric)
+    else:
+        across, up = claim.plotted
+        sides = [[trained.means(found[label], name) for label in labels] for name in (across, up)]
+        axes.errorbar(
+            [mean for mean, _ in sides[0]], [mean for mean, _ in sides[1]],
+            xerr=[deviation for _, deviation in sides[0]],
+            yerr=[deviation for _, deviation in sides[1]], marker="o", color="#4477aa",
+        )  # fmt: skip
+        for label, (x, _), (y, _) in zip(labels, *sides, strict=True):
+            axes.annotate(label, (x, y), textcoords="offset points", xytext=(5, 5))
+        axes.set_xlabel(across)
+        axes.set_ylabel(up)
+    axes.set_title(claim.title, fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
