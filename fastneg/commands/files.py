@@ -233,7 +233,8 @@ def kind_of(assignment: str) -> tuple[str, str]:
     name, equals, kind = assignment.partition("=")
     if not equals:
         raise FastnegError(
-            f"{assignment!r}: give COLUMN=KIND, KIND one of categorical, multi, text, numeric, ignore"
+            f"{assignment!r}: give COLUMN=KIND, KIND one of categorical, multi, text, numeric, "
+            "ignore"
         )
     return name.strip(), kind.strip()
 

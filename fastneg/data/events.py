@@ -76,7 +76,11 @@ class Events(Interactions):
 
     @classmethod
     def of(
-        cls, interactions: Interactions, context: FeatureTable, *, num_known_users: int | None = None
+        cls,
+        interactions: Interactions,
+        context: FeatureTable,
+        *,
+        num_known_users: int | None = None,
     ) -> Events:
         """The rows of interactions, with their context.
 
@@ -103,9 +107,7 @@ class Events(Interactions):
         """As of ``Interactions``, with the rows of the context."""
         chosen = super().select(rows)
         numbers = np.arange(self.num_rows)[checks.to_numpy(rows, call="select", name="rows")]
-        return Events.of(
-            chosen, self.context.select(numbers), num_known_users=self.num_known_users
-        )
+        return Events.of(chosen, self.context.select(numbers), num_known_users=self.num_known_users)
 
     def append(
         self,

@@ -162,7 +162,9 @@ class FeatureTable:
         rows, entries, keys = places
         categories = {}
         if like is not None:
-            categories = {n: c.categories for n, c in (*like.categorical.items(), *like.multi.items())}
+            categories = {
+                n: c.categories for n, c in (*like.categorical.items(), *like.multi.items())
+            }
         builder = ColumnBuilder(
             size, rows, entries, keys, separator, call,
             categories=categories, scales=None if like is None else like.scales,

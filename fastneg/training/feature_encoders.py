@@ -50,7 +50,7 @@ class FeatureRows(NamedTuple):
 
     @property
     def num_rows(self) -> int:
-        """n."""
+        """How many rows: n."""
         starts = [*self.categorical, *(one[1] for one in self.multi)]
         return len(starts[0]) if starts else len(self.numeric)  # type: ignore[arg-type]
 
@@ -215,7 +215,9 @@ class FeatureEncoder(nn.Module):
             part(values)
             for part, values in zip(self.categorical.values(), rows.categorical, strict=True)
         ]
-        parts += [part(values) for part, values in zip(self.multi.values(), rows.multi, strict=True)]
+        parts += [
+            part(values) for part, values in zip(self.multi.values(), rows.multi, strict=True)
+        ]
         if self.numeric is not None:
             parts.append(self.numeric(rows.numeric))
         return parts

@@ -41,9 +41,7 @@ class UserHistory:
     items: IntArray
 
     @classmethod
-    def of(
-        cls, train: Interactions, *, length: int | None = None, seed: int = 0
-    ) -> UserHistory:
+    def of(cls, train: Interactions, *, length: int | None = None, seed: int = 0) -> UserHistory:
         """Each user's distinct positives; at most ``length`` of them.
 
         Those are the latest where there are times (of one time, higher codes first), else as many
@@ -131,13 +129,13 @@ class HistoryMean(nn.Module):
 
     @property
     def table(self) -> Tensor:
-        """float [N, D]: what is averaged."""
+        """Float [N, D]: what is averaged."""
         owner = self._shared[0] if self.embedding is None else self.embedding
         assert owner is not None
         return owner.weight
 
     def forward(self, users_B: Tensor, targets_B: Tensor | None = None) -> Tensor:
-        """float [B, D] for int64 codes [B], -1 unknown (an empty history).
+        """Float [B, D] for int64 codes [B], -1 unknown (an empty history).
 
         Args:
             users_B: the users.
@@ -170,7 +168,7 @@ class HistoryMean(nn.Module):
         return torch.where((counts_B > 0)[:, None], means_B, self.empty)
 
     def _holds(self, users_B: Tensor, targets_B: Tensor) -> Tensor:
-        """bool [B]: whether the target stands in the user's history."""
+        """Bool [B]: whether the target stands in the user's history."""
         if self.pairs.numel() == 0:
             return torch.zeros_like(users_B, dtype=torch.bool)
         wanted_B = users_B * self.num_items + targets_B

@@ -7,8 +7,10 @@ from typing import Any
 HISTORY_RECIPES: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     (
         "youtube-dnn",
-        "the mean of the user's last 50 items through layers that halve, no user ids; 2,048 "
-        "negatives shared by the batch, drawn as items are popular and weighted by importance",
+        (
+            "the mean of the user's last 50 items through layers that halve, no user ids; 2,048 "
+            "negatives shared by the batch, drawn as items are popular, weighted by importance"
+        ),
         "Covington et al. 2016, Deep neural networks for YouTube recommendations",
         {
             "loss": "sampled_softmax",
@@ -25,10 +27,14 @@ HISTORY_RECIPES: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ),
     (
         "word2vec",
-        "the mean of the user's other items (CBOW, the user as window) against 5 negatives from "
-        "popularity^0.75; frequent positives are subsampled",
-        "Mikolov et al. 2013, Distributed representations of words and phrases and their "
-        "compositionality (of items: Barkan and Koenigstein 2016, Item2Vec)",
+        (
+            "the mean of the user's other items (CBOW, the user as window) against 5 negatives "
+            "from popularity^0.75; frequent positives are subsampled"
+        ),
+        (
+            "Mikolov et al. 2013, Distributed representations of words and phrases and their "
+            "compositionality (of items: Barkan and Koenigstein 2016, Item2Vec)"
+        ),
         {
             "loss": "bce",
             "num_negatives": 5,

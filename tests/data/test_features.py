@@ -251,7 +251,9 @@ def test_a_new_table_is_encoded_like_another() -> None:
 
 
 def test_rows_and_their_selection() -> None:
-    table = FeatureTable.from_rows({"n": [1, 3, 5], "c": ["b", "a", None], "m": [["x", "y"], [], ["y"]]})
+    table = FeatureTable.from_rows(
+        {"n": [1, 3, 5], "c": ["b", "a", None], "m": [["x", "y"], [], ["y"]]}
+    )
     assert table.numeric["n"].tolist() == pytest.approx([-1.2247449, 0, 1.2247449])
     part = table.select([2, 0, 2])
     assert part.numeric["n"].tolist() == table.numeric["n"][[2, 0, 2]].tolist()

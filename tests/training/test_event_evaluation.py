@@ -161,11 +161,18 @@ class Stopped(Exception):
 
 def test_events_resume_bit_for_bit_and_refuse_another_context(events, tmp_path: Path) -> None:
     train, validation, _ = events
-    settings = {**SETTINGS, "epochs": 2, "checkpoint_every": 3, "history": "own"}
+    settings = {
+        **SETTINGS,
+        "epochs": 2,
+        "checkpoint_every": 3,
+        "history": "own",
+        "num_negatives": 16,
+    }
 
     def run(train: Events, **arguments: Any) -> TwoTower:
-        return train_recipe(train, validation, recipe="sampled-softmax",
-                            settings={**settings, "num_negatives": 16}, **arguments).model  # fmt: skip
+        return train_recipe(
+            train, validation, recipe="sampled-softmax", settings=settings, **arguments
+        ).model
 
     def stop(step: int) -> None:
         if step == 8:
@@ -206,8 +213,8 @@ def test_errors(events) -> None:
     other = Events.of(test, FeatureTable.from_rows({"x": np.arange(test.num_rows)}))
     with pytest.raises(FastnegError, match="features have the columns"):
         evaluate_events(model, train=train, test=other)
+    known = train.select(train.row_users < train.num_known_users)
     with pytest.raises(FastnegError, match="nothing to evaluate"):
-        known = train.select(train.row_users < train.num_known_users)
         evaluate_events(model, train=train, test=known)
     with pytest.raises(FastnegError, match="mines negatives by user"):
         train_recipe(train, validation, recipe="facebook-ebr", settings=SETTINGS)

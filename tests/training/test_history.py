@@ -36,9 +36,7 @@ def mean(table: nn.Embedding | None = None, lists: list[list[int]] = HISTORIES) 
 
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("targets", [None, TARGETS])
-def test_values_and_gradients_are_the_naive_twins(
-    shared: bool, targets: list[int] | None
-) -> None:
+def test_values_and_gradients_are_the_naive_twins(shared: bool, targets: list[int] | None) -> None:
     table = nn.Embedding(N, D).double() if shared else None
     module = mean(table)
     weights = torch.randn(len(USERS), D, generator=torch.Generator().manual_seed(1)).double()

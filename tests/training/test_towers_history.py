@@ -82,7 +82,9 @@ def test_rebuilding_and_layers_of_the_item_tower() -> None:
     again = TwoTower(**config, user_history=HISTORY)
     again.load_state_dict(model.state_dict())
     assert torch.equal(again.user_vectors(), model.user_vectors())
-    assert not any("items" in name or "indptr" in name for name in model.state_dict() if "user" in name)
+    assert not any(
+        "items" in name or "indptr" in name for name in model.state_dict() if "user" in name
+    )
 
 
 @pytest.mark.parametrize(
@@ -225,7 +227,9 @@ def test_the_temperature_stays_within_its_bounds_and_is_logged(data) -> None:
     assert Trainer(model, train, free).fit().history[-1]["temperature"] < 0.44
 
 
-@pytest.mark.parametrize("changes", [{"history": "shared"}, {"history": "own", "history_length": 4}])
+@pytest.mark.parametrize(
+    "changes", [{"history": "shared"}, {"history": "own", "history_length": 4}]
+)
 def test_resumed_with_a_history_and_a_learnt_temperature(data, tmp_path, changes) -> None:
     train, validation = data
     settings = BASE.replace(
