@@ -52,9 +52,10 @@ class FitResult:
         seconds: wall-clock time, evaluations included, interruptions not.
         metrics, counts: of the kept weights on validation; empty without validation.
         history: one mapping per epoch, as in ``metrics.jsonl``; ``kept_rows`` are the examples
-            that an epoch served where positives are subsampled; ``temperature`` the one learnt, at
-            the epoch's end; ``mined_age_steps`` the mean number of steps that an epoch's mined lists were behind; ``refreshes`` and
+            that an epoch served where positives are subsampled; ``mined_age_steps`` the mean number
+            of steps that an epoch's mined lists were behind; ``refreshes`` and
             ``refresh_wait_seconds`` how often they were renewed and how long training waited;
+            ``temperature`` the learnt one;
             ``sources`` what each source of a list of negatives gave (see ``list_statistics``).
         refresh: of all epochs: ``refreshes``, ``wait_seconds``, ``mining_seconds``; empty where
             lists are not renewed.
