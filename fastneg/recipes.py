@@ -250,6 +250,7 @@ def train_recipe(
         CheckpointError: ``resume`` with other data or settings.
     """
     from fastneg.data.splits import hold_out_validation
+    from fastneg.training.event_evaluation import check_alike
     from fastneg.training.explicit_negatives import with_explicit_negatives
     from fastneg.training.outputs import prepare_folder, write_metrics, write_model
     from fastneg.training.rounds import train_rounds
@@ -260,6 +261,7 @@ def train_recipe(
         overrides["seed"] = seed
     values = chosen.settings(overrides)
     _same_codes(train, validation, test, refit=refit)
+    check_alike("train_recipe", train, validation=validation, test=test)
     if validation is None:
         train, validation = hold_out_validation(train, seed=values.seed)
         if validation.num_positives == 0:

@@ -189,7 +189,7 @@ class FeatureEncoder(nn.Module):
                 "(FeatureTable.from_table aligns a table with ids)",
             )
         self.values = FeatureValues(features, call=call)
-        self.columns = _columns(features)
+        self.columns = columns_of(features)
         self.categorical, self.multi = nn.ModuleDict(), nn.ModuleDict()
         for name in sorted(features.categorical):
             size = features.categorical[name].num_categories
@@ -234,7 +234,7 @@ class FeatureEncoder(nn.Module):
 
     def check_columns(self, features: FeatureTable, *, call: str) -> None:
         """Raise where a table has other columns, or another number of categories."""
-        theirs = _columns(features)
+        theirs = columns_of(features)
         if theirs != self.columns:
             checks.fail(
                 call,
@@ -243,7 +243,7 @@ class FeatureEncoder(nn.Module):
             )
 
 
-def _columns(features: FeatureTable) -> list[tuple[str, str, int]]:
+def columns_of(features: FeatureTable) -> list[tuple[str, str, int]]:
     """(name, kind, number of categories) of each column, in the order of the parts."""
     found = [(n, "categorical", c.num_categories) for n, c in sorted(features.categorical.items())]
     found += [(n, "multi", c.num_categories) for n, c in sorted(features.multi.items())]

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from fastneg.data.events import Events, read_events
 from fastneg.data.features import FeatureTable
 from fastneg.errors import FastnegError
+from fastneg.interactions import Interactions
 from fastneg.recipes import train_recipe
 from fastneg.training.batches import NegativeBatches
 from fastneg.training.event_evaluation import evaluate_events, evaluate_model
@@ -216,5 +217,10 @@ def test_errors(events) -> None:
     known = train.select(train.row_users < train.num_known_users)
     with pytest.raises(FastnegError, match="nothing to evaluate"):
         evaluate_events(model, train=train, test=known)
+    with pytest.raises(FastnegError, match="test is not encoded as train is"):
+        train_recipe(train, validation, other, recipe="bpr", settings=SETTINGS)
+    users = Interactions.from_codes(test.row_users, test.row_items)
+    with pytest.raises(FastnegError, match="validation has no context, and train is otherwise"):
+        train_recipe(train, users, recipe="bpr", settings=SETTINGS)
     with pytest.raises(FastnegError, match="mines negatives by user"):
         train_recipe(train, validation, recipe="facebook-ebr", settings=SETTINGS)
