@@ -105,8 +105,11 @@ def test_other_files_rows_without_users_hide_nothing(events) -> None:
     assert with_itself.counts["test_events_in_validation"] == 0
 
 
-def test_batches_carry_the_context_of_their_rows(events) -> None:
-    train, _, _ = events
+def test_batches_carry_the_context_of_their_rows() -> None:
+    rows = {**table(0, 400, known=0.5), "weight": np.arange(400) % 3}  # a third are no examples
+    train = read_events(
+        rows, context=["hour", "query"], kinds={"query": "text"}, weight_column="weight"
+    )
     batches = NegativeBatches(train, batch_size=100)
     direct = list(batches)
     loader = list(DataLoader(batches, batch_size=None, num_workers=2))
