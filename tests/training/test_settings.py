@@ -79,7 +79,7 @@ def test_types_are_normal():
 
 
 def test_unknown_setting_names_the_nearest():
-    with pytest.raises(FastnegError, match=r"'learning_rat'; did you mean learning_rate\?"):
+    with pytest.raises(FastnegError, match=r"'learning_rat'; did you mean learning_rate or "):
         parse_overrides(["learning_rat=1"])
     with pytest.raises(FastnegError, match="'temprature'; did you mean temperature"):
         Settings().replace(temprature=1.0)
