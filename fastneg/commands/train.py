@@ -151,13 +151,12 @@ def _read_events(
             "--refit trains on the users and categories of --valid too, which --context takes from "
             "--train alone; leave --valid out (a part of --train is held out) or --refit"
         )
-    common = {"context": files.context}
     seen = read_events(
         files.train,
         user_ids=None if files.users is None else files.users.ids(),
         item_ids=None if files.items is None else files.items.ids(),
         kinds=dict(kind_of(one) for one in files.context_kinds),
-        **common,
+        context=files.context,
         **files.columns.arguments(),
     )
     if seen.num_positives == 0:
@@ -165,7 +164,9 @@ def _read_events(
     held = [
         None
         if path is None
-        else read_events(path, like=seen, **common, **files.columns.arguments(with_time=False))
+        else read_events(
+            path, context=files.context, like=seen, **files.columns.arguments(with_time=False)
+        )
         for path in (files.valid, files.test)
     ]
     return seen, held[0], held[1]

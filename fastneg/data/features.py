@@ -160,11 +160,10 @@ class FeatureTable:
         call: str,
     ) -> FeatureTable:
         rows, entries, keys = places
-        categories = {}
+        categories: dict[str, tuple[str, ...]] = {}
         if like is not None:
-            categories = {
-                n: c.categories for n, c in (*like.categorical.items(), *like.multi.items())
-            }
+            categories = {name: column.categories for name, column in like.categorical.items()}
+            categories |= {name: column.categories for name, column in like.multi.items()}
         builder = ColumnBuilder(
             size, rows, entries, keys, separator, call,
             categories=categories, scales=None if like is None else like.scales,
@@ -289,9 +288,10 @@ def _kinds(
         return kinds
     if kinds:
         checks.fail(call, "columns are given, and like= says their kinds; give one of them")
-    for name, column in (*like.categorical.items(), *like.multi.items()):
-        if len(column.categories) != column.num_categories:
-            checks.fail(call, f"column {name!r} of like= has no names of its categories")
+    nameless = [n for n, c in like.categorical.items() if len(c.categories) != c.num_categories]
+    nameless += [n for n, c in like.multi.items() if len(c.categories) != c.num_categories]
+    if nameless:
+        checks.fail(call, f"column {nameless[0]!r} of like= has no names of its categories")
     return {
         **dict.fromkeys(like.categorical, "categorical"),
         **{name: column.kind for name, column in like.multi.items()},
