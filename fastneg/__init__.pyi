@@ -1,6 +1,8 @@
 """What type checkers see of the lazily imported names; a test compares it with __init__.py."""
 
 from fastneg.data.datasets import Dataset as Dataset
+from fastneg.data.events import Events as Events
+from fastneg.data.events import read_events as read_events
 from fastneg.data.features import FeatureTable as FeatureTable
 from fastneg.data.splits import Split as Split
 from fastneg.data.splits import hold_out_validation as hold_out_validation
@@ -39,6 +41,7 @@ from fastneg.training.bilateral_softmax import bilateral_softmax_loss as bilater
 from fastneg.training.binary_losses import gbce_loss as gbce_loss
 from fastneg.training.binary_losses import nce_loss as nce_loss
 from fastneg.training.evaluation import evaluate as evaluate
+from fastneg.training.event_evaluation import evaluate_events as evaluate_events
 from fastneg.training.full_softmax import full_softmax_loss as full_softmax_loss
 from fastneg.training.log_q import in_batch_log_q as in_batch_log_q
 from fastneg.training.log_q import mixed_log_q as mixed_log_q
@@ -49,6 +52,7 @@ from fastneg.training.losses import mixed_negative_loss as mixed_negative_loss
 from fastneg.training.losses import softmax_loss as softmax_loss
 from fastneg.training.margin_losses import cosine_contrastive_loss as cosine_contrastive_loss
 from fastneg.training.margin_losses import hinge_loss as hinge_loss
+from fastneg.training.outputs import load_features as load_features
 from fastneg.training.outputs import load_model as load_model
 from fastneg.training.sampled_evaluation import evaluate_sampled as evaluate_sampled
 from fastneg.training.settings import Settings as Settings

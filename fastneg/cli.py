@@ -16,6 +16,8 @@ import typer
 from fastneg import __version__
 from fastneg.commands.diagnose import diagnose
 from fastneg.commands.flags import (
+    ContextColumns,
+    ContextKinds,
     Delimiter,
     FeatureKinds,
     Header,
@@ -99,6 +101,8 @@ def train(
     time_column: TimeColumn = None,
     delimiter: Delimiter = None,
     header: Header = None,
+    context: ContextColumns = None,
+    context_kind: ContextKinds = None,
     user_id_column: UserIdColumn = None,
     item_id_column: ItemIdColumn = None,
     user_kind: FeatureKinds = None,
@@ -118,6 +122,8 @@ def train(
         users=_table(users, user_id_column or user_column or "user", user_kind),
         columns=columns,
         negatives=negatives,
+        context=() if context is None else tuple(one.strip() for one in context.split(",")),
+        context_kinds=tuple(context_kind or ()),
     )
     result = command.train(
         files, recipe_name=recipe, assignments=settings or (), seed=seed, refit=refit,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastneg.errors import FastnegError
+from fastneg.training.history_recipes import HISTORY_RECIPES
 from fastneg.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -163,6 +164,7 @@ _RECIPES = (
             "negatives": ({"source": "in-batch"}, {"source": "queue", "size": 8192}),
         },
     ),
+    *(Recipe(*one) for one in HISTORY_RECIPES),
 )
 
 
@@ -223,14 +225,16 @@ def train_recipe(
     """Train a recipe, evaluate it, write it.
 
     Args:
-        train: interactions; with ``validation=None`` a tenth of each user's items is held out of
+        train: interactions, or ``data.events.Events``, whose queries have a context, and then all
+            three; with ``validation=None`` a tenth of each user's items is held out of
             it (``data.splits.hold_out_validation``) and trained on only by ``refit``.
         validation, test: interactions with the codes of ``train``; further codes are unknown
             users and items (not in ``validation`` with ``refit``, which trains on it).
         recipe: a name or a ``Recipe``.
         settings: overrides by name.
         negatives: explicit negatives, with the codes of ``train``, for the source ``"explicit"``.
-        user_features, item_features: tables aligned with the codes.
+        user_features, item_features: tables aligned with the codes (of ``Events`` with those of
+            the known users).
         seed: overrides the settings' seed.
         refit: after choosing on validation, train again from the start on train + validation for
             the chosen epochs; the model, its vectors and the test metrics are the refitted
@@ -246,6 +250,7 @@ def train_recipe(
         CheckpointError: ``resume`` with other data or settings.
     """
     from fastneg.data.splits import hold_out_validation
+    from fastneg.training.event_evaluation import check_alike
     from fastneg.training.explicit_negatives import with_explicit_negatives
     from fastneg.training.outputs import prepare_folder, write_metrics, write_model
     from fastneg.training.rounds import train_rounds
@@ -256,6 +261,7 @@ def train_recipe(
         overrides["seed"] = seed
     values = chosen.settings(overrides)
     _same_codes(train, validation, test, refit=refit)
+    check_alike("train_recipe", train, validation=validation, test=test)
     if validation is None:
         train, validation = hold_out_validation(train, seed=values.seed)
         if validation.num_positives == 0:
@@ -357,26 +363,21 @@ def _same_codes(
 
 def _together(train: Interactions, validation: Interactions) -> Interactions:
     """Train and validation rows in one, with the codes of both."""
+    context = getattr(validation, "context", None)  # of events
+    extra: dict[str, Any] = {} if context is None else {"context": context}
     return train.append(
         validation.decode_users(validation.row_users),
         validation.decode_items(validation.row_items),
         weights=validation.row_weights,
         times=validation.row_times,
+        **extra,
     )
 
 
 def _on_test(
     model: TwoTower, seen: Interactions, masked: Interactions | None, test: Interactions, k: int
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    from fastneg.training.evaluation import evaluate
+    from fastneg.training.event_evaluation import evaluate_model
 
-    result = evaluate(
-        model.user_vectors(),
-        model.item_vectors(),
-        train=seen,
-        validation=masked,
-        test=test,
-        k=(k,),
-        scores_cold_users=model.scores_cold_users,
-    )
+    result = evaluate_model(model, train=seen, validation=masked, test=test, k=(k,))
     return dict(result.metrics), dict(result.counts)

@@ -88,6 +88,8 @@ def test_names_and_errors():
         "dns",
         "dns-m-n",
         "cross-batch",
+        "youtube-dnn",
+        "word2vec",
     ]
     for name, one in recipes().items():
         assert one.name == name
@@ -240,6 +242,8 @@ class Stopped(Exception):
         ("dns", 40),
         ("dns-m-n", 80),
         ("cross-batch", 50),
+        ("youtube-dnn", 40),
+        ("word2vec", 30),
     ],
 )
 def test_interrupted_and_resumed_is_the_same(split, tmp_path, name, when):

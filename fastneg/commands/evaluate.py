@@ -115,6 +115,11 @@ def _vector_files(
     assert model is not None
     if not model.is_dir():
         raise FileFormatError(f"{model} is no folder that `fastneg train` wrote")
+    if (model / "context_features.npz").is_file():
+        raise FastnegError(
+            f"{model}: its queries are events with a context, which have no vector by user; "
+            "`fastneg train --test` evaluates it by event, and metrics.json has the result"
+        )
     return model, model
 
 

@@ -221,18 +221,20 @@ class TableOfIds:
 
     def features(self, ids: AnyArray) -> FeatureTable | None:
         """The features of ``ids``; None for a table that has ids alone."""
-        columns = dict(_kind(one) for one in self.kinds)
+        columns = dict(kind_of(one) for one in self.kinds)
         table = FeatureTable.from_table(
             self.path, ids=ids, id_column=self.id_column, columns=columns
         )
         return table if table.categorical or table.multi or table.numeric else None
 
 
-def _kind(assignment: str) -> tuple[str, str]:
+def kind_of(assignment: str) -> tuple[str, str]:
+    """(column, kind) of ``COLUMN=KIND``."""
     name, equals, kind = assignment.partition("=")
     if not equals:
         raise FastnegError(
-            f"{assignment!r}: give COLUMN=KIND, KIND one of categorical, multi, numeric, ignore"
+            f"{assignment!r}: give COLUMN=KIND, KIND one of categorical, multi, text, numeric, "
+            "ignore"
         )
     return name.strip(), kind.strip()
 

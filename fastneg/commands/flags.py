@@ -37,8 +37,26 @@ FeatureKinds = Annotated[
     list[str] | None,
     typer.Option(
         metavar="COLUMN=KIND",
-        help="A column is categorical, multi, numeric or ignore; repeatable.",
+        help="A column is categorical, multi, text, numeric or ignore; repeatable.",
         rich_help_panel=_TABLES,
+    ),
+]
+ContextColumns = Annotated[
+    str | None,
+    typer.Option(
+        "--context",
+        metavar="A,B,...",
+        help="Columns of a row that belong to its query, as in hour,device; rows may lack a user.",
+        rich_help_panel=_COLUMNS,
+    ),
+]
+ContextKinds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--context-kind",
+        metavar="COLUMN=KIND",
+        help="A column is categorical, multi, text or numeric; repeatable.",
+        rich_help_panel=_COLUMNS,
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no tables.")]

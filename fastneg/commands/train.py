@@ -10,14 +10,17 @@ from fastneg.commands import files as files_of
 from fastneg.commands.files import (
     ColumnNames,
     TableOfIds,
+    kind_of,
     read_first,
     read_into,
     united,
 )
+from fastneg.data.events import Events, read_events
 from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
 from fastneg.recipes import TrainResult, recipe, train_recipe
 from fastneg.tables import existing_file
+from fastneg.training.event_evaluation import select_events
 from fastneg.training.outputs import prepare_folder
 from fastneg.training.protocol import select_test
 from fastneg.training.settings import parse_overrides
@@ -25,7 +28,13 @@ from fastneg.training.settings import parse_overrides
 
 @dataclass(frozen=True)
 class TrainFiles:
-    """What is read: interactions, explicit negatives, tables of items and users with features."""
+    """What is read: interactions, explicit negatives, tables of items and users with features.
+
+    Attributes:
+        context: columns of the interactions that belong to a row's query; () makes users the
+            queries.
+        context_kinds: ``COLUMN=KIND`` of these.
+    """
 
     train: Path
     valid: Path | None = None
@@ -34,6 +43,8 @@ class TrainFiles:
     users: TableOfIds | None = None
     columns: ColumnNames = files_of.BY_DEFAULT
     negatives: Path | None = None
+    context: tuple[str, ...] = ()
+    context_kinds: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Raise on a file that is missing or empty, before any is read.
@@ -76,10 +87,14 @@ def train(
     files.check()
     prepare_folder(out)
     seen, validation, test = _read(files, refit=refit)
-    user_features = None if files.users is None else files.users.features(seen.user_ids)
+    known = seen.num_known_users if isinstance(seen, Events) else None
+    user_features = None if files.users is None else files.users.features(seen.user_ids[:known])
     item_features = None if files.items is None else files.items.features(seen.item_ids)
     for path, other, masked in ((files.valid, validation, None), (files.test, test, validation)):
-        if other is not None:  # what the evaluation after the training would raise
+        # what the evaluation after the training would raise
+        if isinstance(other, Events):
+            select_events(str(path), seen, masked, other, num_items=seen.num_items)
+        elif other is not None:
             select_test(
                 str(path), seen, masked, other, num_users=seen.num_users,
                 num_items=seen.num_items, scores_cold_users=user_features is not None,
@@ -107,6 +122,8 @@ def _read(
     files: TrainFiles, *, refit: bool
 ) -> tuple[Interactions, Interactions | None, Interactions | None]:
     """Train, validation and test in one vocabulary."""
+    if files.context:
+        return _read_events(files, refit=refit)
     seen = read_first(
         files.train,
         files.columns,
@@ -123,3 +140,33 @@ def _read(
     if files.test is not None:
         test = read_into(files.test, files.columns, seen, files.train, with_time=False)
     return seen, validation, test
+
+
+def _read_events(
+    files: TrainFiles, *, refit: bool
+) -> tuple[Interactions, Interactions | None, Interactions | None]:
+    """Train, validation and test with the context of each row, encoded as train's."""
+    if refit and files.valid is not None:
+        raise FastnegError(
+            "--refit trains on the users and categories of --valid too, which --context takes from "
+            "--train alone; leave --valid out (a part of --train is held out) or --refit"
+        )
+    seen = read_events(
+        files.train,
+        user_ids=None if files.users is None else files.users.ids(),
+        item_ids=None if files.items is None else files.items.ids(),
+        kinds=dict(kind_of(one) for one in files.context_kinds),
+        context=files.context,
+        **files.columns.arguments(),
+    )
+    if seen.num_positives == 0:
+        raise FastnegError(f"{files.train} has no positive (a row with weight above 0)")
+    held = [
+        None
+        if path is None
+        else read_events(
+            path, context=files.context, like=seen, **files.columns.arguments(with_time=False)
+        )
+        for path in (files.valid, files.test)
+    ]
+    return seen, held[0], held[1]

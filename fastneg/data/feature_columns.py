@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,12 +26,16 @@ class CategoricalColumn(NamedTuple):
 
 
 class MultiColumn(NamedTuple):
-    """A set of categories per row: ``codes[indptr[r]:indptr[r + 1]]``, distinct, ascending."""
+    """A set of categories per row: ``codes[indptr[r]:indptr[r + 1]]``, distinct, ascending.
+
+    ``kind`` is ``"multi"``, or ``"text"`` where the categories are the words of texts.
+    """
 
     indptr: IntArray
     codes: IntArray
     num_categories: int
     categories: tuple[str, ...] = ()
+    kind: str = "multi"
 
 
 def _is_text(kind: Any) -> bool:
@@ -65,6 +70,8 @@ class ColumnBuilder:
         keys: the ids of the table, by place.
         separator: of the texts of multi-valued columns.
         call: who asks, for errors.
+        categories: of columns whose categories are given; others of the table are missing values.
+        scales: (mean, deviation) of numeric columns whose scale is given.
     """
 
     def __init__(
@@ -75,9 +82,13 @@ class ColumnBuilder:
         keys: Vocabulary,
         separator: str,
         call: str,
+        *,
+        categories: Mapping[str, tuple[str, ...]] | None = None,
+        scales: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
         self.size, self.rows, self.entries, self.keys = size, rows, entries, keys
         self.separator, self.call = separator, call
+        self._categories, self._scales = categories or {}, scales or {}
         self.categorical: dict[str, CategoricalColumn] = {}
         self.multi: dict[str, MultiColumn] = {}
         self.numeric: dict[str, Float32Array] = {}
@@ -101,9 +112,15 @@ class ColumnBuilder:
         guess = "numeric" if _is_numeric(column.type) else "categorical"
         if _is_list(column.type):
             guess = "multi"
-        if pa.types.is_null(column.type):  # nothing but nulls: nothing to learn from
+        given = name in self._categories or name in self._scales
+        if pa.types.is_null(column.type) and not given:  # only nulls: nothing to learn from
             return
-        add = {"numeric": self._numeric, "categorical": self._categorical, "multi": self._multi}
+        add = {
+            "numeric": self._numeric,
+            "categorical": self._categorical,
+            "multi": self._multi,
+            "text": self._text,
+        }
         try:
             add[kind or guess](name, column)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -133,6 +150,7 @@ class ColumnBuilder:
         with np.errstate(over="ignore", invalid="ignore"):
             mean = float(values.mean()) if values.size else 0.0
             deviation = float(values.std()) if values.size else 1.0
+        mean, deviation = self._scales.get(name, (mean, deviation))
         if not (np.isfinite(mean) and np.isfinite(deviation)):
             checks.fail(
                 self.call,
@@ -145,17 +163,20 @@ class ColumnBuilder:
         out[self.rows[chosen]] = (values - mean) / deviation
         self.numeric[name], self.scales[name] = out, (mean, deviation)
 
-    def _encode(self, texts: Any) -> tuple[IntArray, tuple[str, ...]]:
-        """(codes by sorted category, -1 for null and blank; categories)."""
+    def _encode(self, name: str, texts: Any) -> tuple[IntArray, tuple[str, ...]]:
+        """(codes by sorted category, -1 for null, blank and unknown; categories)."""
         texts = pc.utf8_trim_whitespace(texts.cast(pa.large_string()))
         texts = pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.large_string()), texts)
-        categories = texts.unique().drop_null()
-        categories = categories.take(pc.array_sort_indices(categories))
+        if name in self._categories:
+            categories = pa.array(self._categories[name], pa.large_string())
+        else:
+            categories = texts.unique().drop_null()
+            categories = categories.take(pc.array_sort_indices(categories))
         codes = pc.index_in(texts, value_set=categories).fill_null(-1)
         return to_numpy_column(codes).astype(np.int64), tuple(categories.to_pylist())
 
     def _categorical(self, name: str, column: Any) -> None:
-        codes, categories = self._encode(column.take(pa.array(self.entries)))
+        codes, categories = self._encode(name, column.take(pa.array(self.entries)))
         out = np.full(self.size, -1, np.int64)
         out[self.rows] = codes
         self.categorical[name] = CategoricalColumn(out, len(categories), categories)
@@ -163,12 +184,19 @@ class ColumnBuilder:
     def _multi(self, name: str, column: Any) -> None:
         if not _is_list(column.type):
             column = pc.split_pattern(column.cast(pa.large_string()), self.separator)
+        self._add_lists(name, column, "multi")
+
+    def _text(self, name: str, column: Any) -> None:
+        words = pc.utf8_split_whitespace(pc.utf8_lower(column.cast(pa.large_string())))
+        self._add_lists(name, words, "text")
+
+    def _add_lists(self, name: str, column: Any, kind: str) -> None:
         column = column.cast(pa.large_list(pa.large_string())).take(pa.array(self.entries))
-        codes, categories = self._encode(column.flatten())
+        codes, categories = self._encode(name, column.flatten())
         owners = self.rows[to_numpy_column(pc.list_parent_indices(column))]
         known = codes >= 0
         width = max(1, len(categories))
         cells = np.unique(owners[known] * width + codes[known])
         counts = np.bincount(cells // width, minlength=self.size)
         indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-        self.multi[name] = MultiColumn(indptr, cells % width, len(categories), categories)
+        self.multi[name] = MultiColumn(indptr, cells % width, len(categories), categories, kind)

@@ -17,7 +17,7 @@ from fastneg.vocabulary import Vocabulary
 
 __all__ = ["CategoricalColumn", "FeatureTable", "MultiColumn", "read_ids"]
 
-KINDS = ("categorical", "multi", "numeric", "ignore")
+KINDS = ("categorical", "multi", "text", "numeric", "ignore")
 
 
 class FeatureTable:
@@ -82,6 +82,7 @@ class FeatureTable:
         columns: Mapping[str, str] | None = None,
         separator: str = "|",
         delimiter: str | None = None,
+        like: FeatureTable | None = None,
     ) -> FeatureTable:
         """From a table keyed by id, as ``Interactions.from_table`` takes them.
 
@@ -94,9 +95,13 @@ class FeatureTable:
             ids: the ids by code (``interactions.item_ids``).
             id_column: the key.
             columns: kinds by name where the guess is wrong: "categorical", "multi" (lists, or
-                texts parted by ``separator``), "numeric", "ignore".
+                texts parted by ``separator``), "text" (its words, in lower case), "numeric",
+                "ignore".
             separator: of the texts of multi-valued columns.
             delimiter: of a text file.
+            like: encode as this table is: its columns and kinds, its categories (others are
+                missing values), its means and deviations. So a tower that was trained on ``like``
+                takes rows that it has never seen; columns that ``like`` has not are left out.
 
         Raises:
             FileFormatError: a file that cannot be read.
@@ -105,30 +110,94 @@ class FeatureTable:
             FastnegTypeError: a column that is not of the kind asked for.
         """
         call = "FeatureTable.from_table"
-        overrides = dict(columns or {})
-        for name, kind in overrides.items():
-            checks.as_choice(kind, KINDS, call=call, name=f"columns[{name!r}]")
+        overrides = _kinds(columns, like, call)
         table = read_columns(source, None, call=call, text=(id_column,), delimiter=delimiter)
-        for name in (id_column, *overrides):
-            if name not in table.data:
-                checks.fail(
-                    call,
-                    f"{table.label} has no column {name!r}; its columns are "
-                    f"{', '.join(table.data)}",
-                )
+        _require(table, (id_column, *overrides), call)
         vocabulary, _ = Vocabulary.build(ids, call=call, name="ids")
         rows, entries, keys = _align(table, id_column, vocabulary, call)
-        builder = ColumnBuilder(len(vocabulary), rows, entries, keys, separator, call)
-        for name, values in table.data.items():
-            if name != id_column:
-                builder.add(name, values, overrides.get(name))
+        names = overrides if like is not None else [n for n in table.data if n != id_column]
+        chosen = {name: table.data[name] for name in names}
+        places = (rows, entries, keys)
+        return cls._built(chosen, overrides, len(vocabulary), places, separator, like, call)
+
+    @classmethod
+    def from_rows(
+        cls,
+        source: Any,
+        *,
+        columns: Mapping[str, str] | None = None,
+        separator: str = "|",
+        delimiter: str | None = None,
+        like: FeatureTable | None = None,
+    ) -> FeatureTable:
+        """From a table without ids: row r of the result is row r of the table.
+
+        Args:
+            source, columns, separator, delimiter, like: as of ``from_table``.
+
+        Raises:
+            FastnegError, FileFormatError, FastnegTypeError: as ``from_table``.
+        """
+        call = "FeatureTable.from_rows"
+        overrides = _kinds(columns, like, call)
+        table = read_columns(source, None, call=call, delimiter=delimiter)
+        _require(table, tuple(overrides), call)
+        names = list(overrides) if like is not None else list(table.data)
+        chosen = {name: table.data[name] for name in names}
+        rows = np.arange(table.num_rows)
+        places = (rows, rows, Vocabulary(table.num_rows))
+        return cls._built(chosen, overrides, table.num_rows, places, separator, like, call)
+
+    @classmethod
+    def _built(
+        cls,
+        data: Mapping[str, Any],
+        kinds: Mapping[str, str],
+        size: int,
+        places: tuple[IntArray, IntArray, Vocabulary],
+        separator: str,
+        like: FeatureTable | None,
+        call: str,
+    ) -> FeatureTable:
+        rows, entries, keys = places
+        categories: dict[str, tuple[str, ...]] = {}
+        if like is not None:
+            categories = {name: column.categories for name, column in like.categorical.items()}
+            categories |= {name: column.categories for name, column in like.multi.items()}
+        builder = ColumnBuilder(
+            size, rows, entries, keys, separator, call,
+            categories=categories, scales=None if like is None else like.scales,
+        )  # fmt: skip
+        for name, values in data.items():
+            builder.add(name, values, kinds.get(name))
         return cls(
-            len(vocabulary),
+            size,
             categorical=builder.categorical,
             multi=builder.multi,
             numeric=builder.numeric,
             scales=builder.scales,
             num_described=rows.size,
+        )
+
+    def select(self, rows: Any) -> FeatureTable:
+        """The rows of these numbers, in their order, with the same columns and categories."""
+        chosen = checks.as_codes(rows, self.num_rows, call="FeatureTable.select", name="rows")
+        multi = {}
+        for name, column in self.multi.items():
+            lengths = np.diff(column.indptr)[chosen]
+            indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+            shift = np.repeat(column.indptr[chosen] - indptr[:-1], lengths)
+            codes = column.codes[np.arange(indptr[-1]) + shift]
+            multi[name] = column._replace(indptr=indptr, codes=codes)
+        return FeatureTable(
+            chosen.size,
+            categorical={
+                name: column._replace(codes=column.codes[chosen])
+                for name, column in self.categorical.items()
+            },
+            multi=multi,
+            numeric={name: column[chosen] for name, column in self.numeric.items()},
+            scales=self.scales,
         )
 
     def state(self) -> tuple[dict[str, AnyArray], dict[str, Any]]:
@@ -145,7 +214,7 @@ class FeatureTable:
             "num_rows": self.num_rows,
             "num_described": self.num_described,
             "categorical": {n: _labels(c) for n, c in self.categorical.items()},
-            "multi": {n: _labels(c) for n, c in self.multi.items()},
+            "multi": {n: [*_labels(c), c.kind] for n, c in self.multi.items()},
             "numeric": {name: list(self.scales.get(name, (0.0, 1.0))) for name in self.numeric},
         }
         return arrays, facts
@@ -167,7 +236,7 @@ class FeatureTable:
                 )
                 _fits(name, codes.size, size)
                 categorical[name] = CategoricalColumn(codes, count, tuple(labels))
-            for name, (count, labels) in facts["multi"].items():
+            for name, (count, labels, *kind) in facts["multi"].items():
                 indptr, codes = checks.as_csr(
                     arrays[f"multi/{name}/indptr"],
                     arrays[f"multi/{name}/codes"],
@@ -176,7 +245,7 @@ class FeatureTable:
                     name=name,
                 )
                 _fits(name, indptr.size - 1, size)
-                multi[name] = MultiColumn(indptr, codes, count, tuple(labels))
+                multi[name] = MultiColumn(indptr, codes, count, tuple(labels), *kind)
             for name in facts["numeric"]:
                 numbers = checks.as_matrix(
                     np.asarray(arrays[f"numeric/{name}"]).reshape(size, 1), call=call, name=name
@@ -206,6 +275,37 @@ def read_ids(source: Any, *, id_column: str = "id", delimiter: str | None = None
     call = "read_ids"
     table = read_columns(source, (id_column,), call=call, text=(id_column,), delimiter=delimiter)
     return _keys(table, id_column, call).ids()
+
+
+def _kinds(
+    columns: Mapping[str, str] | None, like: FeatureTable | None, call: str
+) -> dict[str, str]:
+    """The kinds that are asked for, by name: all of them where there is a table to be like."""
+    kinds = dict(columns or {})
+    for name, kind in kinds.items():
+        checks.as_choice(kind, KINDS, call=call, name=f"columns[{name!r}]")
+    if like is None:
+        return kinds
+    if kinds:
+        checks.fail(call, "columns are given, and like= says their kinds; give one of them")
+    nameless = [n for n, c in like.categorical.items() if len(c.categories) != c.num_categories]
+    nameless += [n for n, c in like.multi.items() if len(c.categories) != c.num_categories]
+    if nameless:
+        checks.fail(call, f"column {nameless[0]!r} of like= has no names of its categories")
+    return {
+        **dict.fromkeys(like.categorical, "categorical"),
+        **{name: column.kind for name, column in like.multi.items()},
+        **dict.fromkeys(like.numeric, "numeric"),
+    }
+
+
+def _require(table: Columns, names: tuple[str, ...], call: str) -> None:
+    for name in names:
+        if name not in table.data:
+            checks.fail(
+                call,
+                f"{table.label} has no column {name!r}; its columns are {', '.join(table.data)}",
+            )
 
 
 def _keys(table: Columns, id_column: str, call: str) -> Vocabulary:

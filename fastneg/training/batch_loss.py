@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -74,6 +75,8 @@ class BatchLoss:
         user_mass_U: Tensor | None,
         device: torch.device,
     ) -> None:
+        if settings.learn_temperature:  # query vectors are divided by it, so scores are
+            settings = replace(settings, temperature=1.0, learn_temperature=False)
         self.settings, self.device = settings, device
         self.num_items, self.num_hard = num_items, num_hard
         self._item_log_q_N, self._user_mass_U = item_log_q_N, user_mass_U
@@ -98,21 +101,20 @@ class BatchLoss:
         """
         return self._loss(model, batch, mask_BC)
 
-    def _embed(
-        self, model: TwoTower, users: Tensor, items: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Vectors of users and items, and the l2 penalty of the batch."""
+    def _embed(self, model: TwoTower, batch: Batch, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Vectors of the batch's queries and of items, and the l2 penalty of the batch."""
         if self.settings.l2 == 0.0:
-            return model.embed_users(users), model.embed_items(items), self._no_penalty
-        users_BD, items_XD = model.user_tower(users), model.item_tower(items)
-        rows = len(users)
+            users_BD, items_XD = model.embed_queries(batch), model.embed_items(items)
+            return model.over_temperature(users_BD), items_XD, self._no_penalty
+        users_BD, items_XD = model.embed_queries(batch, scaled=False), model.item_tower(items)
+        rows = len(batch.users)
         penalty = (users_BD.square().sum() + items_XD.square().sum()) * (
             0.5 * self.settings.l2 / rows
         )
         if model.similarity == "cosine":
             users_BD = functional.normalize(users_BD, dim=-1)
             items_XD = functional.normalize(items_XD, dim=-1)
-        return users_BD, items_XD, penalty
+        return model.over_temperature(users_BD), items_XD, penalty
 
     @staticmethod
     def _with_hard(
@@ -140,7 +142,7 @@ class BatchLoss:
         every = items_C
         if batch.negatives is not None:
             every = torch.cat([items_C, batch.negatives.items.flatten()])
-        users_BD, items_XD, penalty = self._embed(model, batch.users, every)
+        users_BD, items_XD, penalty = self._embed(model, batch, every)
         hard_BHD = None
         if batch.negatives is not None:
             hard_BHD = items_XD[num_shared:].view(num_rows, -1, users_BD.shape[-1])
@@ -176,7 +178,7 @@ class BatchLoss:
         parts = [batch.items] if shared is None else [batch.items, shared.items]
         if batch.negatives is not None:
             parts.append(batch.negatives.items.flatten())
-        users_BD, items_XD, penalty = self._embed(model, batch.users, torch.cat(parts))
+        users_BD, items_XD, penalty = self._embed(model, batch, torch.cat(parts))
         columns = rows if shared is None else rows + len(shared.items)
         own_BKD = None
         if batch.negatives is not None:
@@ -241,7 +243,7 @@ class BatchLoss:
 
     def _full_softmax(self, model: TwoTower, batch: Batch, mask_BC: Tensor | None) -> Tensor:
         every_N = torch.arange(self.num_items, device=self.device)
-        users_BD, items_ND, penalty = self._embed(model, batch.users, every_N)
+        users_BD, items_ND, penalty = self._embed(model, batch, every_N)
         return penalty + full_softmax_loss(
             users_BD @ items_ND.T,
             batch.items,

@@ -24,12 +24,14 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from fastneg.checks import FloatArray, IntArray, as_choice, as_integer, fail
+from fastneg.data.events import Events
 from fastneg.errors import CheckpointError, ExhaustedUserError
 from fastneg.interactions import Interactions
 from fastneg.samplers.base import Sampler
 from fastneg.samplers.results import Negatives
 from fastneg.samplers.subsampling import importance_weights, kept_rows
 from fastneg.streams import key_of, permutation, stream_of
+from fastneg.training.feature_encoders import FeatureRows, FeatureValues
 from fastneg.training.log_q import as_keep, in_batch_log_q
 
 STATE_VERSION = 1
@@ -63,6 +65,7 @@ class Batch(NamedTuple):
         negatives: of each row: ids, log_q and source tags [B, K], or None.
         shared: of the whole batch: ids, log_q and source tags [C], or None.
         drawn: of each further source, in order, [B, K] or [C].
+        context: of the examples' events, or None.
     """
 
     users: Tensor
@@ -72,6 +75,7 @@ class Batch(NamedTuple):
     negatives: Negatives | None
     shared: Negatives | None
     drawn: tuple[Negatives, ...] = ()
+    context: FeatureRows | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch on another device (the same one: itself)."""
@@ -92,6 +96,7 @@ class Batch(NamedTuple):
             move_all(self.negatives),
             move_all(self.shared),
             tuple(move_all(part) for part in self.drawn),
+            None if self.context is None else self.context.to(device),
         )
 
 
@@ -151,6 +156,10 @@ class NegativeBatches(IterableDataset[Batch]):
         self.fingerprint = interactions.fingerprint()
 
         positive_rows = interactions.positive_rows
+        self._context: FeatureValues | None = None
+        if isinstance(interactions, Events):
+            context = interactions.context.select(positive_rows)
+            self._context = FeatureValues(context, call=_CALL)
         self._users = np.ascontiguousarray(interactions.row_users[positive_rows])
         self._items = np.ascontiguousarray(interactions.row_items[positive_rows])
         self._weights: np.ndarray[Any, np.dtype[np.float32]] | None = None
@@ -367,4 +376,5 @@ class NegativeBatches(IterableDataset[Batch]):
             else draw.sampler.sample(users, draw.num_negatives, rows=rows_B, log_q=draw.log_q)
             for draw in self.draws
         )
-        return Batch(users, items, rows_B, weights, negatives, shared, drawn)
+        context = None if self._context is None else self._context.take(rows_B)
+        return Batch(users, items, rows_B, weights, negatives, shared, drawn, context)

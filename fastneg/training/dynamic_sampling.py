@@ -21,6 +21,7 @@ from torch import Tensor
 
 from fastneg.checks import as_integer, fail
 from fastneg.streams import key_of, row_words, stream_of, unit_interval
+from fastneg.training.batches import Batch
 from fastneg.training.corrections import check_matrix, check_temperature
 from fastneg.training.towers import TwoTower
 
@@ -115,17 +116,23 @@ def choice_uniforms(rows_B: Tensor, width: int, *, seed: int, epoch: int, name: 
 
 
 @torch.no_grad()
-def candidate_scores(model: TwoTower, users_B: Tensor, items_BN: Tensor) -> Tensor:
-    """The scores [B, N] of the model as it is, in evaluation mode; the mode is restored."""
+def candidate_scores(
+    model: TwoTower, users_B: Tensor, items_BN: Tensor, *, batch: Batch | None = None
+) -> Tensor:
+    """The scores [B, N] of the model as it is, in evaluation mode; the mode is restored.
+
+    With a batch its queries score, each without its target in the history and with its context.
+    """
     rows, candidates = items_BN.shape
     step = max(1, _BLOCK // candidates)
     was_training = model.training
     model.eval()
     try:
+        queries_BD = model.embed_users(users_B) if batch is None else model.embed_queries(batch)
         parts = [
             torch.einsum(
                 "bd,bnd->bn",
-                model.embed_users(users_B[start : start + step]),
+                queries_BD[start : start + step],
                 model.embed_items(items_BN[start : start + step]),
             )
             for start in range(0, rows, step)
@@ -145,6 +152,7 @@ def choose(
     seed: int,
     epoch: int,
     name: str,
+    batch: Batch | None = None,
 ) -> Tensor:
     """The items [B, K] that a source ``"dns"`` or ``"dns-softmax"`` takes of its candidates.
 
@@ -155,8 +163,9 @@ def choose(
         items_BN: int64 [B, N], the candidates, there too.
         rows_B: int64 [B], the examples' global indices, on the CPU.
         seed, epoch, name: of the random part.
+        batch: whose queries score, there too; None: the users as they are.
     """
-    scores_BN = candidate_scores(model, users_B, items_BN)
+    scores_BN = candidate_scores(model, users_B, items_BN, batch=batch)
     count = source["num_negatives"]
     words: dict[str, Any] = {"seed": seed, "epoch": epoch, "name": name}
     if source["source"] == "dns-softmax":

@@ -205,13 +205,39 @@ def _evaluate(
     unknown_test_items: Any,
     block: int | None,
 ) -> Evaluation:
-    """Score blocks of users, rank them in the kernel, sum up."""
+    """Score blocks of users, rank them, sum up."""
     ks = as_list_lengths(call, k)
     protocol = select_test(
         call, train, validation, test, num_users=num_users, num_items=num_items,
         scores_cold_users=scores_cold_users, unknown_test_items=unknown_test_items,
     )  # fmt: skip
     counts = np.ascontiguousarray(train.item_user_counts[:num_items])
+    return rank_all(call, fill, protocol, counts, ks, bands, block)
+
+
+def rank_all(
+    call: str,
+    fill: Callable[[IntArray, Tensor], None],
+    protocol: Protocol,
+    counts: IntArray,
+    ks: tuple[int, ...],
+    bands: int | Sequence[int] | None,
+    block: int | None,
+    *,
+    queries: IntArray | None = None,
+) -> Evaluation:
+    """Score blocks of a protocol's rows, rank them in the kernel, sum up.
+
+    Args:
+        call: who asks, for errors.
+        fill: writes the scores [b, N] of b queries.
+        protocol: what is ranked for whom.
+        counts: int64 [N], training counts of the scored catalog.
+        ks, bands, block: as of ``evaluate``.
+        queries: int64 [n], what ``fill`` is given for each row; None: the rows' users.
+    """
+    num_items = counts.size
+    queries = protocol.users if queries is None else queries
     sums = MetricSums(ks, protocol, counts, popularity_bands(call, counts, bands))
     if block is None:
         block = max(16, _BLOCK_BYTES // (4 * num_items))
@@ -229,7 +255,7 @@ def _evaluate(
         users = protocol.users[start : start + block]
         size = users.size
         with torch.inference_mode():
-            fill(users, scores[:size])
+            fill(queries[start : start + block], scores[:size])
         _rank(
             protocol, start, users, scores.numpy()[:size], sums.band_of_item, top_items, top_hits,
             ranks, bad,

@@ -1,12 +1,14 @@
-"""Features of users or items as parts of a tower's input: one vector of width ``dim`` a column.
+"""Features of users, items or queries as parts of a tower's input: a vector of ``dim`` a column.
 
-The feature values are buffers that are not saved with the weights: they belong to the data. Each
-has one more row than there are codes, the row of a code that is unknown, with everything missing.
+Values and weights are apart. The values of a tower's own table are buffers that are not saved with
+the weights: they belong to the data. They have one more row than there are codes, the row of a code
+that is unknown, with everything missing. Rows of another table (new items, the context of an event)
+come as ``FeatureRows``.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +17,6 @@ from torch.nn import functional
 from torch.nn.utils import skip_init
 
 from fastneg import checks
-from fastneg.checks import IntArray
 
 if TYPE_CHECKING:
     from fastneg.data.features import FeatureTable
@@ -34,111 +35,168 @@ def _key(column: str) -> str:
     return "column_" + column.replace("%", "%25").replace(".", "%2E")
 
 
-class _Categorical(nn.Module):
-    """An embedding per category, and one for missing values."""
+class FeatureRows(NamedTuple):
+    """The values of n rows as an encoder takes them; columns of a kind in order of their names.
 
-    codes: Tensor
+    Attributes:
+        categorical: int64 [n] each, the category's code + 1, 0 where missing.
+        multi: (codes + 1 int64 [m], where each row starts int64 [n]) each; no row is empty.
+        numeric: float32 [n, columns], or None.
+    """
 
-    def __init__(self, codes: IntArray, num_categories: int, dim: int) -> None:
-        super().__init__()
-        self.embedding = unfilled(nn.Embedding, num_categories + 1, dim)
-        shifted = np.append(codes + 1, 0)  # 0 is missing
-        self.register_buffer("codes", torch.from_numpy(shifted), persistent=False)
+    categorical: tuple[Tensor, ...]
+    multi: tuple[tuple[Tensor, Tensor], ...]
+    numeric: Tensor | None
 
-    def forward(self, rows: Tensor) -> Tensor:
-        return self.embedding(self.codes[rows])  # type: ignore[no-any-return]
+    @property
+    def num_rows(self) -> int:
+        """How many rows: n."""
+        starts = [*self.categorical, *(one[1] for one in self.multi)]
+        return len(starts[0]) if starts else len(self.numeric)  # type: ignore[arg-type]
 
-
-class _MultiValued(nn.Module):
-    """The mean of the embeddings of a row's categories; an embedding of its own for none."""
-
-    starts: Tensor
-    lengths: Tensor
-    codes: Tensor
-
-    def __init__(self, indptr: IntArray, codes: IntArray, num_categories: int, dim: int) -> None:
-        super().__init__()
-        self.embedding = unfilled(nn.Embedding, num_categories + 1, dim)
-        lengths = np.append(np.diff(indptr), 0)
-        # every empty row becomes a row of one missing value (0), so that each has a mean
-        filled = np.insert(codes + 1, np.append(indptr[:-1], indptr[-1])[lengths == 0], 0)
-        lengths = np.maximum(lengths, 1)
-        starts = np.cumsum(lengths) - lengths
-        self.register_buffer("starts", torch.from_numpy(starts), persistent=False)
-        self.register_buffer("lengths", torch.from_numpy(lengths), persistent=False)
-        self.register_buffer("codes", torch.from_numpy(filled), persistent=False)
-
-    def forward(self, rows: Tensor) -> Tensor:
-        lengths = self.lengths[rows]
-        ends = lengths.cumsum(0)
-        offsets = ends - lengths
-        shift = torch.repeat_interleave(self.starts[rows] - offsets, lengths)
-        places = torch.arange(shift.numel(), device=rows.device) + shift
-        return functional.embedding_bag(
-            self.codes[places], self.embedding.weight, offsets, mode="mean"
+    def to(self, device: torch.device | str) -> FeatureRows:
+        """The rows on another device."""
+        return FeatureRows(
+            tuple(one.to(device, non_blocking=True) for one in self.categorical),
+            tuple(
+                (codes.to(device, non_blocking=True), starts.to(device, non_blocking=True))
+                for codes, starts in self.multi
+            ),
+            None if self.numeric is None else self.numeric.to(device, non_blocking=True),
         )
 
 
-class _Numeric(nn.Module):
-    """A linear map of all numeric columns together; a missing value is 0, the mean."""
+class FeatureValues(nn.Module):
+    """The values of a ``FeatureTable`` as tensors, and a row behind them with everything missing.
 
-    values: Tensor
+    Args:
+        features: any number of rows, none too.
+        call: who asks, for errors.
 
-    def __init__(self, values: np.ndarray[tuple[int, int], np.dtype[np.float32]], dim: int) -> None:
+    Raises:
+        FastnegError: columns of another length than the table's, category codes out of range,
+            infinite numbers.
+    """
+
+    def __init__(self, features: FeatureTable, *, call: str) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(dim, values.shape[1]))
-        padded = np.concatenate([values, np.zeros((1, values.shape[1]), dtype=np.float32)])
-        self.register_buffer("values", torch.from_numpy(padded), persistent=False)
+        self.num_rows = features.num_rows
+        self._num_categorical, self._num_multi = len(features.categorical), len(features.multi)
+        for place, name in enumerate(sorted(features.categorical)):
+            column = features.categorical[name]
+            size = column.num_categories
+            codes = checks.as_codes(column.codes, size, call=call, name=name, unknown=True)
+            self._check_length(call, name, codes.size)
+            self._put(f"categorical_{place}", np.append(codes + 1, 0))  # 0 is missing
+        for place, name in enumerate(sorted(features.multi)):
+            ragged = features.multi[name]
+            size = ragged.num_categories
+            indptr, codes = checks.as_csr(ragged.indptr, ragged.codes, size, call=call, name=name)
+            self._check_length(call, name, indptr.size - 1)
+            lengths = np.append(np.diff(indptr), 0)
+            # every empty row becomes a row of one missing value (0), so that each has a mean
+            filled = np.insert(codes + 1, np.append(indptr[:-1], indptr[-1])[lengths == 0], 0)
+            lengths = np.maximum(lengths, 1)
+            self._put(f"multi_{place}_codes", filled)
+            self._put(f"multi_{place}_starts", np.cumsum(lengths) - lengths)
+            self._put(f"multi_{place}_lengths", lengths)
+        self.has_numeric = bool(features.numeric)
+        if features.numeric:
+            names = sorted(features.numeric)
+            for name in names:
+                self._check_length(call, name, len(features.numeric[name]))
+            values = np.zeros((self.num_rows + 1, len(names)), dtype=np.float32)
+            values[:-1] = np.stack([features.numeric[name] for name in names], 1)
+            values[np.isnan(values)] = 0.0  # missing is 0, the mean
+            self._put("numeric", checks.as_matrix(values, call=call, name="numeric features"))
 
-    def forward(self, rows: Tensor) -> Tensor:
-        return functional.linear(self.values[rows], self.weight)
+    def _put(self, name: str, values: checks.AnyArray) -> None:
+        self.register_buffer(name, torch.from_numpy(values), persistent=False)
+
+    def _check_length(self, call: str, name: str, length: int) -> None:
+        if length != self.num_rows:
+            checks.fail(call, f"feature {name!r} has {length} rows; {self.num_rows} expected")
+
+    def take(self, codes: Tensor) -> FeatureRows:
+        """The rows of int64 codes [n]; -1 has everything missing."""
+        rows = torch.where(codes < 0, self.num_rows, codes)
+        categorical = tuple(
+            self.get_buffer(f"categorical_{place}")[rows] for place in range(self._num_categorical)
+        )
+        multi = []
+        for place in range(self._num_multi):
+            lengths = self.get_buffer(f"multi_{place}_lengths")[rows]
+            offsets = lengths.cumsum(0) - lengths
+            starts = self.get_buffer(f"multi_{place}_starts")[rows]
+            shift = torch.repeat_interleave(starts - offsets, lengths)
+            places = torch.arange(shift.numel(), device=rows.device) + shift
+            multi.append((self.get_buffer(f"multi_{place}_codes")[places], offsets))
+        numeric = self.get_buffer("numeric")[rows] if self.has_numeric else None
+        return FeatureRows(categorical, tuple(multi), numeric)
+
+
+class _Categorical(nn.Module):
+    """An embedding per category, and one for missing values."""
+
+    def __init__(self, num_categories: int, dim: int) -> None:
+        super().__init__()
+        self.embedding = unfilled(nn.Embedding, num_categories + 1, dim)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return self.embedding(codes)  # type: ignore[no-any-return]
+
+
+class _MultiValued(_Categorical):
+    """The mean of the embeddings of a row's categories; an embedding of its own for none."""
+
+    def forward(self, values: tuple[Tensor, Tensor]) -> Tensor:  # type: ignore[override]
+        return functional.embedding_bag(values[0], self.embedding.weight, values[1], mode="mean")
+
+
+class _Numeric(nn.Module):
+    """A linear map of all numeric columns together."""
+
+    def __init__(self, num_columns: int, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(dim, num_columns))
+
+    def forward(self, values: Tensor) -> Tensor:
+        return functional.linear(values, self.weight)
 
 
 class FeatureEncoder(nn.Module):
     """The columns of a ``FeatureTable`` as a list of [n, dim] parts, in order of their names.
 
     Args:
-        features: one row a code.
-        num_rows: number of codes.
+        features: its columns say what is embedded, its rows are the codes' values.
+        num_rows: number of codes; None takes any table, whose rows are then of no account.
         dim: width of each part.
         call: who asks, for errors.
 
     Raises:
-        FastnegError: for another number of rows, category codes out of range, infinite numbers,
-            a table without columns.
+        FastnegError: for another number of rows, a table without columns, and as
+            ``FeatureValues``.
     """
 
-    def __init__(self, features: FeatureTable, *, num_rows: int, dim: int, call: str) -> None:
+    def __init__(
+        self, features: FeatureTable, *, num_rows: int | None, dim: int, call: str
+    ) -> None:
         super().__init__()
-        if features.num_rows != num_rows:
+        if num_rows is not None and features.num_rows != num_rows:
             checks.fail(
                 call,
                 f"features have {features.num_rows} rows; {num_rows} expected, one a code "
                 "(FeatureTable.from_table aligns a table with ids)",
             )
-        self.num_rows = num_rows
+        self.values = FeatureValues(features, call=call)
+        self.columns = columns_of(features)
         self.categorical, self.multi = nn.ModuleDict(), nn.ModuleDict()
         for name in sorted(features.categorical):
-            column = features.categorical[name]
-            size = column.num_categories
-            codes = checks.as_codes(column.codes, size, call=call, name=name, unknown=True)
-            self._check_length(call, name, codes.size)
-            self.categorical[_key(name)] = _Categorical(codes, size, dim)
+            size = features.categorical[name].num_categories
+            self.categorical[_key(name)] = _Categorical(size, dim)
         for name in sorted(features.multi):
-            ragged = features.multi[name]
-            size = ragged.num_categories
-            indptr, codes = checks.as_csr(ragged.indptr, ragged.codes, size, call=call, name=name)
-            self._check_length(call, name, indptr.size - 1)
-            self.multi[_key(name)] = _MultiValued(indptr, codes, size, dim)
-        self.numeric = None
-        if features.numeric:
-            names = sorted(features.numeric)
-            for name in names:
-                self._check_length(call, name, len(features.numeric[name]))
-            values = np.stack([features.numeric[name] for name in names], 1).astype(np.float32)
-            values[np.isnan(values)] = 0.0
-            values = checks.as_matrix(values, call=call, name="numeric features")
-            self.numeric = _Numeric(values, dim)
+            self.multi[_key(name)] = _MultiValued(features.multi[name].num_categories, dim)
+        self.numeric = _Numeric(len(features.numeric), dim) if features.numeric else None
         if self.num_parts == 0:
             checks.fail(call, "features have no columns; give None for no features")
 
@@ -149,12 +207,44 @@ class FeatureEncoder(nn.Module):
 
     def forward(self, codes: Tensor) -> list[Tensor]:
         """``num_parts`` tensors of float [n, dim] for int64 codes [n], -1 unknown."""
-        rows = torch.where(codes < 0, self.num_rows, codes)
-        columns = [*self.categorical.values(), *self.multi.values()]
-        if self.numeric is not None:
-            columns.append(self.numeric)
-        return [column(rows) for column in columns]
+        return self.encode(self.values.take(codes))
 
-    def _check_length(self, call: str, name: str, length: int) -> None:
-        if length != self.num_rows:
-            checks.fail(call, f"feature {name!r} has {length} rows; {self.num_rows} expected")
+    def encode(self, rows: FeatureRows) -> list[Tensor]:
+        """``num_parts`` tensors of float [n, dim] for the values of n rows."""
+        parts = [
+            part(values)
+            for part, values in zip(self.categorical.values(), rows.categorical, strict=True)
+        ]
+        parts += [
+            part(values) for part, values in zip(self.multi.values(), rows.multi, strict=True)
+        ]
+        if self.numeric is not None:
+            parts.append(self.numeric(rows.numeric))
+        return parts
+
+    def rows_of(self, features: FeatureTable, *, call: str) -> FeatureRows:
+        """All rows of another table, encoded as this one's (``from_table(..., like=)``).
+
+        Raises:
+            FastnegError: other columns, or another number of categories.
+        """
+        self.check_columns(features, call=call)
+        values = FeatureValues(features, call=call)
+        return values.take(torch.arange(features.num_rows))
+
+    def check_columns(self, features: FeatureTable, *, call: str) -> None:
+        """Raise where a table has other columns, or another number of categories."""
+        theirs = columns_of(features)
+        if theirs != self.columns:
+            checks.fail(
+                call,
+                f"features have the columns {theirs}, the tower {self.columns} (name, kind, "
+                "number of categories); encode the table with like=, the table trained with",
+            )
+
+
+def columns_of(features: FeatureTable) -> list[tuple[str, str, int]]:
+    """(name, kind, number of categories) of each column, in the order of the parts."""
+    found = [(n, "categorical", c.num_categories) for n, c in sorted(features.categorical.items())]
+    found += [(n, "multi", c.num_categories) for n, c in sorted(features.multi.items())]
+    return found + [(name, "numeric", 0) for name in sorted(features.numeric)]

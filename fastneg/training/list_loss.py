@@ -91,7 +91,7 @@ class ListLoss(BatchLoss):
             self.names,
             train.item_user_counts,
             margin=settings.margin,
-            temperature=settings.temperature,
+            temperature=self.settings.temperature,
             device=device,
         )
         self.queues = {
@@ -143,7 +143,7 @@ class ListLoss(BatchLoss):
         here = batch.to(self.device)
         ids = self._drawn_ids(model, batch, here, epoch)
         items_X = torch.cat([here.items, *(one.flatten() for one in ids.values())])
-        users_BD, items_XD, penalty = self._embed(model, here.users, items_X)
+        users_BD, items_XD, penalty = self._embed(model, here, items_X)
         sizes = [rows, *(one.numel() for one in ids.values())]
         own_BD, *parts = torch.split(items_XD, sizes)
         vectors = dict(zip(ids, parts, strict=True))
@@ -204,7 +204,7 @@ class ListLoss(BatchLoss):
             items = here.drawn[self.drawn.index(name)].items
             if "candidates" in source:
                 items = choose(
-                    source, model, here.users, items, batch.rows,
+                    source, model, here.users, items, batch.rows, batch=here,
                     seed=self.settings.seed, epoch=epoch, name=f"{self.stage}/{name}",
                 )  # fmt: skip
             ids[name] = items

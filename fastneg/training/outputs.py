@@ -10,7 +10,9 @@
 ``metrics.json``       validation and test metrics, seconds, epoch, settings, counts
 ``metrics.jsonl``      one line per epoch
 ``checkpoints/``       what ``--resume`` reads
-``*_features.npz``     the feature tables of the towers that have one
+``*_features.npz``     the feature tables of the towers that have one; of an event's context the
+                       columns and categories alone
+``user_history.npz``   the items of each user that the query tower averages, where it does
 ====================  ========================================================================
 """
 
@@ -26,7 +28,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fastneg.checks import AnyArray
+from fastneg.checks import AnyArray, as_choice
+from fastneg.data.events import Events
 from fastneg.data.features import FeatureTable
 from fastneg.errors import CheckpointError, FastnegError, FileFormatError
 from fastneg.interactions import Interactions
@@ -39,6 +42,7 @@ from fastneg.training.checkpoints import (
     write_text,
 )
 from fastneg.training.config import to_toml
+from fastneg.training.history import UserHistory
 from fastneg.training.towers import TwoTower
 
 
@@ -83,20 +87,30 @@ def write_model(
     user_features: FeatureTable | None = None,
     item_features: FeatureTable | None = None,
 ) -> None:
-    """Weights, vectors, id maps, feature tables and ``config.toml``; each renamed into place."""
-    for side, table in (("user", user_features), ("item", item_features)):
+    """Weights, vectors, id maps, feature tables and ``config.toml``; each renamed into place.
+
+    Where the queries are events there are no vectors of users, and the ids are the known users'.
+    """
+    events = interactions if isinstance(interactions, Events) else None
+    context = None if events is None else events.context.select([])
+    for side, table in (("user", user_features), ("item", item_features), ("context", context)):
         path = folder / f"{side}_features.npz"
         if table is None:
             path.unlink(missing_ok=True)
         else:
             _write_features(path, table)
+    _write_history(folder / "user_history.npz", model)
     save_checkpoint(
         folder / "model.safetensors",
         Checkpoint(dict(model.state_dict()), {"towers": model.config()}),
     )
     write_array(folder / "item_vectors.npy", model.item_vectors().cpu().numpy())
-    write_array(folder / "user_vectors.npy", model.user_vectors().cpu().numpy())
-    write_ids(folder / "users.parquet", interactions.user_ids)
+    if events is None:
+        write_array(folder / "user_vectors.npy", model.user_vectors().cpu().numpy())
+    else:
+        (folder / "user_vectors.npy").unlink(missing_ok=True)
+    known = None if events is None else events.num_known_users
+    write_ids(folder / "users.parquet", interactions.user_ids[:known])
     write_ids(folder / "items.parquet", interactions.item_ids)
     write_text(folder / "config.toml", to_toml(config))
 
@@ -130,10 +144,10 @@ def load_model(folder: str | Path) -> TwoTower:
     """
     place = Path(folder)
     saved = load_checkpoint(place / "model.safetensors")
-    tables: dict[str, Any] = {}
-    for side in ("user", "item"):
-        path = place / f"{side}_features.npz"
-        tables[f"{side}_features"] = _read_features(path) if path.is_file() else None
+    tables: dict[str, Any] = {
+        f"{side}_features": load_features(place, side) for side in ("user", "item", "context")
+    }
+    tables["user_history"] = _read_history(place / "user_history.npz")
     try:
         model = TwoTower(**saved.facts["towers"], **tables)
         model.load_state_dict(saved.tensors)
@@ -143,6 +157,45 @@ def load_model(folder: str | Path) -> TwoTower:
         ) from error
     model.eval()
     return model
+
+
+def load_features(folder: str | Path, side: str) -> FeatureTable | None:
+    """A feature table of a trained model, None where it has none.
+
+    Rows that the model has never seen are encoded by it: ``FeatureTable.from_table(new, ids=...,
+    like=load_features(folder, "item"))`` is what ``model.embed_items(features=...)`` takes.
+
+    Args:
+        folder: a trained model.
+        side: ``"item"``, ``"user"``, or ``"context"`` (of events; without rows).
+
+    Raises:
+        FileFormatError: a damaged file.
+        FastnegError: another side.
+    """
+    as_choice(side, ("user", "item", "context"), call="load_features", name="side")
+    path = Path(folder) / f"{side}_features.npz"
+    return _read_features(path) if path.is_file() else None
+
+
+def _write_history(path: Path, model: TwoTower) -> None:
+    history = model.user_tower.history
+    if history is None:
+        path.unlink(missing_ok=True)
+        return
+    arrays = {"indptr": history.indptr.cpu().numpy(), "items": history.items.cpu().numpy()}
+    with replacing(path) as temporary, temporary.open("wb") as handle:
+        np.savez(handle, **arrays)  # type: ignore[arg-type]
+
+
+def _read_history(path: Path) -> UserHistory | None:
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return UserHistory(stored["indptr"], stored["items"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise FileFormatError(f"{path}: not a history, or a damaged one ({error})") from error
 
 
 def _write_features(path: Path, table: FeatureTable) -> None:

@@ -76,10 +76,10 @@ def select_test(
         checks.fail(call, f"test holds no positive pairs ({test.num_rows} rows)")
 
     stride = max(part.num_items for part in (train, validation, test) if part is not None)
-    in_train = _among(users, items, train, stride)
+    in_train = pairs_in(users, items, train, stride)
     in_validation = np.zeros_like(in_train)
     if validation is not None:
-        in_validation = _among(users, items, validation, stride) & ~in_train
+        in_validation = pairs_in(users, items, validation, stride) & ~in_train
     counts = {
         "test_pairs_in_train": int(in_train.sum()),
         "test_pairs_in_validation": int(in_validation.sum()),
@@ -121,7 +121,10 @@ def select_test(
         indptr=np.concatenate([[0], np.cumsum(found[chosen])]),
         items=np.ascontiguousarray(items[keep]),
         misses=misses[chosen],
-        masked=(_csr(train, num_users, num_items), _csr(validation, num_users, num_items)),
+        masked=(
+            pairs_csr(train, num_users, num_items),
+            pairs_csr(validation, num_users, num_items),
+        ),
         counts=counts,
     )
 
@@ -165,7 +168,7 @@ def _pairs(interactions: Interactions) -> tuple[IntArray, IntArray]:
     return np.repeat(np.arange(interactions.num_users), counts), interactions.positive_items
 
 
-def _among(users: IntArray, items: IntArray, other: Interactions, stride: int) -> BoolArray:
+def pairs_in(users: IntArray, items: IntArray, other: Interactions, stride: int) -> BoolArray:
     """Whether each (user, item) is a positive of ``other``."""
     other_users, other_items = _pairs(other)
     if other_users.size == 0:
@@ -176,7 +179,7 @@ def _among(users: IntArray, items: IntArray, other: Interactions, stride: int) -
     return np.asarray(keys[places] == wanted)
 
 
-def _csr(interactions: Interactions | None, num_users: int, num_items: int) -> Csr:
+def pairs_csr(interactions: Interactions | None, num_users: int, num_items: int) -> Csr:
     """The positives as a CSR of exactly ``num_users`` rows, items below ``num_items`` only."""
     indptr, items = np.zeros(num_users + 1, dtype=np.int64), np.zeros(0, dtype=np.int64)
     if interactions is not None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fastneg.checks import fail
+from fastneg.data.events import Events
 from fastneg.data.features import FeatureTable
 from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
@@ -23,6 +24,7 @@ from fastneg.training.hard_negatives import (
     check_window,
     mine_lists,
 )
+from fastneg.training.history import UserHistory
 from fastneg.training.settings import Settings
 from fastneg.training.towers import TwoTower
 from fastneg.training.trainer import FitResult, Trainer
@@ -80,15 +82,26 @@ def build_model(
     item_features: FeatureTable | None = None,
 ) -> TwoTower:
     """The towers that the settings describe, with their seeded start."""
+    events = train if isinstance(train, Events) else None
+    num_users = train.num_users if events is None else events.num_known_users
+    history: UserHistory | None = None
+    if settings.history != "none":
+        length = settings.history_length
+        history = UserHistory.of(train, length=length, seed=settings.seed).first(num_users)
     return TwoTower(
-        train.num_users,
+        num_users,
         train.num_items,
         dim=settings.dim,
         user_features=user_features,
         item_features=item_features,
+        context_features=None if events is None else events.context.select([]),
+        user_history=history,
         hidden_layers=settings.hidden_layers,
+        item_hidden_layers=settings.item_hidden_layers,
+        history=settings.history,
         similarity=settings.similarity,
         temperature=settings.temperature,
+        temperature_bounds=settings.temperature_bounds if settings.learn_temperature else None,
         use_user_ids=settings.use_user_ids,
         use_item_ids=settings.use_item_ids,
         dropout=settings.dropout,
@@ -155,6 +168,12 @@ def train_rounds(
     Raises:
         FastnegError, CheckpointError, KeyboardInterrupt: as ``Trainer.fit``.
     """
+    if isinstance(train, Events) and max(settings.rounds, len(epochs or ())) > 1:
+        fail(
+            "train_rounds",
+            f"rounds = {settings.rounds} mines negatives by user, and the queries of these "
+            "interactions have a context; give rounds = 1",
+        )
     place = None if folder is None else Path(folder)
     if place is not None:
         _prepare(place, label, resume)

@@ -51,8 +51,16 @@ class Settings:
         dim: width D of the vectors.
         hidden_layers: hidden layers of each tower's MLP, each half as wide as the one before it;
             0 is matrix factorisation (or, with features, a sum of embeddings).
+        item_hidden_layers: those of the item tower; None: as many.
+        history: ``"none"``, or the mean of the user's training items, the target of an example
+            left out, is a part of the query tower: of the item tower's id embeddings
+            (``"shared"``) or of a table of its own (``"own"``). See ``training.history``.
+        history_length: the latest items of a user that count, or as many by the seed where there
+            are no times; None: all.
         similarity: ``"dot"`` or ``"cosine"``.
         temperature: the losses divide scores by it, before any correction.
+        learn_temperature: the logarithm of the temperature is a parameter, which starts at
+            ``temperature`` and stays within ``temperature_bounds``; each epoch is logged.
         dropout: share of hidden units dropped while training.
         init_std: standard deviation of the embeddings' start; None leaves it to the towers.
         use_user_ids, use_item_ids: False trains on features alone.
@@ -132,8 +140,13 @@ class Settings:
 
     dim: int = 64
     hidden_layers: int = 0
+    item_hidden_layers: int | None = None
+    history: str = "none"
+    history_length: int | None = None
     similarity: str = "dot"
     temperature: float = 1.0
+    learn_temperature: bool = False
+    temperature_bounds: tuple[float, float] = (0.01, 10.0)
     dropout: float = 0.0
     init_std: float | None = None
     use_user_ids: bool = True
@@ -205,9 +218,10 @@ class Settings:
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """All settings by name, JSON-able (the window and the negatives are lists)."""
+        """All settings by name, JSON-able (windows, bounds and the negatives are lists)."""
         values = dataclasses.asdict(self)
         values["window"] = list(self.window)
+        values["temperature_bounds"] = list(self.temperature_bounds)
         values["negatives"] = [dict(one) for one in self.negatives]
         return values
 

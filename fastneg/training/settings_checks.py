@@ -39,6 +39,7 @@ CORRECTIONS = ("expected_count", "both", "as_printed", "revised", "none")
 SAMPLERS = ("uniform", "popularity")
 FORMULAS = ("program", "paper")
 SIMILARITIES = ("dot", "cosine")
+HISTORIES = ("none", "shared", "own")
 EXHAUSTED = ("drop", "raise")
 SWAPS = ("at_step", "when_ready")
 
@@ -73,7 +74,12 @@ _NUMBERS: dict[str, tuple[float | None, float | None]] = {
     "calibration": (0.0, 1.0),
 }
 # the same, where None may stand too
-_OPTIONAL_INTEGERS = {"refresh_every": 1, "refresh_lag": 0}
+_OPTIONAL_INTEGERS = {
+    "refresh_every": 1,
+    "refresh_lag": 0,
+    "history_length": 1,
+    "item_hidden_layers": 0,
+}
 _POSITIVE = ("temperature", "positive_temperature", "learning_rate", "easy_to_hard")
 _CHOICES = {
     "loss": LOSSES,
@@ -81,6 +87,7 @@ _CHOICES = {
     "sampler": SAMPLERS,
     "subsample_formula": FORMULAS,
     "similarity": SIMILARITIES,
+    "history": HISTORIES,
     "exhausted": EXHAUSTED,
     "keep_round": ("best", "last"),
     "swap": SWAPS,
@@ -88,6 +95,7 @@ _CHOICES = {
 _BOOLS = (
     "use_user_ids",
     "use_item_ids",
+    "learn_temperature",
     "rewards",
     "exclude_positives",
     "subsample_weights",
@@ -132,6 +140,7 @@ def check_settings(settings: Settings) -> None:
                 f"{_CALL}: {name} = {getattr(settings, name)!r}; give true or false"
             )
     put("window", _window(settings.window))
+    put("temperature_bounds", _bounds(settings.temperature_bounds))
     put("negatives", checked_list(settings.negatives))
     _check_device(settings)
     _check_combinations(settings)
@@ -179,8 +188,35 @@ def _check_combinations(settings: Settings) -> None:
             "and a list of negatives, is masked by the known positives",
         )
     check_with_settings(settings)
+    _check_towers(settings)
     _check_loss(settings)
     _check_refresh(settings)
+
+
+def _check_towers(settings: Settings) -> None:
+    if settings.history_length is not None and settings.history == "none":
+        fail(
+            _CALL,
+            f"history_length = {settings.history_length} goes with a history; give history = "
+            "'shared' or 'own'",
+        )
+    if settings.history == "shared" and not settings.use_item_ids:
+        fail(
+            _CALL,
+            "history = 'shared' shares the embedding of item ids, and use_item_ids = false; give "
+            "history = 'own'",
+        )
+    if not settings.learn_temperature:
+        return
+    low, high = settings.temperature_bounds
+    if not low <= settings.temperature <= high:
+        fail(
+            _CALL,
+            f"temperature = {settings.temperature} is not within temperature_bounds = "
+            f"{settings.temperature_bounds}, between which it is learnt",
+        )
+    if settings.loss == "bsl":
+        fail(_CALL, "learn_temperature = true learns one temperature; loss = 'bsl' has two")
 
 
 def _check_loss(settings: Settings) -> None:
@@ -243,6 +279,17 @@ def _share(name: str, value: Any) -> float:
     if not 0 < number <= 1:
         fail(_CALL, f"{name} = {number} is not a share; give more than 0 and at most 1")
     return number
+
+
+def _bounds(value: Any) -> tuple[float, float]:
+    name = "temperature_bounds"
+    given = [] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+    if len(given) != 2:
+        fail(_CALL, f"{name} = {value!r}; give two numbers, as in (0.01, 10)")
+    low, high = _positive(f"{name}[0]", given[0]), _positive(f"{name}[1]", given[1])
+    if high < low:
+        fail(_CALL, f"{name} = ({low}, {high}) ends before it starts")
+    return low, high
 
 
 def _window(value: Any) -> tuple[int, int]:

@@ -61,12 +61,19 @@ def _parse(name: str, kind: Any, text: str) -> Any:
         if name == "window":
             first, last = text.strip("()[] ").replace(",", " ").split()
             return int(first), int(last)
+        if kind == tuple[float, float]:
+            low, high = text.strip("()[] ").replace(",", " ").split()
+            return float(low), float(high)
         if text.lower() in ("none", ""):
             return None
         return int(text.replace("_", "")) if kind == int | None else float(text)
     except (ValueError, KeyError):
         plain = {bool: "true or false", int: "an integer", float: "a number"}
-        optional = {int | None: "an integer or none", tuple[int, int]: "two ranks, as in 101,500"}
+        optional = {
+            int | None: "an integer or none",
+            tuple[int, int]: "two ranks, as in 101,500",
+            tuple[float, float]: "two numbers, as in 0.01,10",
+        }
         wanted = (plain | optional).get(kind, "a number or none")
         if name == "negatives":
             wanted = 'a list in TOML, as in [{source = "in-batch"}]'

@@ -6,6 +6,7 @@ Shape suffixes: D the width of the vectors.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,109 +14,26 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastneg import checks
-from fastneg.errors import FastnegTypeError
-from fastneg.streams import key_of, stream_of
-from fastneg.training.feature_encoders import FeatureEncoder, unfilled
+from fastneg.training.feature_encoders import FeatureEncoder, FeatureRows
+from fastneg.training.history import HistoryMean, UserHistory
+from fastneg.training.tower import Tower
 
 if TYPE_CHECKING:
     from fastneg.data.features import FeatureTable
+    from fastneg.training.batches import Batch
+
+__all__ = ["HISTORIES", "SIMILARITIES", "Tower", "TwoTower"]
 
 SIMILARITIES = ("dot", "cosine")
-
-
-class Tower(nn.Module):
-    """Codes of one side (users or items) to vectors, from an id embedding and features.
-
-    Every part is ``dim`` wide: an embedding of the id, of each categorical column, the mean of
-    the embeddings of each multi-valued column, a linear map of the numeric columns. With
-    ``hidden_layers=0`` the vector is the parts' sum (the id embedding alone: matrix
-    factorisation). With n hidden layers the parts stand side by side and pass through linear
-    layers of widths dim 2^n, ..., dim 4, dim 2, a ReLU and dropout after each, and a last linear
-    layer of width dim.
-
-    Args:
-        num_codes: number of users or items.
-        dim: width of the vectors.
-        features: a ``FeatureTable`` with one row a code, or None.
-        hidden_layers: 0 or more.
-        use_ids: whether there is an id embedding.
-        dropout: 0 to below 1, after each hidden layer.
-        init_std: standard deviation of embeddings at the start; None: 1 / sqrt(dim).
-        seed: of the initial weights; each is a function of the seed, ``name`` and its own name.
-        name: what the tower is called in errors.
-
-    Raises:
-        FastnegError: for arguments out of range, features of another number of rows, a tower
-            with neither ids nor features, dropout without hidden layers.
-    """
-
-    def __init__(
-        self,
-        num_codes: int,
-        *,
-        dim: int = 64,
-        features: FeatureTable | None = None,
-        hidden_layers: int = 0,
-        use_ids: bool = True,
-        dropout: float = 0.0,
-        init_std: float | None = None,
-        seed: int = 0,
-        name: str = "tower",
-    ) -> None:
-        super().__init__()
-        call = f"Tower ({name})"
-        self.name = name
-        self.num_codes = checks.as_integer(num_codes, call=call, name="num_codes", minimum=1)
-        self.dim = checks.as_integer(dim, call=call, name="dim", minimum=1)
-        layers = checks.as_integer(
-            hidden_layers, call=call, name="hidden_layers", minimum=0, maximum=16
-        )
-        rate = checks.as_number(dropout, call=call, name="dropout", minimum=0.0, maximum=1.0)
-        if rate == 1.0:
-            checks.fail(call, "dropout = 1.0 drops everything; give less than 1")
-        if rate > 0 and layers == 0:
-            checks.fail(call, f"dropout = {rate} needs hidden layers; hidden_layers = 0")
-        std = self.dim**-0.5
-        if init_std is not None:
-            std = checks.as_number(init_std, call=call, name="init_std", minimum=0.0)
-        seed = checks.as_integer(seed, call=call, name="seed")
-        self.id_embedding = unfilled(nn.Embedding, self.num_codes, self.dim) if use_ids else None
-        self.features = None
-        if features is not None:
-            self.features = FeatureEncoder(
-                features, num_rows=self.num_codes, dim=self.dim, call=call
-            )
-        num_parts = int(use_ids) + (self.features.num_parts if self.features else 0)
-        if num_parts == 0:
-            checks.fail(call, "neither ids nor features: give features, or use ids")
-        self.hidden = _halving_layers(num_parts, self.dim, layers, rate) if layers else None
-        _initialise(self, std, seed, name)
-
-    def forward(self, codes: Tensor) -> Tensor:
-        """Vectors, float [..., D], for int64 codes [...].
-
-        -1 is an unknown code: no id part, all features missing; zeros in plain matrix
-        factorisation.
-        """
-        codes = _checked_codes(self.name, codes, self.num_codes)
-        if self.id_embedding is not None and self.features is None and self.hidden is None:
-            return _embed(self.id_embedding, codes)
-        parts = [] if self.id_embedding is None else [_embed(self.id_embedding, codes)]
-        if self.features is not None:
-            flat = [part.unflatten(0, codes.shape) for part in self.features(codes.flatten())]
-            parts += flat
-        if self.hidden is None:
-            return torch.stack(parts).sum(0)
-        vectors: Tensor = self.hidden(torch.cat(parts, -1))
-        return vectors
+HISTORIES = ("none", "shared", "own")
 
 
 class TwoTower(nn.Module):
     """A query tower, an item tower, and the score between them.
 
     The score is ``embed_users(u) @ embed_items(i)``, divided by ``temperature`` in the losses
-    (never in the vectors). Feature tables are no part of the saved weights: rebuild with
-    ``TwoTower(**model.config(), user_features=..., item_features=...)``, then
+    (never in the vectors). Tables and the history are no part of the saved weights: rebuild with
+    ``TwoTower(**model.config(), user_features=..., item_features=..., ...)``, then
     ``load_state_dict``.
 
         >>> import torch
@@ -130,10 +48,17 @@ class TwoTower(nn.Module):
         num_users, num_items: numbers of codes.
         dim: width of the vectors.
         user_features, item_features: ``FeatureTable`` with one row a code, or None.
+        context_features: a ``FeatureTable`` with the columns of an event's context, or None.
+        user_history: what ``history`` averages.
         hidden_layers: 0 for matrix factorisation (or a sum of feature embeddings), else the
             number of hidden layers, each half as wide as the one before: see ``Tower``.
+        item_hidden_layers: those of the item tower; None: as many.
+        history: ``"none"``, or the mean of the user's history is a part of the query tower, taken
+            over the item tower's id embeddings (``"shared"``) or a table of its own (``"own"``).
         similarity: ``"dot"``, or ``"cosine"`` (vectors are scaled to length 1).
         temperature: more than 0; what the losses divide scores by.
+        temperature_bounds: with them the temperature is learnt, between them: its logarithm is a
+            parameter that starts at ``temperature``; None keeps it fixed.
         use_user_ids, use_item_ids: whether a tower has an id embedding.
         dropout: after each hidden layer.
         init_std: standard deviation of embeddings at the start; None: 1 / sqrt(dim).
@@ -151,9 +76,14 @@ class TwoTower(nn.Module):
         dim: int = 64,
         user_features: FeatureTable | None = None,
         item_features: FeatureTable | None = None,
+        context_features: FeatureTable | None = None,
+        user_history: UserHistory | None = None,
         hidden_layers: int = 0,
+        item_hidden_layers: int | None = None,
+        history: str = "none",
         similarity: str = "dot",
         temperature: float = 1.0,
+        temperature_bounds: Sequence[float] | None = None,
         use_user_ids: bool = True,
         use_item_ids: bool = True,
         dropout: float = 0.0,
@@ -164,29 +94,48 @@ class TwoTower(nn.Module):
         self.similarity = checks.as_choice(
             similarity, SIMILARITIES, call="TwoTower", name="similarity"
         )
-        self.temperature = checks.as_number(temperature, call="TwoTower", name="temperature")
-        if self.temperature <= 0:
-            checks.fail("TwoTower", f"temperature = {self.temperature} is not above 0")
-        common: dict[str, Any] = {
-            "dim": dim,
-            "hidden_layers": hidden_layers,
-            "dropout": dropout,
-            "init_std": init_std,
-            "seed": seed,
-        }
+        checks.as_choice(history, HISTORIES, call="TwoTower", name="history")
+        if (history == "none") != (user_history is None):
+            checks.fail(
+                "TwoTower",
+                f"history = {history!r} goes "
+                + ("with a user_history" if user_history is None else "without a user_history"),
+            )
+        self._temperature, self._log_bounds = _temperatures(temperature, temperature_bounds)
+        self.log_temperature: nn.Parameter | None = None
+        if self._log_bounds is not None:
+            self.log_temperature = nn.Parameter(torch.tensor(math.log(self._temperature)))
+        item_layers = hidden_layers if item_hidden_layers is None else item_hidden_layers
+        common: dict[str, Any] = {"dim": dim, "init_std": init_std, "seed": seed}
+        item_tower = Tower(
+            num_items, features=item_features, use_ids=use_item_ids, name="items",
+            hidden_layers=item_layers, dropout=dropout if item_layers else 0.0, **common,
+        )  # fmt: skip
+        table = item_tower.id_embedding if history == "shared" else None
+        if history == "shared" and table is None:
+            checks.fail("TwoTower", "history = 'shared' shares the embedding of item ids; there "
+                        "is none (use_item_ids = false); give history = 'own'")  # fmt: skip
+        mean: HistoryMean | None = None
+        if user_history is not None:
+            mean = HistoryMean(
+                user_history, num_users=num_users, num_items=num_items, dim=dim, table=table,
+                call="TwoTower",
+            )  # fmt: skip
         self.user_tower = Tower(
-            num_users, features=user_features, use_ids=use_user_ids, name="users", **common
-        )
-        self.item_tower = Tower(
-            num_items, features=item_features, use_ids=use_item_ids, name="items", **common
-        )
+            num_users, features=user_features, use_ids=use_user_ids, name="users", history=mean,
+            context=context_features, hidden_layers=hidden_layers, dropout=dropout, **common,
+        )  # fmt: skip
+        self.item_tower = item_tower
         self._config: dict[str, Any] = {
             "num_users": int(num_users),
             "num_items": int(num_items),
             "dim": int(dim),
             "hidden_layers": int(hidden_layers),
+            "item_hidden_layers": None if item_hidden_layers is None else int(item_hidden_layers),
+            "history": history,
             "similarity": self.similarity,
-            "temperature": self.temperature,
+            "temperature": self._temperature,
+            "temperature_bounds": None if temperature_bounds is None else list(temperature_bounds),
             "use_user_ids": bool(use_user_ids),
             "use_item_ids": bool(use_item_ids),
             "dropout": float(dropout),
@@ -198,13 +147,57 @@ class TwoTower(nn.Module):
         """Scores, float [...], of each pair of codes, before the temperature."""
         return (self.embed_users(users) * self.embed_items(items)).sum(-1)
 
-    def embed_users(self, codes: Tensor) -> Tensor:
-        """Float [..., D] for int64 user codes [...], -1 unknown; of length 1 when cosine."""
-        return self._scaled(self.user_tower(codes))
+    def embed_users(
+        self,
+        codes: Tensor | None = None,
+        *,
+        targets: Tensor | None = None,
+        features: FeatureTable | FeatureRows | None = None,
+        context: FeatureTable | FeatureRows | None = None,
+    ) -> Tensor:
+        """Float [..., D] for int64 user codes [...], -1 unknown; of length 1 when cosine.
 
-    def embed_items(self, codes: Tensor) -> Tensor:
-        """Float [..., D] for int64 item codes [...], -1 unknown; of length 1 when cosine."""
-        return self._scaled(self.item_tower(codes))
+        Args:
+            codes: None: all unknown, one for each row of ``features`` or ``context``.
+            targets: int64 [...], items to leave out of each one's history (in training).
+            features: rows instead of those of the tower's table, for users that it has not seen.
+            context: of each event; None: all missing.
+        """
+        tower = self.user_tower
+        features = self._rows(tower.features, features, "user_features")
+        context = self._rows(tower.context, context, "context_features")
+        codes = self._codes(codes, features or context, "context")
+        return self._scaled(tower(codes, targets=targets, features=features, context=context))
+
+    def embed_queries(self, batch: Batch, *, scaled: bool = True) -> Tensor:
+        """Float [B, D] for the examples of a training batch, each without its target's share.
+
+        The target is left out of the user's history. A user beyond the codes of the tower is an
+        event's without a user.
+
+        Args:
+            batch: on the model's device.
+            scaled: False leaves the vectors as the tower gives them.
+        """
+        users = batch.users
+        if batch.context is not None:
+            users = torch.where(users < self.user_tower.num_codes, users, -1)
+        vectors: Tensor = self.user_tower(users, targets=batch.items, context=batch.context)
+        return self._scaled(vectors) if scaled else vectors
+
+    def embed_items(
+        self, codes: Tensor | None = None, *, features: FeatureTable | FeatureRows | None = None
+    ) -> Tensor:
+        """Float [..., D] for int64 item codes [...], -1 unknown; of length 1 when cosine.
+
+        Args:
+            codes: None: all unknown, one for each row of ``features``.
+            features: rows instead of those of the tower's table, for items that it has not seen.
+        """
+        features = self._rows(self.item_tower.features, features, "item_features")
+        return self._scaled(
+            self.item_tower(self._codes(codes, features, "features"), features=features)
+        )
 
     def user_vectors(self, block: int = 65536) -> Tensor:
         """float32 [num_users, D], every user's vector on the model's device, without gradient.
@@ -222,12 +215,53 @@ class TwoTower(nn.Module):
         """Whether the query tower can tell users without training rows apart: by features."""
         return self.user_tower.features is not None
 
+    @property
+    def temperature(self) -> float:
+        """What the losses divide scores by, as it is now."""
+        if self.log_temperature is None or self._log_bounds is None:
+            return self._temperature
+        low, high = self._log_bounds
+        return math.exp(min(max(float(self.log_temperature.detach()), low), high))
+
+    def over_temperature(self, vectors: Tensor) -> Tensor:
+        """Query vectors over a learnt temperature, so that scores are; as they are if it is fixed.
+
+        A parameter that a step has carried over a bound is put back on it first.
+        """
+        if self.log_temperature is None or self._log_bounds is None:
+            return vectors
+        with torch.no_grad():
+            self.log_temperature.clamp_(*self._log_bounds)
+        return vectors * torch.exp(-self.log_temperature)
+
     def config(self) -> dict[str, Any]:
-        """The arguments but for the feature tables, as plain JSON values."""
+        """The arguments but for tables and the history, as plain JSON values."""
         return dict(self._config)
 
     def _scaled(self, vectors: Tensor) -> Tensor:
         return functional.normalize(vectors, dim=-1) if self.similarity == "cosine" else vectors
+
+    def _rows(
+        self,
+        encoder: FeatureEncoder | None,
+        features: FeatureTable | FeatureRows | None,
+        name: str,
+    ) -> FeatureRows | None:
+        """Rows of a table, on the model's device."""
+        if features is None or isinstance(features, FeatureRows):
+            return features
+        if encoder is None:
+            checks.fail("TwoTower", f"the model has no {name}; it takes no rows of them")
+        device = next(self.parameters()).device
+        return encoder.rows_of(features, call="TwoTower").to(device)
+
+    def _codes(self, codes: Tensor | None, rows: FeatureRows | None, name: str) -> Tensor:
+        if codes is not None:
+            return codes
+        if rows is None:
+            checks.fail("TwoTower", f"neither codes nor {name}; give at least one of them")
+        device = next(self.parameters()).device
+        return torch.full((rows.num_rows,), -1, dtype=torch.int64, device=device)
 
     @torch.no_grad()
     def _all_vectors(self, tower: Tower, block: int) -> Tensor:
@@ -246,59 +280,20 @@ class TwoTower(nn.Module):
         return vectors
 
 
-def _halving_layers(num_parts: int, dim: int, hidden_layers: int, dropout: float) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    width = num_parts * dim
-    for power in range(hidden_layers, 0, -1):
-        layers += [unfilled(nn.Linear, width, dim << power), nn.ReLU()]
-        if dropout > 0:
-            layers.append(nn.Dropout(dropout))
-        width = dim << power
-    return nn.Sequential(*layers, unfilled(nn.Linear, width, dim))
-
-
-def _checked_codes(name: str, codes: Tensor, num_codes: int) -> Tensor:
-    """int64 codes in -1..num_codes-1; values are looked at on the CPU only."""
-    if not isinstance(codes, Tensor) or codes.dtype.is_floating_point or codes.dtype == torch.bool:
-        kind = codes.dtype if isinstance(codes, Tensor) else type(codes).__name__
-        raise FastnegTypeError(f"Tower ({name}): codes are {kind}; give an int64 tensor")
-    codes = codes.long()
-    if codes.device.type == "cpu" and codes.numel():
-        low, high = torch.aminmax(codes)
-        if int(low) < -1 or int(high) >= num_codes:
-            checks.as_codes(
-                codes, num_codes, call=f"Tower ({name})", name="codes", ndim=None, unknown=True
-            )
-    return codes
-
-
-def _embed(embedding: nn.Embedding, codes: Tensor) -> Tensor:
-    """A plain lookup; zeros for -1."""
-    unknown = codes < 0
-    if codes.device.type == "cpu" and not bool(unknown.any()):
-        return functional.embedding(codes, embedding.weight, sparse=embedding.sparse)
-    rows = functional.embedding(codes.clamp(min=0), embedding.weight, sparse=embedding.sparse)
-    return rows.masked_fill(unknown[..., None], 0.0)
-
-
-@torch.no_grad()
-def _initialise(tower: Tower, std: float, seed: int, name: str) -> None:
-    """Each parameter from a generator of its own, so that adding one changes no other.
-
-    ``unfilled`` left them empty, and torch's global random state as it was.
-
-    Embeddings from N(0, std^2); linear layers from Kaiming's uniform distribution (gain 1 in the
-    last layer, which has no ReLU), biases 0.
-    """
-    last = tower.hidden[-1].weight if tower.hidden is not None else None
-    for path, parameter in sorted(tower.named_parameters()):
-        generator = torch.Generator().manual_seed(key_of(seed, stream_of("towers", name, path)))
-        if path.startswith("hidden."):
-            if parameter.ndim == 1:
-                parameter.zero_()
-            else:
-                gain = 1.0 if parameter is last else math.sqrt(2.0)
-                bound = gain * math.sqrt(3.0 / parameter.shape[1])
-                nn.init.uniform_(parameter, -bound, bound, generator=generator)
-        else:
-            nn.init.normal_(parameter, std=std, generator=generator)
+def _temperatures(
+    temperature: float, bounds: Sequence[float] | None
+) -> tuple[float, tuple[float, float] | None]:
+    """The checked start, and the logarithms of the bounds."""
+    start = checks.as_number(temperature, call="TwoTower", name="temperature")
+    if start <= 0:
+        checks.fail("TwoTower", f"temperature = {start} is not above 0")
+    if bounds is None:
+        return start, None
+    low, high = bounds
+    if not 0 < low <= start <= high < math.inf:
+        checks.fail(
+            "TwoTower",
+            f"temperature = {start} is not within temperature_bounds = {tuple(bounds)}; give two "
+            "bounds above 0 around it",
+        )
+    return start, (math.log(low), math.log(high))

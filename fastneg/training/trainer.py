@@ -25,7 +25,7 @@ from fastneg.interactions import Interactions
 from fastneg.streams import key_of, stream_of
 from fastneg.training.background import Stopped
 from fastneg.training.batches import Batch
-from fastneg.training.evaluation import evaluate
+from fastneg.training.event_evaluation import evaluate_model
 from fastneg.training.hard_negatives import HardNegatives
 from fastneg.training.metrics import Evaluation
 from fastneg.training.negatives import Objective
@@ -55,6 +55,7 @@ class FitResult:
             that an epoch served where positives are subsampled; ``mined_age_steps`` the mean number
             of steps that an epoch's mined lists were behind; ``refreshes`` and
             ``refresh_wait_seconds`` how often they were renewed and how long training waited;
+            ``temperature`` the learnt one;
             ``sources`` what each source of a list of negatives gave (see ``list_statistics``).
         refresh: of all epochs: ``refreshes``, ``wait_seconds``, ``mining_seconds``; empty where
             lists are not renewed.
@@ -319,6 +320,8 @@ class Trainer:
             "loss": loss,
             **self.objective.statistics(),
         }
+        if self.settings.learn_temperature:
+            line["temperature"] = self.model.temperature
         if self.settings.subsample_positives is not None:
             line["kept_rows"] = self.batches.num_examples
         if self.hard is not None:
@@ -353,13 +356,8 @@ class Trainer:
         """The model as it is now, on the validation positives."""
         if self.validation is None:
             fail(_CALL, "there is no validation to evaluate on")
-        return evaluate(
-            self.model.user_vectors(),
-            self.model.item_vectors(),
-            train=self.train,
-            test=self.validation,
-            k=(self.settings.k,),
-            scores_cold_users=self.model.scores_cold_users,
+        return evaluate_model(
+            self.model, train=self.train, test=self.validation, k=(self.settings.k,)
         )
 
     def _out_of_patience(self) -> bool:

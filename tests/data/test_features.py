@@ -209,3 +209,61 @@ def test_read_ids(tmp_path: Path) -> None:
 def test_the_example_in_the_docstring_runs() -> None:
     result = doctest.testmod(features)
     assert (result.failed, result.attempted > 0) == (0, True)
+
+
+def test_a_new_table_is_encoded_like_another() -> None:
+    old = FeatureTable.from_table(
+        {**FILMS, "title": ["The War", "Love", None]}, ids=IDS, columns={"title": "text"}
+    )
+    new = {
+        "id": [5, 6, 7],
+        "year": [2010, None, 1990],
+        "kind": ["long", "short", None],
+        "genres": [["war", "space"], ["space"], None],
+        "seen": [None, None, None],
+        "title": ["WAR of Love", None, "the end"],
+        "more": [1, 2, 3],
+    }
+    table = FeatureTable.from_table(new, ids=[7, 6, 5], like=old)
+    assert table.numeric["year"].tolist() == [-10, 0, 10]
+    assert table.scales == old.scales
+    assert table.categorical["kind"].codes.tolist() == [-1, 0, -1]
+    assert table.categorical["kind"].categories == old.categorical["kind"].categories
+    assert table.categorical["seen"].codes.tolist() == [-1, -1, -1]
+    assert (table.multi["genres"].indptr.tolist(), table.multi["genres"].codes.tolist()) == (
+        [0, 0, 0, 1], [0],
+    )  # fmt: skip
+    assert old.multi["title"].categories == ("the", "war")
+    assert table.multi["title"].indptr.tolist() == [0, 1, 1, 2]
+    assert table.multi["title"].codes.tolist() == [0, 1]
+    assert "more" not in repr(table)
+    stored = FeatureTable.from_state(*old.state())
+    again = FeatureTable.from_table(new, ids=[7, 6, 5], like=stored)
+    assert json.dumps(again.state()[1]) == json.dumps(table.state()[1])
+    del new["kind"]
+    with pytest.raises(FastnegError, match="no column 'kind'"):
+        FeatureTable.from_table(new, ids=[7], like=old)
+    with pytest.raises(FastnegError, match="like= says their kinds"):
+        FeatureTable.from_table(FILMS, ids=IDS, like=old, columns={"year": "numeric"})
+    nameless = FeatureTable(1, categorical={"c": features.CategoricalColumn(np.array([0]), 2)})
+    with pytest.raises(FastnegError, match="column 'c' of like= has no names"):
+        FeatureTable.from_rows({"c": ["a"]}, like=nameless)
+
+
+def test_rows_and_their_selection() -> None:
+    table = FeatureTable.from_rows(
+        {"n": [1, 3, 5], "c": ["b", "a", None], "m": [["x", "y"], [], ["y"]]}
+    )
+    assert table.numeric["n"].tolist() == pytest.approx([-1.2247449, 0, 1.2247449])
+    part = table.select([2, 0, 2])
+    assert part.numeric["n"].tolist() == table.numeric["n"][[2, 0, 2]].tolist()
+    assert part.categorical["c"].codes.tolist() == [-1, 1, -1]
+    assert part.multi["m"].indptr.tolist() == [0, 1, 3, 4]
+    assert part.multi["m"].codes.tolist() == [1, 0, 1, 1]
+    empty = FeatureTable.from_state(*table.select([]).state())
+    assert empty.num_rows == 0
+    assert FeatureTable.from_rows({"n": [3], "c": ["a"], "m": [["z", "y"]]}, like=empty).multi[
+        "m"
+    ].codes.tolist() == [1]
+    with pytest.raises(FastnegError, match=r"rows\[0\] = 3"):
+        table.select([3])

@@ -84,7 +84,7 @@ def test_types_are_normal():
 
 
 def test_unknown_setting_names_the_nearest():
-    with pytest.raises(FastnegError, match=r"'learning_rat'; did you mean learning_rate\?"):
+    with pytest.raises(FastnegError, match=r"'learning_rat'; did you mean learning_rate or "):
         parse_overrides(["learning_rat=1"])
     with pytest.raises(FastnegError, match="'temprature'; did you mean temperature"):
         Settings().replace(temprature=1.0)
@@ -195,3 +195,33 @@ def test_dict_round_trip():
     settings = Settings(loss="mixed", num_uniform=7, window=(3, 90), init_std=0.5)
     assert Settings.from_dict(settings.to_dict()) == settings
     assert Settings.from_dict({}) == Settings()
+
+
+def test_towers_are_set_from_text_and_toml():
+    text = ["history=shared", "history_length=50", "item-hidden-layers=0", "learn_temperature=yes",
+            "temperature_bounds=(0.05, 2)", "hidden_layers=2"]  # fmt: skip
+    settings = Settings(**parse_overrides(text))
+    assert (settings.history, settings.history_length) == ("shared", 50)
+    assert (settings.hidden_layers, settings.item_hidden_layers) == (2, 0)
+    assert (settings.learn_temperature, settings.temperature_bounds) == (True, (0.05, 2.0))
+    assert Settings.from_dict(tomllib.loads(to_toml(settings.to_dict()))) == settings
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"history": "mean"}, "history = 'mean' is not one of 'none', 'shared', 'own'"),
+        ({"history_length": 5}, "history_length = 5 goes with a history"),
+        ({"history": "own", "history_length": 0}, "history_length = 0 is too small"),
+        ({"history": "shared", "use_item_ids": False}, "use_item_ids = false"),
+        ({"item_hidden_layers": -1}, "item_hidden_layers = -1"),
+        ({"temperature_bounds": (1.0,)}, "give two numbers"),
+        ({"temperature_bounds": (0.0, 1.0)}, r"temperature_bounds\[0\] = 0.0 must be greater"),
+        ({"temperature_bounds": (2.0, 1.0)}, "ends before it starts"),
+        ({"learn_temperature": True, "temperature": 20.0}, "temperature = 20.0 is not within"),
+        ({"learn_temperature": True, "loss": "bsl"}, "loss = 'bsl' has two"),
+    ],
+)
+def test_towers_that_mean_nothing(values, message):
+    with pytest.raises(FastnegError, match=message):
+        Settings(**values)
