@@ -17,6 +17,7 @@ from fastneg import __version__
 from fastneg.commands.diagnose import diagnose
 from fastneg.commands.flags import (
     Delimiter,
+    EventColumn,
     FeatureKinds,
     Header,
     ItemColumn,
@@ -80,8 +81,9 @@ def train(
     test: Annotated[Path | None, typer.Option(metavar="FILE", help="Evaluated at the end.")] = None,
     negatives: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Shown and not taken; for the source 'explicit'."),
+        typer.Option(metavar="FILE", help="Shown and not taken, for the sources that take it."),
     ] = None,
+    event_column: EventColumn = None,
     items: ItemsTable = None,
     users: UsersTable = None,
     settings: Annotated[
@@ -118,6 +120,7 @@ def train(
         users=_table(users, user_id_column or user_column or "user", user_kind),
         columns=columns,
         negatives=negatives,
+        event=event_column,
     )
     result = command.train(
         files, recipe_name=recipe, assignments=settings or (), seed=seed, refit=refit,

@@ -10,6 +10,7 @@ from fastneg.commands import files as files_of
 from fastneg.commands.files import (
     ColumnNames,
     TableOfIds,
+    read_events,
     read_first,
     read_into,
     united,
@@ -18,6 +19,7 @@ from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
 from fastneg.recipes import TrainResult, recipe, train_recipe
 from fastneg.tables import existing_file
+from fastneg.training.impressions import Impressions
 from fastneg.training.outputs import prepare_folder
 from fastneg.training.protocol import select_test
 from fastneg.training.settings import parse_overrides
@@ -25,7 +27,10 @@ from fastneg.training.settings import parse_overrides
 
 @dataclass(frozen=True)
 class TrainFiles:
-    """What is read: interactions, explicit negatives, tables of items and users with features."""
+    """What is read: interactions, explicit negatives, tables of items and users with features.
+
+    ``event`` is a column of ``train`` and ``negatives``: what was shown in the event of a positive.
+    """
 
     train: Path
     valid: Path | None = None
@@ -34,6 +39,7 @@ class TrainFiles:
     users: TableOfIds | None = None
     columns: ColumnNames = files_of.BY_DEFAULT
     negatives: Path | None = None
+    event: str | None = None
 
     def check(self) -> None:
         """Raise on a file that is missing or empty, before any is read.
@@ -87,6 +93,7 @@ def train(
     negatives = None
     if files.negatives is not None:
         negatives = read_into(files.negatives, files.columns, seen, files.train, with_time=False)
+    impressions = None if files.event is None else _impressions(files, files.event, seen, negatives)
     return train_recipe(
         seen,
         validation,
@@ -94,6 +101,7 @@ def train(
         recipe=chosen,
         settings=overrides,
         negatives=negatives,
+        impressions=impressions,
         user_features=user_features,
         item_features=item_features,
         refit=refit,
@@ -101,6 +109,17 @@ def train(
         out=out,
         progress=progress,
     )
+
+
+def _impressions(
+    files: TrainFiles, event: str, seen: Interactions, negatives: Interactions | None
+) -> Impressions:
+    """What the files say was shown in the event of each positive of ``seen``."""
+    events = read_events(files.train, files.columns, event)
+    if files.negatives is None:
+        return Impressions.of_events(seen, events)
+    theirs = read_events(files.negatives, files.columns, event)
+    return Impressions.of_events(seen, events, negatives, theirs)
 
 
 def _read(

@@ -44,12 +44,14 @@ class Draw(NamedTuple):
         num_negatives: K of each row, or C of the whole batch.
         shared: one set for the whole batch.
         log_q: whether log Q is asked for.
+        positives: whether it asks for each row's positive.
     """
 
     sampler: Sampler
     num_negatives: int
     shared: bool = False
     log_q: bool = True
+    positives: bool = False
 
 
 class Batch(NamedTuple):
@@ -364,7 +366,13 @@ class NegativeBatches(IterableDataset[Batch]):
         drawn = tuple(
             draw.sampler.sample_shared(draw.num_negatives, log_q=draw.log_q, row=number)
             if draw.shared
-            else draw.sampler.sample(users, draw.num_negatives, rows=rows_B, log_q=draw.log_q)
+            else draw.sampler.sample(
+                users,
+                draw.num_negatives,
+                rows=rows_B,
+                log_q=draw.log_q,
+                positives=items if draw.positives else None,
+            )
             for draw in self.draws
         )
         return Batch(users, items, rows_B, weights, negatives, shared, drawn)
