@@ -19,6 +19,7 @@ from fastneg.commands.flags import (
     ContextColumns,
     ContextKinds,
     Delimiter,
+    EventColumn,
     FeatureKinds,
     Header,
     ItemColumn,
@@ -82,8 +83,9 @@ def train(
     test: Annotated[Path | None, typer.Option(metavar="FILE", help="Evaluated at the end.")] = None,
     negatives: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Shown and not taken; for the source 'explicit'."),
+        typer.Option(metavar="FILE", help="Shown and not taken, for the sources that take it."),
     ] = None,
+    event_column: EventColumn = None,
     items: ItemsTable = None,
     users: UsersTable = None,
     settings: Annotated[
@@ -124,6 +126,7 @@ def train(
         negatives=negatives,
         context=() if context is None else tuple(one.strip() for one in context.split(",")),
         context_kinds=tuple(context_kind or ()),
+        event=event_column,
     )
     result = command.train(
         files, recipe_name=recipe, assignments=settings or (), seed=seed, refit=refit,

@@ -7,184 +7,26 @@ chosen come from validation.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastneg.errors import FastnegError
-from fastneg.training.history_recipes import HISTORY_RECIPES
+from fastneg.training.recipe_list import Recipe, recipes
+from fastneg.training.recipe_list import recipe as named_recipe
 from fastneg.training.settings import Settings
 
 if TYPE_CHECKING:
     from fastneg.data.features import FeatureTable
     from fastneg.interactions import Interactions
+    from fastneg.training.impressions import Impressions
     from fastneg.training.rounds import RoundsResult
     from fastneg.training.towers import TwoTower
 
+__all__ = ["Recipe", "TrainResult", "recipe", "recipes", "train_recipe"]
 
-@dataclass(frozen=True)
-class Recipe:
-    """A named set-up.
-
-    Attributes:
-        name: as on the command line.
-        description: one line.
-        paper: where it comes from.
-        changes: the settings in which it differs from ``Settings()``.
-    """
-
-    name: str
-    description: str
-    paper: str
-    changes: Mapping[str, Any] = field(default_factory=dict)
-
-    def settings(self, overrides: Mapping[str, Any] | None = None) -> Settings:
-        """The recipe's settings, some of them overridden; checked."""
-        return Settings().replace(**{**self.changes, **(overrides or {})})
-
-
-_COSINE: dict[str, Any] = {"similarity": "cosine", "learning_rate": 5e-3, "temperature": 0.2}
-_PAIRWISE: dict[str, Any] = {"loss": "bpr", "learning_rate": 5e-3, "l2": 1e-2}
-
-_RECIPES = (
-    Recipe(
-        "bpr",
-        "matrix factorisation, one uniform negative per positive, pairwise logistic loss",
-        "Rendle et al. 2009, BPR: Bayesian personalized ranking from implicit feedback",
-        {"loss": "bpr", "num_negatives": 1, "learning_rate": 5e-3, "l2": 1e-2},
-    ),
-    Recipe(
-        "ncf-loop",
-        "binary cross-entropy over each positive and four uniform negatives",
-        "He et al. 2017, Neural collaborative filtering",
-        {"loss": "bce", "num_negatives": 4, "learning_rate": 1e-3, "l2": 1e-4},
-    ),
-    Recipe(
-        "in-batch",
-        "the other positives of the batch as negatives, uncorrected: popular items suffer",
-        "Hidasi et al. 2016, Session-based recommendations with recurrent neural networks",
-        {**_COSINE, "loss": "in_batch", "correction": "none"},
-    ),
-    Recipe(
-        "in-batch-logq",
-        "in-batch negatives corrected by how often the loader serves each item",
-        "Yi et al. 2019, Sampling-bias-corrected neural modeling for large corpus item "
-        "recommendations",
-        {**_COSINE, "loss": "in_batch"},
-    ),
-    Recipe(
-        "mixed-negative-sampling",
-        "in-batch negatives and as many uniform ones from the whole catalog, corrected",
-        "Yang et al. 2020, Mixed negative sampling for learning two-tower neural networks in "
-        "recommendations",
-        {**_COSINE, "loss": "mixed", "num_uniform": 2048},
-    ),
-    Recipe(
-        "sampled-softmax",
-        "2,048 uniform negatives shared by the batch, corrected",
-        "Jean et al. 2015, On using very large target vocabulary for neural machine translation",
-        {**_COSINE, "loss": "sampled_softmax", "shared": True, "num_negatives": 2048},
-    ),
-    Recipe(
-        "facebook-ebr",
-        "mixed negatives, then a second round with hard ones mined at ranks 101-500, 100 easy to 1",
-        "Huang et al. 2020, Embedding-based retrieval in Facebook search",
-        {
-            **_COSINE,
-            "loss": "mixed",
-            "num_uniform": 2048,
-            "rounds": 2,
-            "window": (101, 500),
-            "easy_to_hard": 100.0,
-        },
-    ),
-    Recipe(
-        "ccl",
-        "cosine contrastive loss: of 2,048 uniform negatives shared by the batch, those above the "
-        "margin count",
-        "Mao et al. 2021, SimpleX: a simple and strong baseline for collaborative filtering",
-        {
-            "similarity": "cosine",
-            "learning_rate": 5e-3,
-            "loss": "ccl",
-            "shared": True,
-            "num_negatives": 2048,
-            "margin": 0.4,
-            "negative_weight": 10.0,
-        },
-    ),
-    Recipe(
-        "bsl",
-        "bilateral softmax: 2,048 uniform negatives shared by the batch, another temperature for "
-        "the positives",
-        "Wu et al. 2024, BSL: understanding and improving softmax loss for recommendation",
-        {
-            **_COSINE,
-            "loss": "bsl",
-            "shared": True,
-            "num_negatives": 2048,
-            "positive_temperature": 0.22,
-        },
-    ),
-    Recipe(
-        "gbce",
-        "generalised binary cross-entropy over each positive and 256 uniform negatives",
-        "Petrov and Macdonald 2023, gSASRec: reducing overconfidence in sequential recommendation "
-        "trained with negative sampling",
-        {"loss": "gbce", "num_negatives": 256, "calibration": 0.75, "learning_rate": 5e-3},
-    ),
-    Recipe(
-        "full-softmax",
-        "softmax cross-entropy over the whole catalog, for catalogs that fit: nothing is sampled",
-        "Liang et al. 2018, Variational autoencoders for collaborative filtering",
-        {**_COSINE, "loss": "full_softmax"},
-    ),
-    Recipe(
-        "dns",
-        "pairwise logistic loss on the best by the current model of 32 uniform candidates",
-        "Zhang et al. 2013, Optimizing top-N collaborative filtering via dynamic negative item "
-        "sampling",
-        {**_PAIRWISE, "negatives": ({"source": "dns", "candidates": 32},)},
-    ),
-    Recipe(
-        "dns-m-n",
-        "the same on one of the best 4 of 32 candidates, at random",
-        "Shi et al. 2023, On the theories behind hard negative sampling for recommendation",
-        {**_PAIRWISE, "negatives": ({"source": "dns", "candidates": 32, "top": 4},)},
-    ),
-    Recipe(
-        "cross-batch",
-        "in-batch negatives and a queue of the last 8,192 items' vectors, corrected",
-        "Wang et al. 2021, Cross-batch negative sampling for training two-tower recommenders",
-        {
-            **_COSINE,
-            "loss": "sampled_softmax",
-            "negatives": ({"source": "in-batch"}, {"source": "queue", "size": 8192}),
-        },
-    ),
-    *(Recipe(*one) for one in HISTORY_RECIPES),
-)
-
-
-def recipes() -> dict[str, Recipe]:
-    """All recipes by name."""
-    return {one.name: one for one in _RECIPES}
-
-
-def recipe(name: str) -> Recipe:
-    """The recipe of a name.
-
-    Raises:
-        FastnegError: there is none; the error names the nearest ones.
-    """
-    known = recipes()
-    if name in known:
-        return known[name]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}?" if near else "known: " + ", ".join(known)
-    raise FastnegError(f"no recipe is called {name!r}; {hint}")
+recipe = named_recipe  # train_recipe has an argument of the same name
 
 
 @dataclass(frozen=True)
@@ -213,6 +55,7 @@ def train_recipe(
     recipe: str | Recipe,
     settings: Mapping[str, Any] | None = None,
     negatives: Interactions | None = None,
+    impressions: Impressions | None = None,
     user_features: FeatureTable | None = None,
     item_features: FeatureTable | None = None,
     seed: int | None = None,
@@ -232,9 +75,12 @@ def train_recipe(
             users and items (not in ``validation`` with ``refit``, which trains on it).
         recipe: a name or a ``Recipe``.
         settings: overrides by name.
-        negatives: explicit negatives, with the codes of ``train``, for the source ``"explicit"``.
+        negatives: explicit negatives, with the codes of ``train``, for the sources ``"explicit"``
+            and ``"impressions"``.
+        impressions: what was shown with each positive, for the source ``"impressions"``.
         user_features, item_features: tables aligned with the codes (of ``Events`` with those of
-            the known users).
+            the known users); categorical columns of items are the groups of the source
+            ``"same-group"``.
         seed: overrides the settings' seed.
         refit: after choosing on validation, train again from the start on train + validation for
             the chosen epochs; the model, its vectors and the test metrics are the refitted
@@ -254,8 +100,9 @@ def train_recipe(
     from fastneg.training.explicit_negatives import with_explicit_negatives
     from fastneg.training.outputs import prepare_folder, write_metrics, write_model
     from fastneg.training.rounds import train_rounds
+    from fastneg.training.source_data import source_data
 
-    chosen = recipe if isinstance(recipe, Recipe) else _named(recipe)
+    chosen = recipe if isinstance(recipe, Recipe) else named_recipe(recipe)
     overrides = dict(settings or {})
     if seed is not None:
         overrides["seed"] = seed
@@ -269,17 +116,25 @@ def train_recipe(
                 "train_recipe: no user has 5 items or more, so nothing can be held out of train "
                 "for validation; give validation"
             )
+    kinds = {one["source"] for one in values.negatives}
     if negatives is not None:
-        if all(one["source"] != "explicit" for one in values.negatives):
+        if not kinds & {"explicit", "impressions"}:
             raise FastnegError(
                 "train_recipe: there are explicit negatives, and no source takes them; set "
                 'negatives=[{source = "explicit"}], or put it beside the others'
             )
         train = with_explicit_negatives(train, negatives)
+    if impressions is not None and "impressions" not in kinds:
+        raise FastnegError(
+            "train_recipe: there are impressions, and no source takes them; set "
+            'negatives=[{source = "impressions"}], or put it beside the others'
+        )
+    source_data(train, values, item_features=item_features, impressions=impressions)
     folder = None if out is None else prepare_folder(out)
     common: dict[str, Any] = {
         "user_features": user_features,
         "item_features": item_features,
+        "impressions": impressions,
         "folder": None if folder is None else folder / "checkpoints",
         "log": None if folder is None else folder / "metrics.jsonl",
         "resume": resume,
@@ -322,9 +177,6 @@ def train_recipe(
         )
         write_metrics(folder, metrics)
     return TrainResult(result.model, values, metrics, folder)
-
-
-_named = recipe  # train_recipe has an argument of the same name
 
 
 def _metrics(

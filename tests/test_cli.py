@@ -189,6 +189,9 @@ def test_recipes_are_listed_and_shown(
                  "history_length", "item_hidden_layers"}  # fmt: skip
         assert set(shown["settings"]) | unset == set(setting_names())
         settings = one.settings().to_dict()  # in which a list of negatives has all its options
+        settings["negatives"] = [
+            {k: v for k, v in source.items() if v is not None} for source in settings["negatives"]
+        ]
         assert {k: shown["settings"][k] for k in one.changes} == {
             k: settings[k] if k == "negatives" else list(v) if isinstance(v, tuple) else v
             for k, v in one.changes.items()

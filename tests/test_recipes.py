@@ -10,12 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from fastneg.data.features import FeatureTable
 from fastneg.data.splits import hold_out_validation, split_last_fraction
 from fastneg.data.synthetic import generate_dataset
 from fastneg.errors import CheckpointError, FastnegError, FileFormatError
 from fastneg.interactions import Interactions
 from fastneg.recipes import Recipe, recipe, recipes, train_recipe
 from fastneg.training.evaluation import evaluate, evaluate_scores, most_popular_scores
+from fastneg.training.impressions import Impressions
 from fastneg.training.outputs import load_config, load_model
 from fastneg.training.settings import Settings
 
@@ -39,12 +41,14 @@ def small(name: str, **changes) -> dict:
     if name == "gbce":  # of 150 items: a sampling rate of 5 %
         scaled = {"num_negatives": 8}
     if "negatives" in recipe(name).changes:  # 32 candidates of 150 items are the hardest four
-        fewer = {"dns": {"candidates": 4}, "queue": {"size": 256, "warm_up": 20}, "in-batch": {}}
+        fewer = {"dns": {"candidates": 4}, "queue": {"size": 256, "warm_up": 20}}
         if name == "dns-m-n":
             fewer["dns"] = {"candidates": 8, "top": 2}
+        if name == "taobao":
+            fewer["sampled"] = {"num_negatives": 64}
         scaled = {
             "negatives": [
-                {**one, **fewer[one["source"]]} for one in recipe(name).changes["negatives"]
+                {**one, **fewer.get(one["source"], {})} for one in recipe(name).changes["negatives"]
             ]
         }
     if recipe(name).changes.get("rounds", 1) > 1:
@@ -63,45 +67,74 @@ def split(dataset):
     return cut.train, cut.test
 
 
+def exposure(dataset, train, share: float = 0.0) -> Impressions:
+    """Four items shown with each positive: popular ones, with a ``share`` of them to taste."""
+    rng = np.random.default_rng(0)
+    users, positives = train.row_users, train.row_items
+    popular = 0.5 * np.log(train.item_user_counts + 1.0)
+    tasteful = rng.random(len(users)) < share
+    logits = np.where(tasteful[:, None], dataset.truth.affinity(users), popular)
+    noise = rng.gumbel(size=logits.shape)
+    noise[np.arange(len(users)), positives] = -np.inf
+    shown = np.argsort(-(logits + noise), axis=1)[:, :4]
+    return Impressions(np.repeat(users, 4), np.repeat(positives, 4), shown.ravel())
+
+
+@pytest.fixture(scope="module")
+def beside(dataset, split):
+    """What a recipe needs besides interactions, by its name."""
+    train, _ = split
+    rng = np.random.default_rng(1)
+    quadrant = (dataset.truth.item_factors[:, :2] > 0) @ np.array([1, 2])
+    table = {"id": train.item_ids, "market": [f"m{one}" for one in quadrant]}
+    market = FeatureTable.from_table(table, ids=train.item_ids)
+    users = np.repeat(np.arange(200), 10)
+    disliked = np.argsort(dataset.truth.affinity(np.arange(200)), axis=1)[:, :75]
+    items = np.take_along_axis(disliked, rng.integers(0, 75, (200, 10)), 1).ravel()
+    rejected = Interactions.from_pairs(
+        train.decode_users(users),
+        train.decode_items(items),
+        user_ids=train.user_ids,
+        item_ids=train.item_ids,
+    )
+    return {
+        "airbnb": {"item_features": market, "negatives": rejected},
+        "impressions-only": {"impressions": exposure(dataset, train)},
+    }
+
+
 @pytest.mark.parametrize("name", recipes())
-def test_each_recipe_beats_the_most_popular(split, name):
+def test_each_recipe_beats_the_most_popular(split, beside, name):
     train, test = split
-    result = train_recipe(train, None, test, recipe=name, settings=small(name), seed=1)
+    result = train_recipe(
+        train, None, test, recipe=name, settings=small(name), seed=1, **beside.get(name, {})
+    )
     popular = evaluate_scores(most_popular_scores(train), train=train, test=test, k=(10,))
     assert result.metrics["test"]["ndcg@10"] > 1.3 * popular.metrics["ndcg@10"]
     assert result.metrics["test"]["recall@10"] > 1.3 * popular.metrics["recall@10"]
 
 
-def test_names_and_errors():
-    assert list(recipes()) == [
-        "bpr",
-        "ncf-loop",
-        "in-batch",
-        "in-batch-logq",
-        "mixed-negative-sampling",
-        "sampled-softmax",
-        "facebook-ebr",
-        "ccl",
-        "bsl",
-        "gbce",
-        "full-softmax",
-        "dns",
-        "dns-m-n",
-        "cross-batch",
-        "youtube-dnn",
-        "word2vec",
-    ]
-    for name, one in recipes().items():
-        assert one.name == name
-        assert one.description
-        assert one.paper
-        assert isinstance(one.settings(), Settings)
-    with pytest.raises(FastnegError, match="no recipe is called 'brp'; did you mean bpr"):
-        recipe("brp")
-    with pytest.raises(FastnegError, match="'xyz'; known: bpr, ncf-loop"):
-        recipe("xyz")
-    with pytest.raises(FastnegError, match="no setting is called 'learning_rat'"):
-        recipe("bpr").settings({"learning_rat": 1})
+def test_impressions_alone_teach_less_than_the_catalog(dataset, split):
+    """What is shown is to the user's taste: told apart from that alone, nothing else is learnt."""
+    train, test = split
+    shown = exposure(dataset, train, share=0.8)
+    found = {}
+    for name, more in (("impressions-only", {"impressions": shown}), ("ncf-loop", {})):
+        result = train_recipe(train, None, test, recipe=name, settings=small(name), seed=1, **more)
+        found[name] = result.metrics["test"]["ndcg@10"]
+    assert found["impressions-only"] < 0.8 * found["ncf-loop"]
+
+
+def test_what_a_recipe_needs_is_said_at_once(split, beside, tmp_path):
+    train, _ = split
+    message = "--items FILE.*'explicit' draws from rows with weight 0 or less.*--negatives FILE"
+    with pytest.raises(FastnegError, match=message):
+        train_recipe(train, recipe="airbnb", out=tmp_path / "out")
+    with pytest.raises(FastnegError, match="there are no impressions"):
+        train_recipe(train, recipe="impressions-only", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(FastnegError, match="there are impressions, and no source takes them"):
+        train_recipe(train, recipe="bpr", **beside["impressions-only"])
 
 
 def test_what_is_written(dataset, split, tmp_path):
@@ -244,12 +277,17 @@ class Stopped(Exception):
         ("cross-batch", 50),
         ("youtube-dnn", 40),
         ("word2vec", 30),
+        ("taobao", 40),
+        ("airbnb", 80),
+        ("linkedin-jobs", 70),
+        ("impressions-only", 40),
     ],
 )
-def test_interrupted_and_resumed_is_the_same(split, tmp_path, name, when):
+def test_interrupted_and_resumed_is_the_same(split, beside, tmp_path, name, when):
     train, test = split
     settings = small(name, epochs=2, patience=0, checkpoint_every=7)
-    expected = train_recipe(train, None, test, recipe=name, settings=settings, refit=True)
+    more = beside.get(name, {})
+    expected = train_recipe(train, None, test, recipe=name, settings=settings, refit=True, **more)
     steps = 0
 
     def stop(_: int) -> None:
@@ -268,10 +306,12 @@ def test_interrupted_and_resumed_is_the_same(split, tmp_path, name, when):
             refit=True,
             out=tmp_path,
             on_step=stop,
+            **more,
         )
     resumed = train_recipe(
-        train, None, test, recipe=name, settings=settings, refit=True, out=tmp_path, resume=True
-    )
+        train, None, test, recipe=name, settings=settings, refit=True, out=tmp_path, resume=True,
+        **more,
+    )  # fmt: skip
     assert resumed.metrics["test"] == expected.metrics["test"]
     for key, tensor in expected.model.state_dict().items():
         assert torch.equal(tensor, resumed.model.state_dict()[key])

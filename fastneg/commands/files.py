@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastneg.checks import AnyArray
-from fastneg.columns import normalise_ids
+from fastneg.columns import normalise_ids, refuse_blank_ids
 from fastneg.data.features import FeatureTable, read_ids
 from fastneg.errors import FastnegError, FileFormatError
 from fastneg.interactions import Interactions
@@ -139,6 +139,25 @@ def read_into(
     if _is_table(path, columns):
         return Interactions.read(path, user_ids=first.user_ids, item_ids=first.item_ids, **named)
     return _recoded(Interactions.read(path, **named), first.user_ids, first.item_ids)
+
+
+def event_ids(path: Path, columns: ColumnNames, event: str) -> Any:
+    """The ids of the events of a table's rows, in their order.
+
+    Raises:
+        FastnegError: no table, or one without that column.
+    """
+    if not _is_table(path, columns):
+        raise FastnegError(
+            f"{path} has no named columns, so no column {event!r} of events; give Parquet, Arrow, "
+            "CSV or TSV"
+        )
+    named = columns.arguments()
+    keys = {key: named[key] for key in ("delimiter", "column_names") if key in named}
+    table = read_columns(path, [event], call="read", text=(event,), **keys)
+    if table.from_text:
+        refuse_blank_ids(table.data[event], call="read", name=f"{table.label}: {event}")
+    return table.data[event]
 
 
 def refuse_mixing(first: Path, second: Path) -> None:

@@ -24,6 +24,13 @@ WeightColumn = Annotated[
 TimeColumn = Annotated[
     str | None, typer.Option(help="Column of numbers or dates.", rich_help_panel=_COLUMNS)
 ]
+EventColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column of event ids in --train and --negatives; for the source 'impressions'.",
+        rich_help_panel=_COLUMNS,
+    ),
+]
 Delimiter = Annotated[
     str | None, typer.Option(help="Of text files, as in ',' or tab.", rich_help_panel=_COLUMNS)
 ]

@@ -10,6 +10,7 @@ from fastneg.commands import files as files_of
 from fastneg.commands.files import (
     ColumnNames,
     TableOfIds,
+    event_ids,
     kind_of,
     read_first,
     read_into,
@@ -21,6 +22,7 @@ from fastneg.interactions import Interactions
 from fastneg.recipes import TrainResult, recipe, train_recipe
 from fastneg.tables import existing_file
 from fastneg.training.event_evaluation import select_events
+from fastneg.training.impressions import Impressions
 from fastneg.training.outputs import prepare_folder
 from fastneg.training.protocol import select_test
 from fastneg.training.settings import parse_overrides
@@ -34,6 +36,8 @@ class TrainFiles:
         context: columns of the interactions that belong to a row's query; () makes users the
             queries.
         context_kinds: ``COLUMN=KIND`` of these.
+        event: a column of ``train`` and ``negatives`` that says what was shown in the event of a
+            positive.
     """
 
     train: Path
@@ -45,6 +49,7 @@ class TrainFiles:
     negatives: Path | None = None
     context: tuple[str, ...] = ()
     context_kinds: tuple[str, ...] = ()
+    event: str | None = None
 
     def check(self) -> None:
         """Raise on a file that is missing or empty, before any is read.
@@ -102,6 +107,7 @@ def train(
     negatives = None
     if files.negatives is not None:
         negatives = read_into(files.negatives, files.columns, seen, files.train, with_time=False)
+    impressions = None if files.event is None else _impressions(files, files.event, seen, negatives)
     return train_recipe(
         seen,
         validation,
@@ -109,6 +115,7 @@ def train(
         recipe=chosen,
         settings=overrides,
         negatives=negatives,
+        impressions=impressions,
         user_features=user_features,
         item_features=item_features,
         refit=refit,
@@ -116,6 +123,17 @@ def train(
         out=out,
         progress=progress,
     )
+
+
+def _impressions(
+    files: TrainFiles, event: str, seen: Interactions, negatives: Interactions | None
+) -> Impressions:
+    """What the files say was shown in the event of each positive of ``seen``."""
+    events = event_ids(files.train, files.columns, event)
+    if files.negatives is None:
+        return Impressions.of_events(seen, events)
+    theirs = event_ids(files.negatives, files.columns, event)
+    return Impressions.of_events(seen, events, negatives, theirs)
 
 
 def _read(

@@ -156,8 +156,12 @@ class ListedSampler(Sampler):
             self.fallback = self._adopt(self.fallback)
             self.fallback.set_epoch(self.epoch)
 
+    def _list_of(self, request: Request) -> IntArray:
+        """int64 [B]: the list of each row, -1 for none."""
+        return request.users
+
     def _plan(self, request: Request) -> ListedPlan:
-        lists, owner = (self._indptr, self._items, self._masses), request.users
+        lists, owner = (self._indptr, self._items, self._masses), self._list_of(request)
         cumulative = self._cumulative
         if request.extra_indptr is not None:
             lists = _without(lists, owner, request.extra_indptr, request.extra_items)

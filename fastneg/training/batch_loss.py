@@ -127,11 +127,11 @@ class BatchLoss:
         none_BH = torch.zeros(hard_BH.shape, dtype=torch.bool, device=mask_BC.device)
         return torch.cat([scores_BC, hard_BH], 1), torch.cat([mask_BC, none_BH], 1)
 
-    def _hard_log_q(self, num_easy: int) -> Tensor:
-        """Log Q [H] under which H columns weigh 1 / easy_to_hard of ``num_easy`` corrected ones."""
-        easy_mass = num_easy * self.num_items  # each easy column counts 1 / Q
-        log_q = math.log(self.settings.easy_to_hard * self.num_hard / easy_mass)
-        return torch.full((self.num_hard,), min(log_q, 0.0), device=self.device)
+    def _hard_log_q(self, num_easy: int, num_hard: int, ratio: float) -> Tensor:
+        """Log Q [H] under which H columns weigh 1 / ratio of ``num_easy`` corrected ones."""
+        easy_mass = max(num_easy, 1) * self.num_items  # each easy column counts 1 / Q
+        log_q = math.log(ratio * num_hard / easy_mass)
+        return torch.full((num_hard,), min(log_q, 0.0), device=self.device)
 
     def _batch_columns(self, model: TwoTower, batch: Batch, mask_BC: Tensor | None) -> Tensor:
         """In-batch columns, then uniform ones if any, then the row's hard ones if any."""
@@ -159,7 +159,8 @@ class BatchLoss:
             elif self._user_mass_U is not None and hard_BHD is None:
                 mass_B = self._user_mass_U[batch.users]
             if hard_BHD is not None:
-                log_q_C = torch.cat([log_q_C, self._hard_log_q(num_shared - 1)])
+                hard_H = self._hard_log_q(num_shared - 1, self.num_hard, settings.easy_to_hard)
+                log_q_C = torch.cat([log_q_C, hard_H])
         common: dict[str, Any] = {
             "masked_mass_B": mass_B,
             "correction": settings.correction,
@@ -210,9 +211,25 @@ class BatchLoss:
         else:
             log_q = shared.log_q
             if scores.num_hard and log_q is not None:
-                log_q = torch.cat([log_q, self._hard_log_q(len(shared.items))])
+                num_easy = len(shared.items)
+                hard_H = self._hard_log_q(num_easy, scores.num_hard, settings.easy_to_hard)
+                log_q = torch.cat([log_q, hard_H])
             elif self._user_mass_U is not None:
                 mass_B = self._user_mass_U[batch.users]
+        return self._softmax(
+            scores, batch, log_q=log_q, positive_log_q_B=positive_log_q_B, mass_B=mass_B
+        )
+
+    def _softmax(
+        self,
+        scores: Scores,
+        batch: Batch,
+        *,
+        log_q: Tensor | None,
+        positive_log_q_B: Tensor | None = None,
+        mass_B: Tensor | None = None,
+    ) -> Tensor:
+        """The softmax over the columns as they are, by the settings' correction."""
         return scores.penalty + softmax_loss(
             scores.positives,
             scores.negatives,
@@ -220,8 +237,8 @@ class BatchLoss:
             positive_log_q_B=positive_log_q_B,
             masked_mass_B=mass_B,
             mask_BC=scores.mask,
-            correction=settings.correction,
-            temperature=settings.temperature,
+            correction=self.settings.correction,
+            temperature=self.settings.temperature,
             row_weights_B=batch.weights,
         )
 

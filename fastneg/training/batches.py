@@ -46,12 +46,14 @@ class Draw(NamedTuple):
         num_negatives: K of each row, or C of the whole batch.
         shared: one set for the whole batch.
         log_q: whether log Q is asked for.
+        positives: whether it asks for each row's positive.
     """
 
     sampler: Sampler
     num_negatives: int
     shared: bool = False
     log_q: bool = True
+    positives: bool = False
 
 
 class Batch(NamedTuple):
@@ -373,7 +375,13 @@ class NegativeBatches(IterableDataset[Batch]):
         drawn = tuple(
             draw.sampler.sample_shared(draw.num_negatives, log_q=draw.log_q, row=number)
             if draw.shared
-            else draw.sampler.sample(users, draw.num_negatives, rows=rows_B, log_q=draw.log_q)
+            else draw.sampler.sample(
+                users,
+                draw.num_negatives,
+                rows=rows_B,
+                log_q=draw.log_q,
+                positives=items if draw.positives else None,
+            )
             for draw in self.draws
         )
         context = None if self._context is None else self._context.take(rows_B)

@@ -8,18 +8,32 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastneg.checks import fail
 from fastneg.interactions import Interactions
 from fastneg.samplers.base import Sampler
+from fastneg.samplers.grouped import GroupedSampler
 from fastneg.samplers.listed import ListedSampler
 from fastneg.samplers.popularity import PopularitySampler
 from fastneg.samplers.uniform import UniformSampler
 from fastneg.training.batches import Draw
 from fastneg.training.explicit_negatives import explicit_lists
+from fastneg.training.hard_negatives import HardNegatives
+from fastneg.training.impressions import ImpressionSampler
 from fastneg.training.negative_list import UNCORRECTED, source_names
 from fastneg.training.settings import Settings
+from fastneg.training.source_data import NOTHING, SourceData
+
+OF_POSITIVES = ("same-group", "impressions")  # their samplers ask for each row's positive
 
 
-def list_draws(train: Interactions, settings: Settings, *, stage: str) -> dict[str, Draw]:
+def list_draws(
+    train: Interactions,
+    settings: Settings,
+    *,
+    stage: str,
+    data: SourceData = NOTHING,
+    mined: Sampler | None = None,
+) -> dict[str, Draw]:
     """What is drawn for each source that draws, by the source's name, in order.
 
     Args:
@@ -27,30 +41,63 @@ def list_draws(train: Interactions, settings: Settings, *, stage: str) -> dict[s
         settings: with a list of ``negatives``; ``exponent`` and ``smoothing`` are those of every
             popularity sampler in it.
         stage: names the streams of words.
+        data: groups and impressions, where a source draws from them.
+        mined: of ``mined_sampler``; without it a source ``"mined"`` draws nothing.
 
     Raises:
-        FastnegError: a source ``"explicit"``, and no row with weight 0 or less.
+        FastnegError: a source without what it draws from: no row with weight 0 or less, no groups,
+            no impressions.
     """
     draws = {}
     for name, source in zip(source_names(settings.negatives), settings.negatives, strict=True):
-        if "sampler" not in source:
+        kind = source["source"]
+        if "sampler" not in source or (kind == "mined" and mined is None):
             continue
-        sampler = _base(train, settings, source, name)
-        if source["source"] == "explicit":
-            sampler = ListedSampler(
-                explicit_lists(train),
-                fallback=sampler,
-                interactions=train,
-                seed=settings.seed,
-                name=name,
-            )
+        sampler = mined if kind == "mined" else _sampler(train, settings, source, name, data)
+        assert sampler is not None
         draws[name] = Draw(
-            sampler.spawn(stage),
+            sampler if kind == "mined" else sampler.spawn(stage),
             source.get("candidates", source["num_negatives"]),
             source.get("shared", False),
-            source["source"] not in UNCORRECTED,
+            kind not in UNCORRECTED,
+            kind in OF_POSITIVES,
         )
     return draws
+
+
+def mined_sampler(
+    train: Interactions, settings: Settings, hard: HardNegatives, *, stage: str
+) -> Sampler:
+    """The sampler of the source ``"mined"``, whichever lists it draws from.
+
+    Raises:
+        FastnegError: there are lists, and no such source.
+    """
+    mined = [one for one in settings.negatives if one["source"] == "mined"]
+    if not mined:
+        fail("Objective", "there are mined lists, and no source of negatives takes them")
+    easy = _base(train, settings, mined[0], "mined")
+    return _listed(train, settings, hard.lists, easy, "mined").spawn(stage)
+
+
+def _sampler(
+    train: Interactions, settings: Settings, source: Any, name: str, data: SourceData
+) -> Sampler:
+    kind = source["source"]
+    if kind == "same-group":
+        return _same_group(train, settings, source, name, data)
+    sampler = _base(train, settings, source, name)
+    if kind == "explicit":
+        return _listed(train, settings, explicit_lists(train), sampler, name)
+    if kind != "impressions":
+        return sampler
+    if data.impressions is None:
+        fail("list_draws", "the source 'impressions' needs impressions, and there are none")
+    if train.row_weights is not None and bool((train.row_weights <= 0).any()):
+        sampler = _listed(train, settings, explicit_lists(train), sampler, "user")
+    return ImpressionSampler(
+        data.impressions, interactions=train, fallback=sampler, seed=settings.seed, name=name
+    )
 
 
 def _base(train: Interactions, settings: Settings, source: Any, name: str) -> Sampler:
@@ -60,6 +107,33 @@ def _base(train: Interactions, settings: Settings, source: Any, name: str) -> Sa
         train,
         exponent=settings.exponent,
         smoothing=settings.smoothing,
+        seed=settings.seed,
+        name=name,
+    )
+
+
+def _listed(
+    train: Interactions, settings: Settings, lists: Any, fallback: Sampler, name: str
+) -> Sampler:
+    return ListedSampler(
+        lists, fallback=fallback, interactions=train, seed=settings.seed, name=name
+    )
+
+
+def _same_group(
+    train: Interactions, settings: Settings, source: Any, name: str, data: SourceData
+) -> Sampler:
+    for group in source["groups"]:
+        if group not in data.item_groups:
+            fail("list_draws", f"the source 'same-group' needs item groups {group!r}")
+    uniform = source["sampler"] == "uniform"
+    return GroupedSampler(
+        train,
+        {group: data.item_groups[group] for group in source["groups"]},
+        # uniform: every item alike, those that nobody touched too
+        exponent=0.0 if uniform else settings.exponent,
+        smoothing=1.0 if uniform else settings.smoothing,
+        min_items=source["min_items"],
         seed=settings.seed,
         name=name,
     )

@@ -1,7 +1,8 @@
 """The loss of a batch whose negatives come from a declarative list (``training.negative_list``).
 
-The columns of all sources, in the order of the list, stand side by side; ``BatchLoss`` has the
-losses. What a whole batch shares is masked by all known positives of each row's user.
+The columns of all sources (``training.list_columns``), in the order of the list, stand side by
+side; ``BatchLoss`` has the losses. What a whole batch shares is masked by all known positives of
+each row's user.
 
 Shapes: B rows, C columns of a source or of all, K negatives of a row, D width, N items.
 """
@@ -9,7 +10,7 @@ Shapes: B rows, C columns of a source or of all, K negatives of a row, D width, 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,32 +19,49 @@ from fastneg.interactions import Interactions
 from fastneg.training.batch_loss import BatchLoss, Scores
 from fastneg.training.batches import Batch
 from fastneg.training.dynamic_sampling import choice_uniforms, choose
-from fastneg.training.in_batch_hard import hardest_columns, interpolated_scores, repeated_columns
+from fastneg.training.in_batch_hard import repeated_columns
 from fastneg.training.item_queue import ItemQueue
+from fastneg.training.list_columns import (
+    Columns,
+    drawn_columns,
+    hard_columns,
+    joined_mask,
+    queue_columns,
+)
 from fastneg.training.list_statistics import SourceStatistics
-from fastneg.training.losses import softmax_loss
-from fastneg.training.negative_list import BATCH_CHOSEN, UNCORRECTED, source_names
+from fastneg.training.negative_list import (
+    BATCH_CHOSEN,
+    LISTED,
+    UNCORRECTED,
+    columns_in,
+    source_names,
+)
 from fastneg.training.settings import Settings
 from fastneg.training.towers import TwoTower
 
 
-class Columns(NamedTuple):
-    """The columns of one source.
+class _Embedded(NamedTuple):
+    """A batch and its vectors.
 
     Attributes:
-        scores: float [B, C], before the temperature.
-        items: int64 [C], or [B, C] where they are each row's own.
-        mask: bool [B, C], True = left out; None: nothing is.
-        log_q: float [C] or [B, C], or None where there is none.
-        num_own: where the mask is of known positives, how many of a row's columns are its own
-            positive; None: the mask is of something else.
+        batch, here: it on the CPU, and on the device.
+        epoch: the one it was served in.
+        users, own: vectors [B, D] of the rows' users and positives.
+        scores: [B, B] of all users and all positives; None where no source takes them.
+        items: codes [B, K] or [C] of what was drawn, by source.
+        vectors: of these, [X, D].
+        masks: known positives [B, C] in shared columns, by source.
     """
 
-    scores: Tensor
-    items: Tensor
-    mask: Tensor | None = None
-    log_q: Tensor | None = None
-    num_own: int | None = None
+    batch: Batch
+    here: Batch
+    epoch: int
+    users: Tensor
+    own: Tensor
+    scores: Tensor | None
+    items: dict[str, Tensor]
+    vectors: dict[str, Tensor]
+    masks: dict[str, Tensor]
 
 
 class ListLoss(BatchLoss):
@@ -73,11 +91,10 @@ class ListLoss(BatchLoss):
         stage: str,
     ) -> None:
         kinds = [source["source"] for source in settings.negatives]
-        uncorrected = [one for one in settings.negatives if one["source"] in UNCORRECTED]
         super().__init__(
             settings,
             num_items=train.num_items,
-            num_hard=sum(one["num_negatives"] for one in uncorrected),
+            num_hard=0,
             item_log_q_N=None,
             user_mass_U=None,
             device=device,
@@ -85,6 +102,8 @@ class ListLoss(BatchLoss):
         self.train, self.stage, self.drawn = train, stage, drawn
         self._served_log_q_N = item_log_q_N.to(device)
         self.names = source_names(settings.negatives)
+        self.sources = dict(zip(self.names, settings.negatives, strict=True))
+        self._weights = _hard_weights(self.sources, settings.easy_to_hard)
         self._in_batch = "in-batch" in kinds
         self._batch_columns_used = self._in_batch or any(one in BATCH_CHOSEN for one in kinds)
         self.statistics = SourceStatistics(
@@ -96,7 +115,7 @@ class ListLoss(BatchLoss):
         )
         self.queues = {
             name: ItemQueue(source["size"], settings.dim, warm_up=source["warm_up"], device=device)
-            for name, source in zip(self.names, settings.negatives, strict=True)
+            for name, source in self.sources.items()
             if source["source"] == "queue"
         }
 
@@ -117,103 +136,98 @@ class ListLoss(BatchLoss):
             batch: on the CPU, as served.
             epoch: the one it was served in.
         """
-        positive_B, columns, penalty = self._columns(model, batch, epoch)
-        for name, one in columns.items():
-            self.statistics.add(
-                name, positive_B, one.scores, one.items, one.mask, num_own=one.num_own
-            )
+        embedded, penalty = self._embedded(model, batch, epoch)
+        positive_B = (embedded.users * embedded.own).sum(-1)
+        columns: dict[str, Columns] = {}
+        for name in self.names:
+            one = self._columns(name, embedded)
+            if one is not None:
+                columns[name] = one
+                self.statistics.add(
+                    name, positive_B, one.scores, one.items, one.mask, num_own=one.num_own
+                )
+        for queue in self.queues.values():
+            queue.put(batch.items, embedded.own, self._served_log_q_N[embedded.here.items])
         scores = Scores(
             positive_B,
             torch.cat([one.scores for one in columns.values()], 1),
-            _joined_mask(list(columns.values())),
+            joined_mask(list(columns.values())),
             penalty,
             0,
         )
-        on_device = batch.to(self.device)
         if self.settings.loss == "sampled_softmax":
-            return self._softmax(scores, on_device, columns)
-        return self._plain_loss(scores, on_device)
+            return self._list_softmax(scores, embedded.here, columns)
+        return self._plain_loss(scores, embedded.here)
 
-    def _columns(
-        self, model: TwoTower, batch: Batch, epoch: int
-    ) -> tuple[Tensor, dict[str, Columns], Tensor]:
-        """Scores of the positives, the columns of each source by name, and the penalty."""
-        rows = len(batch.users)
+    # Columns -------------------------------------------------------------------------------
+
+    def _embedded(self, model: TwoTower, batch: Batch, epoch: int) -> tuple[_Embedded, Tensor]:
+        """The batch with its vectors, and the penalty."""
         masks = self._masks(batch)
         here = batch.to(self.device)
         ids = self._drawn_ids(model, batch, here, epoch)
         items_X = torch.cat([here.items, *(one.flatten() for one in ids.values())])
         users_BD, items_XD, penalty = self._embed(model, here, items_X)
-        sizes = [rows, *(one.numel() for one in ids.values())]
+        sizes = [len(batch.users), *(one.numel() for one in ids.values())]
         own_BD, *parts = torch.split(items_XD, sizes)
-        vectors = dict(zip(ids, parts, strict=True))
-        columns: dict[str, Columns] = {}
         scores_BB = users_BD @ own_BD.T if self._batch_columns_used else None
-        for name, source in zip(self.names, self.settings.negatives, strict=True):
-            kind, mask = source["source"], masks.get(name)
-            if kind == "in-batch":
-                assert scores_BB is not None
-                columns[name] = Columns(
-                    scores_BB, here.items, mask, self._served_log_q(here.items), 1
-                )
-            elif kind in BATCH_CHOSEN:
-                assert scores_BB is not None
-                places_BK, none_BK = hardest_columns(
-                    scores_BB, mask_BC=mask, num_negatives=source["num_negatives"]
-                )
-                scores_BK = scores_BB.gather(1, places_BK)
-                if kind == "interpolated":
-                    uniforms_BK = choice_uniforms(
-                        batch.rows, scores_BK.shape[1], seed=self.settings.seed, epoch=epoch,
-                        name=f"{self.stage}/{name}",
-                    )  # fmt: skip
-                    share_BK = source["low"] + (source["high"] - source["low"]) * uniforms_BK
-                    share_BK = share_BK.to(self.device)
-                    scores_BK = interpolated_scores(scores_BB.diagonal(), scores_BK, share_BK)
-                columns[name] = Columns(scores_BK, here.items[places_BK], none_BK)
-            elif kind == "queue":
-                queue = self.queues[name]
-                if queue.ready:
-                    # a copy: the queue changes before the gradient is taken
-                    scores_BC = users_BD @ queue.vectors.clone().T
-                    items_C = queue.items.to(self.device)
-                    columns[name] = Columns(scores_BC, items_C, mask, queue.log_q.clone(), 0)
-            elif ids[name].ndim == 1:
-                scores_BC = users_BD @ vectors[name].T
-                log_q = here.drawn[self.drawn.index(name)].log_q
-                columns[name] = Columns(scores_BC, ids[name], mask, log_q, 0)
-            else:
-                own_BKD = vectors[name].view(rows, -1, users_BD.shape[1])
-                scores_BK = torch.einsum("bd,bkd->bk", users_BD, own_BKD)
-                log_q = None
-                if kind not in UNCORRECTED:
-                    log_q = here.drawn[self.drawn.index(name)].log_q
-                columns[name] = Columns(scores_BK, ids[name], None, log_q)
-        for queue in self.queues.values():
-            queue.put(batch.items, own_BD, self._served_log_q_N[here.items])
-        return (users_BD * own_BD).sum(-1), columns, penalty
+        vectors = dict(zip(ids, parts, strict=True))
+        found = _Embedded(batch, here, epoch, users_BD, own_BD, scores_BB, ids, vectors, masks)
+        return found, penalty
+
+    def _columns(self, name: str, embedded: _Embedded) -> Columns | None:
+        """The columns of a source; None where it has none now."""
+        source, mask = self.sources[name], embedded.masks.get(name)
+        kind, here, scores_BB = source["source"], embedded.here, embedded.scores
+        if kind == "in-batch":
+            assert scores_BB is not None
+            return Columns(scores_BB, here.items, mask, self._served_log_q(here.items), 1)
+        if kind in BATCH_CHOSEN:
+            assert scores_BB is not None
+            uniforms_BK = None
+            if kind == "interpolated":
+                uniforms_BK = self._uniforms(name, embedded.batch, embedded.epoch)
+            return hard_columns(source, scores_BB, here.items, mask, uniforms_BK)
+        if kind == "queue":
+            return queue_columns(self.queues[name], embedded.users, mask)
+        if name not in embedded.items:
+            return None
+        log_q = None
+        if kind not in UNCORRECTED:
+            log_q = here.drawn[self.drawn.index(name)].log_q
+        return drawn_columns(
+            embedded.users, embedded.vectors[name], embedded.items[name], mask, log_q
+        )
+
+    def _uniforms(self, name: str, batch: Batch, epoch: int) -> Tensor:
+        """float64 [B, K] in (0, 1), of each row and column of a source."""
+        return choice_uniforms(
+            batch.rows, self.sources[name]["num_negatives"], seed=self.settings.seed, epoch=epoch,
+            name=f"{self.stage}/{name}",
+        ).to(self.device)  # fmt: skip
 
     def _drawn_ids(
         self, model: TwoTower, batch: Batch, here: Batch, epoch: int
     ) -> dict[str, Tensor]:
         """Items [B, K] or [C] of the sources that the loader draws; candidates are chosen from."""
         ids: dict[str, Tensor] = {}
-        for name, source in zip(self.names, self.settings.negatives, strict=True):
-            if name not in self.drawn:
-                continue
-            items = here.drawn[self.drawn.index(name)].items
+        for place, name in enumerate(self.drawn):
+            source, items = self.sources[name], here.drawn[place].items
             if "candidates" in source:
                 items = choose(
                     source, model, here.users, items, batch.rows, batch=here,
                     seed=self.settings.seed, epoch=epoch, name=f"{self.stage}/{name}",
                 )  # fmt: skip
-            ids[name] = items
+            elif source["source"] in LISTED:
+                items = items[:, : columns_in(source, epoch)]
+            if items.numel():
+                ids[name] = items
         return ids
 
     def _masks(self, batch: Batch) -> dict[str, Tensor]:
         """Known positives [B, C] in the columns that the batch shares, looked up on the CPU."""
         shared: dict[str, Tensor] = {}
-        for name, source in zip(self.names, self.settings.negatives, strict=True):
+        for name, source in self.sources.items():
             if source["source"] in ("in-batch", *BATCH_CHOSEN):
                 shared[name] = batch.items
             elif source["source"] == "queue":
@@ -226,10 +240,12 @@ class ListLoss(BatchLoss):
         sizes = [len(items) for items in shared.values()]
         parts = torch.split(mask_BC.to(self.device), sizes, dim=1)
         masks = dict(zip(shared, parts, strict=True))
-        for name, source in zip(self.names, self.settings.negatives, strict=True):
+        for name, source in self.sources.items():
             if source["source"] in BATCH_CHOSEN:  # an item that is twice in the batch is one
                 masks[name] = masks[name] | repeated_columns(batch.items).to(self.device)
         return masks
+
+    # Log Q ---------------------------------------------------------------------------------
 
     def _served_log_q(self, items_C: Tensor) -> Tensor:
         """Log Q [C] of in-batch columns."""
@@ -240,45 +256,37 @@ class ListLoss(BatchLoss):
             log_q_C = log_q_C + math.log(max(rows - 1, 1) / rows)
         return log_q_C
 
-    def _softmax(self, scores: Scores, batch: Batch, columns: dict[str, Columns]) -> Tensor:
-        settings = self.settings
+    def _list_softmax(self, scores: Scores, batch: Batch, columns: dict[str, Columns]) -> Tensor:
         log_q: Tensor | None = None
         positive_log_q_B: Tensor | None = None
-        if settings.correction != "none":
+        if self.settings.correction != "none":
             log_q = self._joined_log_q(len(batch.users), columns)
-        if settings.correction == "both":
+        if self.settings.correction == "both":
             positive_log_q_B = self._served_log_q_N[batch.items]
-        return scores.penalty + softmax_loss(
-            scores.positives,
-            scores.negatives,
-            negative_log_q=log_q,
-            positive_log_q_B=positive_log_q_B,
-            mask_BC=scores.mask,
-            correction=settings.correction,
-            temperature=settings.temperature,
-            row_weights_B=batch.weights,
-        )
+        return self._softmax(scores, batch, log_q=log_q, positive_log_q_B=positive_log_q_B)
 
     def _joined_log_q(self, rows: int, columns: dict[str, Columns]) -> Tensor:
         """Log Q of all columns, [C] where every source is shared, else [B, C]."""
         num_known = sum(one.scores.shape[1] for one in columns.values() if one.log_q is not None)
-        hard_H = self._hard_log_q(num_known - self._in_batch) if self.num_hard else None
         parts = []
-        for one in columns.values():
+        for name, one in columns.items():
             if one.log_q is not None:
                 parts.append(one.log_q)
             else:  # each column the same
-                assert hard_H is not None
+                num_hard, ratio = self._weights[name]
+                hard_H = self._hard_log_q(num_known - self._in_batch, num_hard, ratio)
                 parts.append(hard_H[: one.scores.shape[1]])
         if any(part.ndim == 2 for part in parts):
             parts = [part if part.ndim == 2 else part.expand(rows, -1) for part in parts]
         return torch.cat(parts, -1)
 
 
-def _joined_mask(columns: list[Columns]) -> Tensor | None:
-    if all(one.mask is None for one in columns):
-        return None
-    return torch.cat(
-        [torch.zeros_like(c.scores, dtype=torch.bool) if c.mask is None else c.mask
-         for c in columns], 1,
-    )  # fmt: skip
+def _hard_weights(sources: dict[str, Any], easy_to_hard: float) -> dict[str, tuple[int, float]]:
+    """Of each source without log Q: how many columns share 1 / ratio of the catalog, and ratio."""
+    uncorrected = {k: one for k, one in sources.items() if one["source"] in UNCORRECTED}
+    own = {k: one["ratio"] for k, one in uncorrected.items() if one.get("ratio") is not None}
+    together = sum(one["num_negatives"] for k, one in uncorrected.items() if k not in own)
+    return {
+        k: (one["num_negatives"], own[k]) if k in own else (together, easy_to_hard)
+        for k, one in uncorrected.items()
+    }

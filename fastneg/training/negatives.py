@@ -12,7 +12,7 @@
 ==================  ==========================================================================
 
 Instead of these, a list of ``negatives`` says which sources feed a batch
-(``training.negative_list``).
+(``training.negative_list``); mined lists are one of them.
 
 What a whole batch shares is masked by all known positives of each row's user.
 
@@ -49,11 +49,12 @@ from fastneg.training.batches import Batch, NegativeBatches
 from fastneg.training.binary_losses import gbce_beta
 from fastneg.training.full_softmax import check_full_softmax_memory
 from fastneg.training.hard_negatives import HardNegatives
-from fastneg.training.list_draws import list_draws
+from fastneg.training.list_draws import list_draws, mined_sampler
 from fastneg.training.list_loss import ListLoss
 from fastneg.training.log_q import positive_mass
 from fastneg.training.settings import Settings
 from fastneg.training.settings_checks import NOT_MINED
+from fastneg.training.source_data import NOTHING, SourceData
 from fastneg.training.towers import TwoTower
 
 
@@ -79,6 +80,7 @@ class Objective:
         train: the interactions.
         settings: see ``Settings``.
         hard: mined lists, or None.
+        data: what a list of negatives draws from besides.
         device: where the model is.
         stage: names the streams of words: another stage, other negatives.
 
@@ -99,6 +101,7 @@ class Objective:
         settings: Settings,
         *,
         hard: HardNegatives | None = None,
+        data: SourceData = NOTHING,
         device: torch.device | str = "cpu",
         stage: str = "train",
     ) -> None:
@@ -111,20 +114,19 @@ class Objective:
         shared_sampler: Sampler | None = None
         num_negatives, num_shared = 1, 0
         num_hard = 0
-        draws = list_draws(train, settings, stage=stage)
+        mined = None if hard is None else self.hard_sampler(hard)
+        draws = list_draws(train, settings, stage=stage, data=data, mined=mined)
         if settings.per_row_negatives:
-            row_sampler, num_negatives = easy, settings.num_negatives
-            if hard is not None:
-                row_sampler = self.hard_sampler(hard)
-        else:
+            row_sampler, num_negatives = easy if mined is None else mined, settings.num_negatives
+        elif not settings.negatives:
             if settings.loss == "mixed":
                 uniform = UniformSampler(train, seed=settings.seed, name="uniform")
                 shared_sampler, num_shared = uniform.spawn(stage), settings.num_uniform
             elif settings.shared:
                 shared_sampler, num_shared = easy, settings.num_negatives
-            if hard is not None:
-                row_sampler = self.hard_sampler(hard)
-                num_hard = num_negatives = settings.num_hard
+            if mined is not None:
+                row_sampler, num_hard = mined, settings.num_hard
+                num_negatives = num_hard
         self.batches = NegativeBatches(
             train,
             batch_size=settings.batch_size,
@@ -183,6 +185,8 @@ class Objective:
                 call,
                 f"{name} has {len(lists)} rows for {train.num_users} users; give one row per user",
             )
+        if settings.negatives:
+            return mined_sampler(train, settings, hard, stage=self._stage)
         if not settings.per_row_negatives:
             return ListedSampler(
                 lists, fallback=self._easy, interactions=train, seed=settings.seed, name="hard"
@@ -199,7 +203,12 @@ class Objective:
         Args:
             sampler: from ``hard_sampler``, in an objective that has mined lists.
         """
-        self.batches.sampler = sampler
+        if self._list_loss is None:
+            self.batches.sampler = sampler
+            return
+        draws = self.batches.draws
+        place = self._list_loss.drawn.index("mined")
+        draws[place] = draws[place]._replace(sampler=sampler)
 
     def _log_q_tables(self, easy: Sampler) -> tuple[Tensor | None, Tensor | None]:
         """Log Q [N] of one shared column, and the Q-mass [U] of each user's positives."""

@@ -25,7 +25,9 @@ from fastneg.training.hard_negatives import (
     mine_lists,
 )
 from fastneg.training.history import UserHistory
+from fastneg.training.impressions import Impressions
 from fastneg.training.settings import Settings
+from fastneg.training.source_data import source_data
 from fastneg.training.towers import TwoTower
 from fastneg.training.trainer import FitResult, Trainer
 
@@ -143,6 +145,7 @@ def train_rounds(
     validation: Interactions | None = None,
     user_features: FeatureTable | None = None,
     item_features: FeatureTable | None = None,
+    impressions: Impressions | None = None,
     epochs: Sequence[int] | None = None,
     label: str = "round",
     folder: str | Path | None = None,
@@ -156,7 +159,9 @@ def train_rounds(
     Args:
         train, validation: with common codes; without validation every round runs all its epochs
             and the last round is kept.
-        user_features, item_features: for the towers, aligned with the codes.
+        user_features, item_features: for the towers, aligned with the codes; categorical columns
+            of items are the groups of the source ``"same-group"``.
+        impressions: for the source ``"impressions"``.
         epochs: of each round, instead of ``settings.epochs``; its length is the number of rounds.
         label: stages are called ``<label>-1``, ``<label>-2``, ...
         folder: where checkpoints and mined lists are kept (``<label>-1.safetensors``,
@@ -174,6 +179,7 @@ def train_rounds(
             f"rounds = {settings.rounds} mines negatives by user, and the queries of these "
             "interactions have a context; give rounds = 1",
         )
+    data = source_data(train, settings, item_features=item_features, impressions=impressions)
     place = None if folder is None else Path(folder)
     if place is not None:
         _prepare(place, label, resume)
@@ -216,6 +222,7 @@ def train_rounds(
             settings,
             validation=validation,
             hard=hard,
+            data=data,
             stage=stage,
             checkpoint=None if place is None else place / f"{stage}.safetensors",
             log=log,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from fastneg.checks import as_choice, as_integer, as_number, fail
 from fastneg.errors import FastnegTypeError
-from fastneg.training.negative_list import check_with_settings, checked_list
+from fastneg.training.list_checks import check_with_settings
+from fastneg.training.negative_list import checked_list
 
 if TYPE_CHECKING:
     from fastneg.training.settings import Settings

@@ -20,7 +20,12 @@ from fastneg.training.checkpoints import (
     save_checkpoint,
 )
 
-_NAMES = {"data": "training data", "validation": "validation data", "hard": "mined negatives"}
+_NAMES = {
+    "data": "training data",
+    "validation": "validation data",
+    "hard": "mined negatives",
+    "sources": "item groups or impressions",
+}
 _FACTS = (
     "epoch",
     "step",

@@ -32,6 +32,7 @@ from fastneg.training.negatives import Objective
 from fastneg.training.progress import Bar, Interruption, start_log
 from fastneg.training.refresh import Refresher, refresh_folder
 from fastneg.training.settings import Settings
+from fastneg.training.source_data import NOTHING, SourceData
 from fastneg.training.state import TrainingState
 from fastneg.training.towers import TwoTower
 
@@ -99,6 +100,7 @@ class Trainer:
         validation: held-out positives with the codes of ``train``. With it, NDCG@k on it decides
             which epoch is kept and when to stop; without it, all epochs run and the last is kept.
         hard: mined hard negatives, renewed every ``settings.refresh_every`` steps; or None.
+        data: what a list of negatives draws from besides (see ``source_data``).
         stage: a name for the log, the checkpoint's identity and the streams of random words.
         checkpoint: a file to save the state to, or None.
         log: a file of JSON lines, one per epoch, or None.
@@ -117,6 +119,7 @@ class Trainer:
         *,
         validation: Interactions | None = None,
         hard: HardNegatives | None = None,
+        data: SourceData = NOTHING,
         stage: str = "train",
         checkpoint: str | Path | None = None,
         log: str | Path | None = None,
@@ -138,7 +141,9 @@ class Trainer:
         self.stage, self.progress, self.on_step = stage, progress, on_step
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.log = None if log is None else Path(log)
-        self.objective = Objective(train, settings, hard=hard, device=self.device, stage=stage)
+        self.objective = Objective(
+            train, settings, hard=hard, data=data, device=self.device, stage=stage
+        )
         self.batches = self.objective.batches
         self.optimizer = torch.optim.AdamW(
             model.parameters(),
@@ -170,6 +175,7 @@ class Trainer:
             "data": train.fingerprint(),
             "validation": None if validation is None else validation.fingerprint(),
             "hard": None if hard is None else hard.fingerprint(),
+            "sources": data.fingerprint(),
         }
 
     def fit(self, *, epochs: int | None = None, resume: bool = False) -> FitResult:

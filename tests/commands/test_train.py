@@ -79,6 +79,56 @@ def test_explicit_negatives_from_a_file(
     assert "nowhere.csv" in refused(*command[:3], "--negatives", "nowhere.csv", *SMALL, *asked)
 
 
+@pytest.mark.filterwarnings("default")
+def test_impressions_from_files_by_event(
+    fastneg: Runner, refused: Callable[..., str], files: Path
+) -> None:
+    """The column ``when`` is the event here: every user has one positive in each."""
+    write_csv(files / "shown.csv", [(f"u{u}", f"i{u % 3}", t) for u in range(20) for t in range(5)])
+    asked = ("--set", 'negatives=[{source = "impressions"}]')
+    event = ("--event-column", "when")
+    command = ("train", "--train", "train.csv", "--negatives", "shown.csv", *SMALL)
+    ran = fastneg(*command, *asked, *event)
+    assert ran.code == 0, ran.err
+    lines = (files / "out" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[0])["sources"]["impressions"]["columns"] == 1.0
+    # clicks and impressions in one file, told apart by the weight
+    rows = (files / "train.csv").read_text().splitlines()[1:]
+    rows = [f"{row},1" for row in rows] + [f"u{u},i{u % 5},3,0" for u in range(20)]
+    (files / "log.csv").write_text("user,item,when,clicked\n" + "\n".join(rows) + "\n")
+    clicks = ("--train", "log.csv", "--weight-column", "clicked")
+    ran = fastneg("train", *clicks, *SMALL, *asked, *event)
+    assert ran.code == 0, ran.err
+    assert "there are no impressions (--event-column NAME" in refused(*command, *asked)
+    assert "there are impressions, and no source takes them" in refused(
+        *command, "--set", 'negatives=[{source = "explicit"}]', *event
+    )
+    assert "nothing was shown in the event of any of the" in refused(
+        "train", "--train", "train.csv", *SMALL, *asked, *event
+    )
+    assert "has no column 'session'" in refused(*command, *asked, "--event-column", "session")
+    (files / "shown.txt").write_text("u1 i0 i1\n")
+    assert "shown.txt has no named columns, so no column 'when' of events" in refused(
+        *command[:4], "shown.txt", *SMALL, *asked, *event
+    )
+
+
+def test_groups_come_from_the_table_of_items(
+    fastneg: Runner, refused: Callable[..., str], files: Path
+) -> None:
+    asked = ("--set", 'negatives=[{source = "same-group", groups = "genre"}]')
+    command = ("train", "--train", "train.csv", *SMALL)
+    ran = fastneg(*command, "--items", "items.csv", *asked)
+    assert ran.code == 0, ran.err
+    assert "from a categorical item feature 'genre', and there are no item features" in refused(
+        *command, *asked
+    )
+    other = ("--set", 'negatives=[{source = "same-group", groups = "year"}]')
+    assert "'year' is numeric (--item-kind year=categorical)" in refused(
+        *command, "--items", "items.csv", *other
+    )
+
+
 def test_unknown_ids_are_counted(fastneg: Runner, files: Path) -> None:
     assert fastneg("train", "--train", "train.csv", "--valid", "valid.csv", "--test", "test.csv",
                    *SMALL).code == 0  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch.nn.functional import logsigmoid
 
@@ -12,11 +13,47 @@ from fastneg.training.batches import Batch
 from fastneg.training.dynamic_sampling import choice_uniforms
 from fastneg.training.negative_list import UNCORRECTED, source_names
 from fastneg.training.negatives import Objective
+from fastneg.training.source_data import NOTHING, SourceData
 
 # a column: its score, and its log Q where it has one
 Column = tuple[float, float | None]
 # an entry of a queue: its item, its vector, its log Q
 Entry = tuple[int, torch.Tensor, float]
+
+
+def groups(num_items: int) -> dict[str, np.ndarray]:
+    """Small markets, regions of half the catalog, and some items without the one or the other."""
+    items = np.arange(num_items)
+    market = np.where(items % 11 == 0, -1, items % 5)
+    return {"market": market, "region": np.where(items % 13 == 0, -1, items % 2)}
+
+
+def columns_now(source: dict, epoch: int) -> int:
+    """How many columns a source has in an epoch, counted from 0."""
+    first, full, count = source["first_epoch"], source["full_epoch"], source["num_negatives"]
+    if epoch + 1 < first:
+        return 0
+    if epoch + 1 >= full:
+        return count
+    return math.ceil(count * (epoch + 2 - first) / (full - first + 1))
+
+
+def q_in_group(
+    objective: Objective, source: dict, data: SourceData, known: set[int], positive: int
+) -> np.ndarray:
+    """float64 [N]: what a source ``"same-group"`` draws from for a row."""
+    train = objective.train
+    weights = np.ones(train.num_items)
+    if source["sampler"] == "popularity":
+        weights = train.item_user_counts.astype(float) ** objective.settings.exponent
+    weights[list(known)] = 0
+    for name in source["groups"]:
+        labels = data.item_groups[name]
+        inside = weights * (labels == labels[positive]) * (labels[positive] != -1)
+        if np.count_nonzero(inside) >= source["min_items"]:
+            weights = inside
+            break
+    return weights / weights.sum()
 
 
 def served(objective: Objective) -> torch.Tensor:
@@ -49,7 +86,7 @@ def hardest(items: list[int], known: set[int], scores: list[float], count: int) 
 
 
 def columns_of_row(
-    objective: Objective, model, batch: Batch, b: int, queue: Iterable[Entry]
+    objective: Objective, model, batch: Batch, b: int, queue: Iterable[Entry], data: SourceData
 ) -> dict[str, list]:
     """The unmasked columns of row ``b``, by source; None stands for a masked one."""
     settings, train = objective.settings, objective.train
@@ -88,9 +125,17 @@ def columns_of_row(
                 None if j in known else (float(vector @ user), log_q) for j, vector, log_q in queue
             ]
             continue
+        if source["source"] == "mined" and name not in objective._list_loss.drawn:
+            columns[name] = []
+            continue
         part = next(parts)
-        if source["source"] == "explicit":
-            columns[name] = [(scores[j], None) for j in part.items[b].tolist()]
+        if source["source"] in ("explicit", "impressions", "mined"):
+            items = part.items[b].tolist()[: columns_now(source, objective.batches.epoch)]
+            columns[name] = [(scores[j], None) for j in items]
+            continue
+        if source["source"] == "same-group":
+            q = q_in_group(objective, source, data, known, int(batch.items[b]))
+            columns[name] = [(scores[j], math.log(q[j])) for j in part.items[b].tolist()]
             continue
         if source["source"].startswith("dns"):
             items = part.items[b].tolist()
@@ -117,22 +162,28 @@ def columns_of_row(
     return columns
 
 
-def written_out(objective: Objective, model, batch: Batch, queue: Iterable[Entry] = ()) -> float:
+def written_out(
+    objective: Objective,
+    model,
+    batch: Batch,
+    queue: Iterable[Entry] = (),
+    data: SourceData = NOTHING,
+) -> float:
     """The loss of a batch, row by row; ``queue`` has what is in the queue and used."""
     settings = objective.settings
     frequency, losses = served(objective), []
     with torch.no_grad():
         for b in range(len(batch.users)):
-            by_source = columns_of_row(objective, model, batch, b, queue)
-            every = [column for columns in by_source.values() for column in columns]
+            by_source = columns_of_row(objective, model, batch, b, queue, data)
             pair = model(batch.users[b : b + 1], batch.items[b : b + 1])
             positive = float(pair[0].double()) / settings.temperature
             q = float(frequency[batch.items[b]])
-            losses.append(_row_loss(settings, positive, every, q, objective.train.num_items))
+            losses.append(_row_loss(settings, positive, by_source, q, objective.train.num_items))
     return sum(losses) / len(losses)
 
 
-def _row_loss(settings, positive: float, every: list, q: float, num_items: int) -> float:
+def _row_loss(settings, positive: float, by_source: dict, q: float, num_items: int) -> float:
+    every = [column for columns in by_source.values() for column in columns]
     left = [(score / settings.temperature, log_q) for score, log_q in filter(None, every)]
     scores = torch.tensor([score for score, _ in left]).double()
     if settings.loss == "bpr":
@@ -142,24 +193,40 @@ def _row_loss(settings, positive: float, every: list, q: float, num_items: int) 
     if settings.loss == "hinge":
         return float((scores - positive + settings.margin).clamp(min=0).mean())
     assert settings.loss == "sampled_softmax"
+    weights = _hard_weights(settings)
+    kinds = dict(zip(by_source, settings.negatives, strict=True))
+    easy = sum(len(by_source[name]) for name in by_source if name not in weights)
+    easy -= any(one["source"] == "in-batch" for one in settings.negatives)
     total = 0.0
-    hard = [one for one in every if one is None or one[1] is None]
-    num_hard = sum(
-        source["num_negatives"] for source in settings.negatives if source["source"] in UNCORRECTED
-    )
-    easy = len(every) - num_hard - any(one["source"] == "in-batch" for one in settings.negatives)
-    assert num_hard <= len(hard)
-    for score, log_q in left:
-        if settings.correction == "none":
-            total += math.exp(score)
-        elif settings.correction == "both":
-            total += math.exp(score - log_q)
-        elif log_q is None:  # the hard ones stand for 1 / easy_to_hard of the items
-            total += (
-                math.exp(score) * easy * num_items / settings.easy_to_hard / num_hard / len(every)
-            )
-        else:
-            total += math.exp(score - log_q) / len(every)
+    for name, columns in by_source.items():
+        assert (name in weights) == (kinds[name]["source"] in UNCORRECTED)
+        for score, log_q in filter(None, columns):
+            e = math.exp(score / settings.temperature)
+            if settings.correction == "none":
+                total += e
+            elif settings.correction == "both":
+                total += e / math.exp(log_q)
+            elif name in weights:  # the hard ones stand for a share of the items
+                total += e * easy * num_items * weights[name] / len(every)
+            else:
+                total += e / math.exp(log_q) / len(every)
     if settings.correction == "both":
         positive -= math.log(q)
     return math.log(math.exp(positive) + total) - positive
+
+
+def _hard_weights(settings) -> dict[str, float]:
+    """The share of the catalog's items that one column of a hard source stands for."""
+    names = source_names(settings.negatives)
+    hard = {
+        name: one
+        for name, one in zip(names, settings.negatives, strict=True)
+        if one["source"] in UNCORRECTED
+    }
+    together = sum(one["num_negatives"] for one in hard.values() if one.get("ratio") is None)
+    return {
+        name: 1 / settings.easy_to_hard / together
+        if one.get("ratio") is None
+        else 1 / one["ratio"] / one["num_negatives"]
+        for name, one in hard.items()
+    }

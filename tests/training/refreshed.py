@@ -49,6 +49,15 @@ def finished(train, settings, **arguments) -> Trainer:
     return trainer
 
 
+def swap(objective, hard) -> None:
+    """Other lists, in the loader's own negatives or in the last source of a declarative list."""
+    batches, sampler = objective.batches, objective.hard_sampler(hard)
+    if objective.settings.negatives:
+        batches.draws[-1] = batches.draws[-1]._replace(sampler=sampler)
+    else:
+        batches.sampler = sampler
+
+
 def twin(train, settings, *, late=0) -> dict[str, torch.Tensor]:
     """The same training in a plain loop: no trainer, no refresher, lists mined when needed."""
     model = build_model(train, settings)
@@ -62,12 +71,12 @@ def twin(train, settings, *, late=0) -> dict[str, torch.Tensor]:
         objective.batches.set_epoch(epoch)
         for number in range(len(objective.batches)):
             if step in mined:
-                objective.batches.sampler = objective.hard_sampler(mined.pop(step))
+                swap(objective, mined.pop(step))
             if step and step % settings.refresh_every == 0:
                 at = step + settings.refresh_lag + late
                 mined[at], _ = mine_for_training(model, train, settings)
                 if at == step:
-                    objective.batches.sampler = objective.hard_sampler(mined.pop(step))
+                    swap(objective, mined.pop(step))
             objective.batches.load_state_dict(objective.batches.state_dict(number))
             loss = objective.loss(model, next(iter(objective.batches)))
             optimizer.zero_grad(set_to_none=True)

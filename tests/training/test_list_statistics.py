@@ -13,10 +13,10 @@ from fastneg.training.negatives import Objective
 from fastneg.training.rounds import build_model
 from tests.training.inputs import mask, numbers
 from tests.training.listed import Entry, columns_of_row, served
-from tests.training.test_list_loss import BASE, LISTS, LOSSES, data
+from tests.training.test_list_loss import BASE, LISTS, LOSSES, beside, data
 from tests.training.test_trainer import trained
 
-__all__ = ["data"]  # a fixture
+__all__ = ["beside", "data"]  # fixtures
 COUNTS = np.array([3, 0, 7, 1, 12])
 
 
@@ -73,10 +73,11 @@ def test_facts_are_the_slow_ones(rows, own, masked, num_own):
     assert statistics.report()["b"]["columns"] == 0.0
 
 
-def test_a_batch_of_a_list_by_source(data):
+def test_a_batch_of_a_list_by_source(data, beside):
     train = data[0]
-    settings = BASE.replace(negatives=LISTS["all"], **LOSSES["softmax"])
-    objective, model = Objective(train, settings), build_model(train, settings)
+    every = [one for one in LISTS["all"] if one["source"] != "reinforced"]
+    settings = BASE.replace(negatives=every, rounds=2, **LOSSES["softmax"])
+    objective, model = Objective(train, settings, **beside), build_model(train, settings)
     for _, batch in zip(range(3), objective.batches, strict=False):  # 2 steps of warm-up
         queue: list[Entry] = []
         if objective.memory:
@@ -91,7 +92,9 @@ def test_a_batch_of_a_list_by_source(data):
     assert served(objective).sum() == pytest.approx(1)
     with torch.no_grad():
         positive = model(batch.users, batch.items).double() / 0.2
-        by_row = [columns_of_row(objective, model, batch, b, queue) for b in range(64)]
+        by_row = [
+            columns_of_row(objective, model, batch, b, queue, beside["data"]) for b in range(64)
+        ]
     for name, facts in report.items():
         rows = [by_source[name] for by_source in by_row]
         cells = [(b, one) for b, columns in enumerate(rows) for one in columns]

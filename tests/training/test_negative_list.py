@@ -9,7 +9,7 @@ import pytest
 
 from fastneg.errors import FastnegError
 from fastneg.training.config import to_toml
-from fastneg.training.negative_list import KINDS, source_names
+from fastneg.training.negative_list import KINDS, columns_in, source_names
 from fastneg.training.settings import Settings, parse_overrides
 
 # one list of each kind of source, with options that are not the defaults
@@ -19,10 +19,17 @@ EXAMPLES = {
     "interpolated": {"num_negatives": 3, "low": 0.1, "high": 0.7},
     "queue": {"size": 100, "warm_up": 7},
     "sampled": {"num_negatives": 3, "shared": True, "sampler": "popularity"},
-    "explicit": {"num_negatives": 2, "sampler": "popularity"},
+    "same-group": {"groups": ["market", "region"], "num_negatives": 2, "min_items": 3},
+    "explicit": {"num_negatives": 2, "sampler": "popularity", "first_epoch": 2, "full_epoch": 5},
+    "impressions": {"num_negatives": 2, "first_epoch": 3, "full_epoch": 3},
+    "mined": {"num_negatives": 4, "full_epoch": 4, "ratio": 50.0},
     "dns": {"num_negatives": 2, "candidates": 9, "top": 4, "sampler": "popularity"},
     "dns-softmax": {"num_negatives": 2, "candidates": 9, "temperature": 0.5},
 }
+
+
+# what a kind asks of the other settings
+MORE = {"mined": {"rounds": 2, "loss": "sampled_softmax"}}
 
 
 def test_every_kind_has_an_example():
@@ -33,21 +40,43 @@ def test_every_kind_has_an_example():
 def test_lists_from_text_toml_and_json(kind):
     source = {"source": kind, **EXAMPLES[kind]}
     text = to_toml({"x": [source]}).removeprefix("x = ").strip()
-    beside = "" if kind != "queue" else ', {source = "in-batch"}'
-    settings = Settings(**parse_overrides([f"negatives={text[:-1]}{beside}]"]))
+    given = parse_overrides([f'negatives={text[:-1]}, {{source = "in-batch"}}]'])
+    more = MORE.get(kind, {})
+    settings = Settings(**given, **more)
     assert {**settings.negatives[0], **source} == settings.negatives[0]
     assert settings.negatives[0].keys() == {"source", *KINDS[kind]}
     assert not settings.per_row_negatives
     assert Settings.from_dict(tomllib.loads(to_toml(settings.to_dict()))) == settings
     assert Settings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
-    plain = Settings(negatives=[{"source": kind}, {"source": "in-batch"}])
+    needed = {"groups": "market"} if "groups" in KINDS[kind] else {}
+    plain = Settings(negatives=[{"source": kind, **needed}, {"source": "in-batch"}], **more)
     assert plain.negatives[0].keys() == {"source", *KINDS[kind]}
-    assert Settings(negatives=plain.negatives) == plain
+    assert Settings(negatives=plain.negatives, **more) == plain
 
 
 def test_top_is_by_default_what_is_taken():
     one = Settings(negatives=[{"source": "dns", "num_negatives": 3}]).negatives[0]
     assert one["top"] == 3
+
+
+def test_one_group_is_a_list_of_one():
+    one = Settings(negatives=[{"source": "same-group", "groups": "market"}]).negatives[0]
+    assert one["groups"] == ["market"]
+
+
+def test_columns_come_in_over_the_epochs():
+    def per_epoch(**options) -> list[int]:
+        source = {"source": "explicit", **options}
+        source = Settings(negatives=[{"source": "in-batch"}, source]).negatives[1]
+        return [columns_in(source, epoch) for epoch in range(7)]
+
+    assert per_epoch(num_negatives=3) == [3] * 7
+    assert per_epoch(num_negatives=3, first_epoch=3) == [0, 0, 3, 3, 3, 3, 3]
+    assert per_epoch(num_negatives=3, full_epoch=3) == [1, 2, 3, 3, 3, 3, 3]
+    assert per_epoch(num_negatives=4, first_epoch=2, full_epoch=5) == [0, 1, 2, 3, 4, 4, 4]
+    assert per_epoch(num_negatives=2, first_epoch=2, full_epoch=5) == [0, 1, 1, 2, 2, 2, 2]
+    assert per_epoch(num_negatives=9, first_epoch=2, full_epoch=3) == [0, 5, 9, 9, 9, 9, 9]
+    assert [columns_in({"num_negatives": 2}, epoch) for epoch in (0, 5)] == [2, 2]
 
 
 def test_names():
@@ -57,7 +86,7 @@ def test_names():
 
 
 DNS = {"source": "dns"}
-SOFTMAX = {"loss": "sampled_softmax"}
+GROUP = {"source": "same-group", "groups": "market"}
 
 
 @pytest.mark.parametrize(
@@ -87,39 +116,27 @@ SOFTMAX = {"loss": "sampled_softmax"}
             {},
             "num_negatives = 33 is more than candidates = 32",
         ),
-        ([DNS], {"loss": "nce"}, "goes with loss = 'sampled_softmax', 'bpr', .*, not 'nce'"),
-        ([DNS], {"loss": "in_batch"}, "not 'in_batch'; in-batch negatives are a source"),
-        ([DNS], {**SOFTMAX, "shared": True}, "shared = true has no place beside negatives"),
-        ([DNS], {"num_negatives": 4}, "num_negatives = 4 has no place beside negatives"),
-        ([DNS], {"sampler": "popularity"}, "sampler = 'popularity' has no place beside negatives"),
-        ([{"source": "in-batch"}], {"batch_size": 1}, "leaves the source 'in-batch' no negatives"),
-        (
-            [{"source": "in-batch-hard"}],
-            {"batch_size": 1},
-            "leaves the source 'in-batch-hard' no negatives",
-        ),
         (
             [{"source": "interpolated", "low": 0.7}],
             {},
             r"\[0\]: low = 0.7 and high = 0.6 are no range of shares; give 0 <= low <= high < 1",
         ),
         ([{"source": "interpolated", "high": 1}], {}, "high = 1.0 are no range"),
-        ([{"source": "in-batch-hard"}], SOFTMAX, "'in-batch-hard' has none; give correction"),
-        ([{"source": "queue"}], {}, "'queue' is empty at first; give another one beside it"),
         ([{"source": "queue", "size": 0}], {}, r"\[0\].size = 0 is too small"),
         ([{"source": "queue", "warm_up": -1}], {}, r"\[0\].warm_up = -1 is too small"),
-        ([DNS], {"rounds": 2}, "rounds = 2 mines lists that no source of negatives takes"),
-        ([DNS], SOFTMAX, "correction = 'expected_count' needs log Q, and 'dns' has none; give"),
+        ([{"source": "same-group"}], {}, r"\[0\]: 'same-group' needs groups, as in groups = \"m"),
+        ([{**GROUP, "groups": []}], {}, r"\[0\].groups = \[\]; give a name or a list of names"),
+        ([{**GROUP, "groups": 3}], {}, r"\[0\].groups = 3; give a name or a list of names"),
+        ([{**GROUP, "groups": [3]}], {}, r"\[0\].groups has 3; give names"),
+        ([{**GROUP, "groups": ["a", "a"]}], {}, r"\[0\].groups = \['a', 'a'\] names one twice"),
+        ([{**GROUP, "min_items": 0}], {}, r"\[0\].min_items = 0 is too small"),
         (
-            [{"source": "sampled"}],
-            {**SOFTMAX, "correction": "revised"},
-            "correction = 'revised' goes with one source, not with a list",
+            [{"source": "explicit", "first_epoch": 4, "full_epoch": 3}],
+            {},
+            "first_epoch = 4 is more than full_epoch = 3",
         ),
-        (
-            [{"source": "in-batch"}, {"source": "sampled"}],
-            {**SOFTMAX, "correction": "both"},
-            "correction = 'both' has one Q, of the loader; it goes with 'in-batch'",
-        ),
+        ([{"source": "explicit", "first_epoch": 0}], {}, r"first_epoch = 0 is too small"),
+        ([{"source": "mined", "ratio": 0}], {}, r"\[0\].ratio = 0.0 must be greater than 0"),
     ],
 )
 def test_bad_lists(negatives, changes, message):

@@ -55,7 +55,7 @@ def data():
     return hold_out_validation(generated.interactions)
 
 
-def trained(data, settings, **arguments):
+def trained(data, settings, /, **arguments):
     train, validation = data
     model = build_model(train, settings)
     trainer = Trainer(model, train, settings, validation=validation, **arguments)

@@ -1,0 +1,235 @@
+"""Named set-ups, each with its paper and the settings in which it differs from the defaults."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastneg.errors import FastnegError
+from fastneg.training.history_recipes import HISTORY_RECIPES
+from fastneg.training.settings import Settings
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named set-up.
+
+    Attributes:
+        name: as on the command line.
+        description: one line.
+        paper: where it comes from.
+        changes: the settings in which it differs from ``Settings()``.
+    """
+
+    name: str
+    description: str
+    paper: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    def settings(self, overrides: Mapping[str, Any] | None = None) -> Settings:
+        """The recipe's settings, some of them overridden; checked."""
+        return Settings().replace(**{**self.changes, **(overrides or {})})
+
+
+_COSINE: dict[str, Any] = {"similarity": "cosine", "learning_rate": 5e-3, "temperature": 0.2}
+_PAIRWISE: dict[str, Any] = {"loss": "bpr", "learning_rate": 5e-3, "l2": 1e-2}
+
+_RECIPES = (
+    Recipe(
+        "bpr",
+        "matrix factorisation, one uniform negative per positive, pairwise logistic loss",
+        "Rendle et al. 2009, BPR: Bayesian personalized ranking from implicit feedback",
+        {"loss": "bpr", "num_negatives": 1, "learning_rate": 5e-3, "l2": 1e-2},
+    ),
+    Recipe(
+        "ncf-loop",
+        "binary cross-entropy over each positive and four uniform negatives",
+        "He et al. 2017, Neural collaborative filtering",
+        {"loss": "bce", "num_negatives": 4, "learning_rate": 1e-3, "l2": 1e-4},
+    ),
+    Recipe(
+        "in-batch",
+        "the other positives of the batch as negatives, uncorrected: popular items suffer",
+        "Hidasi et al. 2016, Session-based recommendations with recurrent neural networks",
+        {**_COSINE, "loss": "in_batch", "correction": "none"},
+    ),
+    Recipe(
+        "in-batch-logq",
+        "in-batch negatives corrected by how often the loader serves each item",
+        "Yi et al. 2019, Sampling-bias-corrected neural modeling for large corpus item "
+        "recommendations",
+        {**_COSINE, "loss": "in_batch"},
+    ),
+    Recipe(
+        "mixed-negative-sampling",
+        "in-batch negatives and as many uniform ones from the whole catalog, corrected",
+        "Yang et al. 2020, Mixed negative sampling for learning two-tower neural networks in "
+        "recommendations",
+        {**_COSINE, "loss": "mixed", "num_uniform": 2048},
+    ),
+    Recipe(
+        "sampled-softmax",
+        "2,048 uniform negatives shared by the batch, corrected",
+        "Jean et al. 2015, On using very large target vocabulary for neural machine translation",
+        {**_COSINE, "loss": "sampled_softmax", "shared": True, "num_negatives": 2048},
+    ),
+    Recipe(
+        "facebook-ebr",
+        "mixed negatives, then a second round with hard ones mined at ranks 101-500, 100 easy to 1",
+        "Huang et al. 2020, Embedding-based retrieval in Facebook search",
+        {
+            **_COSINE,
+            "loss": "mixed",
+            "num_uniform": 2048,
+            "rounds": 2,
+            "window": (101, 500),
+            "easy_to_hard": 100.0,
+        },
+    ),
+    Recipe(
+        "ccl",
+        "cosine contrastive loss: of 2,048 uniform negatives shared by the batch, those above the "
+        "margin count",
+        "Mao et al. 2021, SimpleX: a simple and strong baseline for collaborative filtering",
+        {
+            "similarity": "cosine",
+            "learning_rate": 5e-3,
+            "loss": "ccl",
+            "shared": True,
+            "num_negatives": 2048,
+            "margin": 0.4,
+            "negative_weight": 10.0,
+        },
+    ),
+    Recipe(
+        "bsl",
+        "bilateral softmax: 2,048 uniform negatives shared by the batch, another temperature for "
+        "the positives",
+        "Wu et al. 2024, BSL: understanding and improving softmax loss for recommendation",
+        {
+            **_COSINE,
+            "loss": "bsl",
+            "shared": True,
+            "num_negatives": 2048,
+            "positive_temperature": 0.22,
+        },
+    ),
+    Recipe(
+        "gbce",
+        "generalised binary cross-entropy over each positive and 256 uniform negatives",
+        "Petrov and Macdonald 2023, gSASRec: reducing overconfidence in sequential recommendation "
+        "trained with negative sampling",
+        {"loss": "gbce", "num_negatives": 256, "calibration": 0.75, "learning_rate": 5e-3},
+    ),
+    Recipe(
+        "full-softmax",
+        "softmax cross-entropy over the whole catalog, for catalogs that fit: nothing is sampled",
+        "Liang et al. 2018, Variational autoencoders for collaborative filtering",
+        {**_COSINE, "loss": "full_softmax"},
+    ),
+    Recipe(
+        "dns",
+        "pairwise logistic loss on the best by the current model of 32 uniform candidates",
+        "Zhang et al. 2013, Optimizing top-N collaborative filtering via dynamic negative item "
+        "sampling",
+        {**_PAIRWISE, "negatives": ({"source": "dns", "candidates": 32},)},
+    ),
+    Recipe(
+        "dns-m-n",
+        "the same on one of the best 4 of 32 candidates, at random",
+        "Shi et al. 2023, On the theories behind hard negative sampling for recommendation",
+        {**_PAIRWISE, "negatives": ({"source": "dns", "candidates": 32, "top": 4},)},
+    ),
+    Recipe(
+        "cross-batch",
+        "in-batch negatives and a queue of the last 8,192 items' vectors, corrected",
+        "Wang et al. 2021, Cross-batch negative sampling for training two-tower recommenders",
+        {
+            **_COSINE,
+            "loss": "sampled_softmax",
+            "negatives": ({"source": "in-batch"}, {"source": "queue", "size": 8192}),
+        },
+    ),
+    Recipe(
+        "taobao",
+        "softmax over 2,048 uniform negatives shared by the batch and the two best of the batch, "
+        "moved towards the positive",
+        "Li et al. 2021, Embedding-based product retrieval in Taobao search",
+        {
+            **_COSINE,
+            "loss": "sampled_softmax",
+            "correction": "none",
+            "negatives": (
+                {"source": "sampled", "shared": True, "num_negatives": 2048},
+                {"source": "interpolated", "num_negatives": 2, "low": 0.4, "high": 0.6},
+            ),
+        },
+    ),
+    Recipe(
+        "airbnb",
+        "logistic loss on uniform negatives, as many of the positive's own market (a categorical "
+        "column `market` of the item features), and what the user rejected (--negatives)",
+        "Grbovic and Cheng 2018, Real-time personalization using embeddings for search ranking at "
+        "Airbnb",
+        {
+            "loss": "bce",
+            "learning_rate": 5e-3,
+            "l2": 1e-3,
+            "negatives": (
+                {"source": "sampled", "num_negatives": 4},
+                {"source": "same-group", "groups": "market", "num_negatives": 4},
+                {"source": "explicit", "num_negatives": 1},
+            ),
+        },
+    ),
+    Recipe(
+        "linkedin-jobs",
+        "in-batch negatives, corrected; in a second round also mined ones, more of them in each of "
+        "the first four epochs",
+        "Shen et al. 2024, Learning to retrieve for job matching",
+        {
+            **_COSINE,
+            "loss": "sampled_softmax",
+            "rounds": 2,
+            "window": (101, 500),
+            "negatives": (
+                {"source": "in-batch"},
+                {"source": "mined", "num_negatives": 4, "first_epoch": 1, "full_epoch": 4},
+            ),
+        },
+    ),
+    Recipe(
+        "impressions-only",
+        "a warning: logistic loss on what was shown with the positive alone (--event-column), so "
+        "that nothing is learnt of the rest of the catalog",
+        "Huang et al. 2020, Embedding-based retrieval in Facebook search",
+        {
+            "loss": "bce",
+            "learning_rate": 5e-3,
+            "l2": 1e-3,
+            "negatives": ({"source": "impressions", "num_negatives": 4},),
+        },
+    ),
+    *(Recipe(*one) for one in HISTORY_RECIPES),
+)
+
+
+def recipes() -> dict[str, Recipe]:
+    """All recipes by name."""
+    return {one.name: one for one in _RECIPES}
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of a name.
+
+    Raises:
+        FastnegError: there is none; the error names the nearest ones.
+    """
+    known = recipes()
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}?" if near else "known: " + ", ".join(known)
+    raise FastnegError(f"no recipe is called {name!r}; {hint}")
