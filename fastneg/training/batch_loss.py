@@ -3,8 +3,13 @@
 ``negatives.Objective`` says where a row's columns come from; here they are embedded and scored, and
 handed to the loss that the settings name, with what that one needs besides.
 
-Shapes: B rows, C columns shared by the batch, H hard columns and K negatives of a row, D width,
-X items that are embedded, U users, N items.
+Where several ranks gather their negatives, each embeds its own rows and its share of the columns
+that the batch shares, gathers these columns of all ranks and scores its rows against them. Losses
+whose rows or columns act on each other (lists, ``bsl``) run on the whole batch on every rank, and
+the towers' work alone is divided.
+
+Shapes: B rows, G rows of all ranks, C columns shared by the batch, H hard columns and K negatives
+of a row, D width, X items that are embedded, U users, N items.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ from torch.nn import functional
 from fastneg.training.batches import Batch
 from fastneg.training.bilateral_softmax import bilateral_softmax_loss
 from fastneg.training.binary_losses import gbce_loss, nce_loss
+from fastneg.training.distributed import ALONE, Ranks
 from fastneg.training.full_softmax import full_softmax_loss
 from fastneg.training.log_q import mixed_log_q
 from fastneg.training.losses import (
@@ -52,6 +58,36 @@ class Scores(NamedTuple):
     num_hard: int
 
 
+class Vectors(NamedTuple):
+    """Vectors of a batch.
+
+    Attributes:
+        users: float [B, D].
+        own: float [B, D], of the rows' positives; [0, D] where every item is a column.
+        columns: float [C, D], shared: in-batch ones (the row's own on the diagonal), then drawn.
+        negatives: float [B, K, D], of each row's own, or None.
+        penalty: scalar, the l2 penalty of the batch.
+    """
+
+    users: Tensor
+    own: Tensor
+    columns: Tensor
+    negatives: Tensor | None
+    penalty: Tensor
+
+
+def whole_batches(settings: Settings) -> bool:
+    """Whether ranks that gather negatives all see the whole batch, and not their slice of rows."""
+    return bool(settings.negatives) or settings.loss == "bsl"
+
+
+def own_first(batch: Batch, ranks: Ranks) -> Tensor:
+    """Items [G] of the in-batch columns: all ranks', this rank's first, so on the diagonal."""
+    if ranks.size == 1 or batch.every is None:
+        return batch.items
+    return batch.every.roll(-ranks.bounds(len(batch.every))[0])
+
+
 class BatchLoss:
     """The loss of a batch, as a function of the model, the batch and its mask.
 
@@ -62,6 +98,9 @@ class BatchLoss:
         item_log_q_N: float [N], log Q of one shared column (of noise, for ``nce``), or None.
         user_mass_U: float [U], the Q-mass of each user's known positives, or None.
         device: where the model is.
+
+    Attributes:
+        ranks: those that gather their negatives; one alone by default.
     """
 
     def __init__(
@@ -75,6 +114,7 @@ class BatchLoss:
         device: torch.device,
     ) -> None:
         self.settings, self.device = settings, device
+        self.ranks = ALONE
         self.num_items, self.num_hard = num_items, num_hard
         self._item_log_q_N, self._user_mass_U = item_log_q_N, user_mass_U
         self._no_penalty = torch.zeros((), device=device)
@@ -88,31 +128,87 @@ class BatchLoss:
         self._loss = by_name.get(settings.loss, self._plain)
 
     def __call__(self, model: TwoTower, batch: Batch, mask_BC: Tensor | None) -> Tensor:
-        """A scalar with gradient.
+        """A scalar with gradient: with several ranks, of this one's rows.
 
         Args:
             model: on the device.
-            batch: on the device.
+            batch: on the device; with rows.
             mask_BC: bool [B, C], True where a shared column is a known positive of the row's user;
                 None where negatives are per row.
         """
         return self._loss(model, batch, mask_BC)
 
+    def of_no_rows(self, model: TwoTower, batch: Batch) -> Tensor:
+        """A rank's loss that has no rows of a small batch: its share of the columns, all the same.
+
+        Args:
+            model, batch: on the device.
+        """
+        if self.ranks.size == 1:
+            return 0.0 * model.embed_users(batch.users).sum()
+        vectors = self._vectors(model, batch)
+        return vectors.penalty + 0.0 * (vectors.users.sum() + vectors.columns.sum())
+
     def _embed(
-        self, model: TwoTower, users: Tensor, items: Tensor
+        self, model: TwoTower, users: Tensor, items: Tensor, *, rows: float | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Vectors of users and items, and the l2 penalty of the batch."""
+        """Vectors of users and items, and the l2 penalty of the batch, of so many rows."""
         if self.settings.l2 == 0.0:
-            return model.embed_users(users), model.embed_items(items), self._no_penalty
-        users_BD, items_XD = model.user_tower(users), model.item_tower(items)
-        rows = len(users)
+            users_BD = self._divided(model.embed_users, users)
+            return users_BD, self._divided(model.embed_items, items), self._no_penalty
+        users_BD = self._divided(model.user_tower, users)
+        items_XD = self._divided(model.item_tower, items)
         penalty = (users_BD.square().sum() + items_XD.square().sum()) * (
-            0.5 * self.settings.l2 / rows
+            0.5 * self.settings.l2 / (len(users) if rows is None else rows)
         )
         if model.similarity == "cosine":
             users_BD = functional.normalize(users_BD, dim=-1)
             items_XD = functional.normalize(items_XD, dim=-1)
         return users_BD, items_XD, penalty
+
+    def _divided(self, tower: Callable[[Tensor], Tensor], codes: Tensor) -> Tensor:
+        """Vectors of codes that all ranks have: each embeds its part of them."""
+        if self.ranks.size == 1 or not whole_batches(self.settings):
+            return tower(codes)
+        first, last = self.ranks.bounds(len(codes))
+        return self.ranks.gather(tower(codes[first:last]), len(codes))
+
+    def _vectors(self, model: TwoTower, batch: Batch) -> Vectors:
+        """Of a batch's rows, of the columns that it shares, and of each row's own negatives."""
+        rows, ranks = len(batch.users), self.ranks
+        every = None if ranks.size == 1 else batch.every
+        in_batch = self.settings.loss in ("in_batch", "mixed")
+        own_B, shared_S = batch.items, batch.items[:0]
+        if self.settings.loss == "full_softmax":
+            own_B, shared_S = shared_S, torch.arange(self.num_items, device=self.device)
+        elif batch.shared is not None:
+            shared_S = batch.shared.items
+        first, last = (0, len(shared_S)) if every is None else ranks.bounds(len(shared_S))
+        parts = [own_B, shared_S[first:last]]
+        if batch.negatives is not None:
+            parts.append(batch.negatives.items.flatten())
+        num_rows = None
+        if every is not None:
+            # the loss, and the penalty with it, is multiplied by the rows' share, if there are any
+            num_rows = len(every) * (batch.share if rows else 1.0)
+        users_BD, items_XD, penalty = self._embed(
+            model, batch.users, torch.cat(parts), rows=num_rows
+        )
+        own, end = len(own_B), len(own_B) + last - first
+        own_BD, columns_CD = items_XD[:own], items_XD[0 if in_batch else own : end]
+        if every is not None:
+            columns = []
+            if in_batch:
+                every_GD = ranks.gather(own_BD, len(every))
+                columns.append(every_GD.roll(-ranks.bounds(len(every))[0], 0))
+            if len(shared_S):
+                columns.append(ranks.gather(items_XD[own:end], len(shared_S)))
+            columns_CD = torch.cat(columns) if columns else columns_CD
+        negatives_BKD = None
+        if batch.negatives is not None:
+            shape = (*batch.negatives.items.shape, users_BD.shape[-1])
+            negatives_BKD = items_XD[end:].view(shape)
+        return Vectors(users_BD, own_BD, columns_CD, negatives_BKD, penalty)
 
     @staticmethod
     def _with_hard(
@@ -133,64 +229,51 @@ class BatchLoss:
 
     def _batch_columns(self, model: TwoTower, batch: Batch, mask_BC: Tensor | None) -> Tensor:
         """In-batch columns, then uniform ones if any, then the row's hard ones if any."""
-        settings, items_C = self.settings, batch.items
+        settings, items_C = self.settings, own_first(batch, self.ranks)
+        num_batch = len(items_C)
         if batch.shared is not None:
             items_C = torch.cat([items_C, batch.shared.items])
-        num_rows, num_shared = len(batch.users), len(items_C)
-        every = items_C
-        if batch.negatives is not None:
-            every = torch.cat([items_C, batch.negatives.items.flatten()])
-        users_BD, items_XD, penalty = self._embed(model, batch.users, every)
-        hard_BHD = None
-        if batch.negatives is not None:
-            hard_BHD = items_XD[num_shared:].view(num_rows, -1, users_BD.shape[-1])
-        scores_BC = users_BD @ items_XD[:num_shared].T
-        scores_BC, mask_BC = self._with_hard(users_BD, scores_BC, mask_BC, hard_BHD)
-        log_q_C: Tensor | None = None
+        vectors = self._vectors(model, batch)
+        scores_BC, mask_BC = self._with_hard(
+            vectors.users, vectors.users @ vectors.columns.T, mask_BC, vectors.negatives
+        )
+        log_q_C = batch.log_q
         mass_B: Tensor | None = None
         if self._item_log_q_N is not None:
             log_q_C = self._item_log_q_N[items_C]
+        if log_q_C is not None:
             if settings.loss == "mixed":
                 # a row's own column is no negative: B - 1 of the first kind are expected
-                num_batch = num_rows - (settings.correction == "expected_count")
-                log_q_C = mixed_log_q(log_q_C, num_batch, num_shared - num_rows, self.num_items)
-            elif self._user_mass_U is not None and hard_BHD is None:
+                expected = num_batch - (settings.correction == "expected_count")
+                log_q_C = mixed_log_q(log_q_C, expected, len(items_C) - num_batch, self.num_items)
+            elif self._user_mass_U is not None and vectors.negatives is None:
                 mass_B = self._user_mass_U[batch.users]
-            if hard_BHD is not None:
-                log_q_C = torch.cat([log_q_C, self._hard_log_q(num_shared - 1)])
+            if vectors.negatives is not None:
+                log_q_C = torch.cat([log_q_C, self._hard_log_q(len(items_C) - 1)])
         common: dict[str, Any] = {
             "masked_mass_B": mass_B,
             "correction": settings.correction,
             "temperature": settings.temperature,
             "row_weights_B": batch.weights,
         }
-        if scores_BC.shape[1] == num_rows:
+        if scores_BC.shape[1] == len(batch.users):
             loss = in_batch_softmax_loss(scores_BC, log_q_B=log_q_C, mask_BB=mask_BC, **common)
         else:
             loss = mixed_negative_loss(scores_BC, log_q_C=log_q_C, mask_BC=mask_BC, **common)
-        return loss + penalty
+        return loss + vectors.penalty
 
     def _scores(self, model: TwoTower, batch: Batch, mask_BC: Tensor | None) -> Scores:
         """Of each row's own negatives, or of the shared ones and then the row's hard ones."""
-        rows, shared = len(batch.users), batch.shared
-        parts = [batch.items] if shared is None else [batch.items, shared.items]
-        if batch.negatives is not None:
-            parts.append(batch.negatives.items.flatten())
-        users_BD, items_XD, penalty = self._embed(model, batch.users, torch.cat(parts))
-        columns = rows if shared is None else rows + len(shared.items)
-        own_BKD = None
-        if batch.negatives is not None:
-            own_BKD = items_XD[columns:].view(rows, -1, users_BD.shape[-1])
+        users_BD, own_BD, columns_CD, negatives_BKD, penalty = self._vectors(model, batch)
         num_hard = 0
-        if shared is None:
-            assert own_BKD is not None
-            negative_BC = torch.einsum("bd,bkd->bk", users_BD, own_BKD)
+        if batch.shared is None:
+            assert negatives_BKD is not None
+            negative_BC = torch.einsum("bd,bkd->bk", users_BD, negatives_BKD)
         else:
-            num_hard = 0 if own_BKD is None else own_BKD.shape[1]
-            negative_BC = users_BD @ items_XD[rows:columns].T
-            negative_BC, mask_BC = self._with_hard(users_BD, negative_BC, mask_BC, own_BKD)
-        positive_B = (users_BD * items_XD[:rows]).sum(-1)
-        return Scores(positive_B, negative_BC, mask_BC, penalty, num_hard)
+            num_hard = 0 if negatives_BKD is None else negatives_BKD.shape[1]
+            negative_BC = users_BD @ columns_CD.T
+            negative_BC, mask_BC = self._with_hard(users_BD, negative_BC, mask_BC, negatives_BKD)
+        return Scores((users_BD * own_BD).sum(-1), negative_BC, mask_BC, penalty, num_hard)
 
     def _sampled_softmax(self, model: TwoTower, batch: Batch, mask_BC: Tensor | None) -> Tensor:
         settings, shared = self.settings, batch.shared
@@ -240,10 +323,9 @@ class BatchLoss:
         )
 
     def _full_softmax(self, model: TwoTower, batch: Batch, mask_BC: Tensor | None) -> Tensor:
-        every_N = torch.arange(self.num_items, device=self.device)
-        users_BD, items_ND, penalty = self._embed(model, batch.users, every_N)
-        return penalty + full_softmax_loss(
-            users_BD @ items_ND.T,
+        vectors = self._vectors(model, batch)
+        return vectors.penalty + full_softmax_loss(
+            vectors.users @ vectors.columns.T,
             batch.items,
             mask_BN=mask_BC,
             temperature=self.settings.temperature,

@@ -4,7 +4,8 @@ An example is a positive row of the interactions; its number among them is its g
 epoch's order is a permutation that (seed, name, epoch) decides, a batch is a slice of it, and its
 negatives are one call of a sampler with the global indices as ``rows=``: the negatives of an
 example do not depend on the batch size, on threads, workers or ranks. With ``subsample`` an epoch
-serves a subset of the examples, which (seed, name, epoch, global index) decide.
+serves a subset of the examples, which (seed, name, epoch, global index) decide. With ``split`` each
+of several ranks serves its slice of every batch.
 
 Shapes: B rows of a batch, K negatives of a row, C items shared by a batch.
 """
@@ -30,6 +31,7 @@ from fastneg.samplers.base import Sampler
 from fastneg.samplers.results import Negatives
 from fastneg.samplers.subsampling import importance_weights, kept_rows
 from fastneg.streams import key_of, permutation, stream_of
+from fastneg.training.distributed import ALONE, Ranks
 from fastneg.training.log_q import as_keep, in_batch_log_q
 
 STATE_VERSION = 1
@@ -63,6 +65,10 @@ class Batch(NamedTuple):
         negatives: of each row: ids, log_q and source tags [B, K], or None.
         shared: of the whole batch: ids, log_q and source tags [C], or None.
         drawn: of each further source, in order, [B, K] or [C].
+        every: int64 [G], the items of all ranks' rows in order; None where nothing is split.
+        share: of these rows in the batch of all ranks, by weight.
+        log_q: float32, log Q of the columns that the batch shares, where it is estimated while
+            training; the loader leaves it None.
     """
 
     users: Tensor
@@ -72,6 +78,9 @@ class Batch(NamedTuple):
     negatives: Negatives | None
     shared: Negatives | None
     drawn: tuple[Negatives, ...] = ()
+    every: Tensor | None = None
+    share: float = 1.0
+    log_q: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch on another device (the same one: itself)."""
@@ -92,6 +101,9 @@ class Batch(NamedTuple):
             move_all(self.negatives),
             move_all(self.shared),
             tuple(move_all(part) for part in self.drawn),
+            move(self.every),
+            self.share,
+            move(self.log_q),
         )
 
 
@@ -164,6 +176,7 @@ class NegativeBatches(IterableDataset[Batch]):
 
         self._rows = self._rows_that_can_be_served(interactions.num_users, exhausted)
         self.num_dropped = len(self._users) - len(self._rows)
+        self.ranks = ALONE
         self.keep: FloatArray | None = None
         self._importance: npt.NDArray[np.float32] | None = None
         self._kept: tuple[int, IntArray] | None = None  # an epoch's rows, found once
@@ -208,6 +221,10 @@ class NegativeBatches(IterableDataset[Batch]):
             stacklevel=4,
         )
         return every[~dropped]
+
+    def split(self, ranks: Ranks) -> None:
+        """From now on serve this rank's slice of every batch; ``batch_size`` is that of all."""
+        self.ranks = ranks
 
     def subsample(self, keep: Any, *, weights: bool = False) -> None:
         """From now on an epoch serves a row of item i with probability ``keep[i]``.
@@ -348,14 +365,18 @@ class NegativeBatches(IterableDataset[Batch]):
             self._position[1] = 0
 
     def _batch(self, order: np.ndarray[Any, np.dtype[np.int64]], number: int) -> Batch:
-        rows = order[number * self.batch_size : (number + 1) * self.batch_size]
+        all_rows = order[number * self.batch_size : (number + 1) * self.batch_size]
+        first, last = self.ranks.bounds(len(all_rows))
+        rows = all_rows[first:last]
         users = torch.from_numpy(self._users[rows])
         items = torch.from_numpy(self._items[rows])
         rows_B = torch.from_numpy(rows)
-        weights = None if self._weights is None else torch.from_numpy(self._weights[rows])
-        if self._importance is not None:
-            importance = torch.from_numpy(self._importance[self._items[rows]])
-            weights = importance if weights is None else weights * importance
+        weights = self._weights_of(rows)
+        every, share = None, 1.0
+        if self.ranks.size > 1:
+            every, share = torch.from_numpy(self._items[all_rows]), len(rows) / len(all_rows)
+            if weights is not None:
+                share = float(weights.double().sum() / self._weights_of(all_rows).double().sum())
         negatives = shared = None
         if self.sampler is not None:
             negatives = self.sampler.sample(users, self.num_negatives, rows=rows_B)
@@ -367,4 +388,12 @@ class NegativeBatches(IterableDataset[Batch]):
             else draw.sampler.sample(users, draw.num_negatives, rows=rows_B, log_q=draw.log_q)
             for draw in self.draws
         )
-        return Batch(users, items, rows_B, weights, negatives, shared, drawn)
+        return Batch(users, items, rows_B, weights, negatives, shared, drawn, every, share)
+
+    def _weights_of(self, rows: IntArray) -> Any:
+        """float32 [B], or None."""
+        weights = None if self._weights is None else torch.from_numpy(self._weights[rows])
+        if self._importance is not None:
+            importance = torch.from_numpy(self._importance[self._items[rows]])
+            weights = importance if weights is None else weights * importance
+        return weights
