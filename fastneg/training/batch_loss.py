@@ -223,7 +223,7 @@ class BatchLoss:
 
     def _hard_log_q(self, num_easy: int) -> Tensor:
         """Log Q [H] under which H columns weigh 1 / easy_to_hard of ``num_easy`` corrected ones."""
-        easy_mass = num_easy * self.num_items  # each easy column counts 1 / Q
+        easy_mass = max(num_easy, 1) * self.num_items  # each easy column counts 1 / Q
         log_q = math.log(self.settings.easy_to_hard * self.num_hard / easy_mass)
         return torch.full((self.num_hard,), min(log_q, 0.0), device=self.device)
 

@@ -160,7 +160,7 @@ class Ranks:
         for gradients in small.values():
             together = torch.cat([gradient.flatten() for gradient in gradients])
             self._all_reduce(together)
-            parts = together.split([gradient.numel() for gradient in gradients])
+            parts = torch.split(together, [gradient.numel() for gradient in gradients])
             for gradient, part in zip(gradients, parts, strict=True):
                 gradient.copy_(part.view_as(gradient))
 
@@ -181,6 +181,7 @@ class Ranks:
             torch.cat([one[:count] for one, count in all_rows])[None],
             torch.cat([one[:count] for one, count in all_values]),
             parameter.shape,
+            check_invariants=False,
         ).coalesce()
 
     # The ways of torch, of tensors of one shape -------------------------------------------------

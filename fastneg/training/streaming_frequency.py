@@ -17,7 +17,7 @@ from fastneg.training.settings import Settings
 # of 4 hashes: an item shares all its slots with others once in 400 times, and then mostly with
 # rarer ones, which change nothing
 SLOTS_PER_ITEM = 4
-_LEAST_SLOTS = 1 << 12
+_LEAST_SLOTS = 1 << 16
 
 
 def streaming_frequency(item_log_frequency_N: Tensor, settings: Settings) -> FrequencyEstimator:

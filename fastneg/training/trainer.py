@@ -347,6 +347,7 @@ class Trainer:
 
     def _evaluate(self) -> dict[str, float]:
         key, facts = f"ndcg@{self.settings.k}", None
+        metrics: dict[str, float]
         if self.ranks.is_first:
             result = self.evaluation()
             facts = dict(result.metrics), dict(result.counts)

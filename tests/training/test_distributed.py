@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +52,7 @@ def gradients(rank: int) -> list[torch.Tensor | None]:
     return [
         torch.randn(3, 2, generator=draw),
         torch.randn(400, 300, generator=draw),
-        torch.sparse_coo_tensor(rows[None], values, (5, 2)),
+        torch.sparse_coo_tensor(rows[None], values, (5, 2), check_invariants=True),
         None if rank == 0 else torch.randn(4, generator=draw),
         None,
         torch.randn(2, 3, generator=draw).T,
@@ -145,64 +143,45 @@ def test_without_torchrun_one_is_alone(monkeypatch):
 # Processes ---------------------------------------------------------------------------------
 
 
-def processes(code: str, folder: Path, size: int = 2) -> None:
-    """Run ``code`` as each of ``size`` ranks of a gloo group."""
-    root = Path(__file__).resolve().parents[2]
-    with_store = (
-        "import os, sys, torch, torch.distributed as dist\n"
-        "torch.set_num_threads(1)\n"
-        "rank, size = int(sys.argv[1]), int(sys.argv[2])\n"
-        "dist.init_process_group('gloo', init_method='file://' + sys.argv[3] + '/store',\n"
-        "                        rank=rank, world_size=size)\n"
-    )
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", with_store + code, str(rank), str(size), str(folder)],
-            cwd=root, env={**os.environ, "PYTHONPATH": str(root), "CUDA_VISIBLE_DEVICES": ""},
-            stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(size)
-    ]  # fmt: skip
-    try:
-        said = [one.communicate(timeout=120)[1] for one in running]
-    finally:
-        for one in running:
-            one.kill()
-    assert [one.returncode for one in running] == [0] * size, "\n".join(said)
-
-
 # of the cases of test_trainer_ranks, one of each way to gather
 GLOO = ("in_batch", "mixed l2", "shared hard", "per_row", "bsl_shared l2", "full_softmax", "mlp",
         "streaming", "list queue")  # fmt: skip
-CHILD = """
-from tests.training.test_distributed import child
-child(sys.argv[3])
-dist.destroy_process_group()
-"""
 
 
-def child(folder: str) -> None:
-    from fastneg.data.splits import hold_out_validation
-    from fastneg.data.synthetic import generate_dataset
-    from tests.training.test_trainer_ranks import losses_and_gradients
+def process(rank: int, folder: Path) -> None:
+    """One of two ranks of a gloo group."""
+    from tests.training.test_trainer_ranks import losses_and_gradients, make_data
 
+    torch.set_num_threads(1)
+    store = f"file://{folder}/store"
+    torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
     ranks = Ranks.here()
-    parameters = parameters_of(ranks.rank)
+    assert (ranks.rank, ranks.size) == (rank, 2)
+    parameters = parameters_of(rank)
     ranks.sum_gradients(parameters)
     assert_summed(parameters, 2)
     array = ranks.array_from_first(np.arange(6).reshape(2, 3) if ranks.is_first else None)
     assert array.tolist() == [[0, 1, 2], [3, 4, 5]]
     assert ranks.from_first({"a": [1.5]} if ranks.is_first else None) == {"a": [1.5]}
-    assert ranks.any(ranks.rank == 1)
-    data = hold_out_validation(generate_dataset(60, 80, positives_per_user=16, seed=1).interactions)
-    found = {name: losses_and_gradients(data, name, ranks) for name in GLOO}
-    torch.save(found, Path(folder) / f"{ranks.rank}.pt")
+    assert ranks.any(rank == 1)
+    data = make_data()
+    torch.save({name: losses_and_gradients(data, name, ranks) for name in GLOO},
+               folder / f"{rank}.pt")  # fmt: skip
+    torch.distributed.destroy_process_group()
 
 
 def test_two_gloo_processes_give_the_loss_and_gradients_of_one(tmp_path):
     from tests.training.test_trainer_ranks import assert_close, losses_and_gradients, make_data
 
-    processes(CHILD, tmp_path)
+    # a fork is quick, but autograd cannot be forked where it has threads for GPUs
+    context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "fork")
+    running = [context.Process(target=process, args=(rank, tmp_path)) for rank in range(2)]
+    for one in running:
+        one.start()
+    for one in running:
+        one.join(timeout=120)
+        one.kill()
+    assert [one.exitcode for one in running] == [0, 0]
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     data = make_data()
     for name in GLOO:

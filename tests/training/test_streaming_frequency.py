@@ -12,6 +12,7 @@ from fastneg.data.splits import hold_out_validation
 from fastneg.data.synthetic import generate_dataset
 from fastneg.errors import CheckpointError, FastnegError
 from fastneg.recipes import recipe
+from fastneg.training import streaming_frequency
 from fastneg.training.checkpoints import load_checkpoint
 from fastneg.training.log_q import mixed_log_q
 from fastneg.training.losses import in_batch_softmax_loss, mixed_negative_loss
@@ -64,7 +65,8 @@ class Gaps:
 @pytest.mark.parametrize("prior", ["none", "uniform", "counts"])
 @pytest.mark.parametrize("correction", ["both", "expected_count"])
 @pytest.mark.parametrize("loss", ["in_batch", "mixed"])
-def test_the_loss_is_the_written_out_one(data, prior, correction, loss):
+def test_the_loss_is_the_written_out_one(data, prior, correction, loss, monkeypatch):
+    monkeypatch.setattr(streaming_frequency, "_LEAST_SLOTS", 1 << 19)  # no two items in one slot
     changes = MIXED if loss == "mixed" else {}
     settings = SETTINGS.replace(
         frequency_prior=prior, correction=correction, frequency_alpha=0.05, **changes
