@@ -114,6 +114,7 @@ def train(
     """Train two towers by a recipe; write weights, vectors, id maps and metrics."""
     from fastneg.commands import train as command
     from fastneg.commands.tables import show_training
+    from fastneg.training.distributed import Ranks
 
     columns = _columns(user_column, item_column, weight_column, time_column, delimiter, header)
     files = command.TrainFiles(
@@ -132,7 +133,7 @@ def train(
         files, recipe_name=recipe, assignments=settings or (), seed=seed, refit=refit,
         resume=resume, out=out, progress=False if quiet else None,
     )  # fmt: skip
-    if not quiet:
+    if not quiet and Ranks.here().is_first:
         show_training(result)
 
 

@@ -2,7 +2,7 @@
 
 ``train_recipe`` runs one from interactions to a folder with the trained model; the command line
 and the demo call it. Nothing is ever chosen on test: the epoch, the round and whatever else is
-chosen come from validation.
+chosen come from validation. Under torchrun all its processes run it, and the first writes.
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ def train_recipe(
         CheckpointError: ``resume`` with other data or settings.
     """
     from fastneg.data.splits import hold_out_validation
+    from fastneg.training.distributed import Ranks
     from fastneg.training.event_evaluation import check_alike
     from fastneg.training.explicit_negatives import with_explicit_negatives
     from fastneg.training.outputs import prepare_folder, write_metrics, write_model
@@ -130,7 +131,10 @@ def train_recipe(
             'negatives=[{source = "impressions"}], or put it beside the others'
         )
     source_data(train, values, item_features=item_features, impressions=impressions)
-    folder = None if out is None else prepare_folder(out)
+    ranks = Ranks.here()
+    folder = None if out is None else Path(out)
+    if folder is not None and ranks.is_first:
+        prepare_folder(folder)
     common: dict[str, Any] = {
         "user_features": user_features,
         "item_features": item_features,
@@ -141,7 +145,7 @@ def train_recipe(
         "progress": progress,
         "on_step": on_step,
     }
-    if folder is not None and not resume:
+    if folder is not None and not resume and ranks.is_first:
         (folder / "metrics.jsonl").unlink(missing_ok=True)
     first = train_rounds(train, values, validation=validation, **common)
     result, seconds = first, first.seconds
@@ -163,10 +167,9 @@ def train_recipe(
         "validation": dict(first.best.fit.counts),
     }
     if test is not None:
-        metrics["test"], metrics["counts"]["test"] = _on_test(
-            result.model, seen, masked, test, values.k
-        )
-    if folder is not None:
+        found = _on_test(result.model, seen, masked, test, values.k) if ranks.is_first else None
+        metrics["test"], metrics["counts"]["test"] = ranks.from_first(found)
+    if folder is not None and ranks.is_first:
         write_model(
             folder,
             result.model,
@@ -176,6 +179,7 @@ def train_recipe(
             item_features=item_features,
         )
         write_metrics(folder, metrics)
+    ranks.any(False)  # no rank goes on before the files are there
     return TrainResult(result.model, values, metrics, folder)
 
 

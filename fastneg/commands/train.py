@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
 from fastneg.recipes import TrainResult, recipe, train_recipe
 from fastneg.tables import existing_file
+from fastneg.training.distributed import Ranks
 from fastneg.training.event_evaluation import select_events
 from fastneg.training.impressions import Impressions
 from fastneg.training.outputs import prepare_folder
@@ -79,6 +81,7 @@ def train(
     The vocabulary is the item table's and the training file's ids; with ``refit`` the validation
     file's too, since the final model is trained on it. Other ids of the validation and test files
     are unknown: items are misses, users are left out, and both are counted in ``metrics.json``.
+    Under torchrun all processes train together, and the first writes.
 
     Raises:
         FastnegError: bad settings, files, ids; a folder that cannot be written.
@@ -90,7 +93,10 @@ def train(
         overrides["seed"] = seed
     chosen.settings(overrides)
     files.check()
-    prepare_folder(out)
+    if Ranks.here().is_first:
+        prepare_folder(out)
+    else:  # the first one says it
+        warnings.simplefilter("ignore", UserWarning)
     seen, validation, test = _read(files, refit=refit)
     known = seen.num_known_users if isinstance(seen, Events) else None
     user_features = None if files.users is None else files.users.features(seen.user_ids[:known])

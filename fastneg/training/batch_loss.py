@@ -4,20 +4,19 @@
 handed to the loss that the settings name, with what that one needs besides.
 
 Shapes: B rows, C columns shared by the batch, H hard columns and K negatives of a row, D width,
-X items that are embedded, U users, N items.
+U users, N items.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from fastneg.training.batch_vectors import BatchVectors, own_first
 from fastneg.training.batches import Batch
 from fastneg.training.bilateral_softmax import bilateral_softmax_loss
 from fastneg.training.binary_losses import gbce_loss, nce_loss
@@ -53,7 +52,7 @@ class Scores(NamedTuple):
     num_hard: int
 
 
-class BatchLoss:
+class BatchLoss(BatchVectors):
     """The loss of a batch, as a function of the model, the batch and its mask.
 
     Args:
@@ -63,6 +62,9 @@ class BatchLoss:
         item_log_q_N: float [N], log Q of one shared column (of noise, for ``nce``), or None.
         user_mass_U: float [U], the Q-mass of each user's known positives, or None.
         device: where the model is.
+
+    Attributes:
+        ranks: those that gather their negatives; one alone by default.
     """
 
     def __init__(
@@ -75,12 +77,10 @@ class BatchLoss:
         user_mass_U: Tensor | None,
         device: torch.device,
     ) -> None:
-        if settings.learn_temperature:  # query vectors are divided by it, so scores are
-            settings = replace(settings, temperature=1.0, learn_temperature=False)
-        self.settings, self.device = settings, device
-        self.num_items, self.num_hard = num_items, num_hard
+        super().__init__(settings, num_items=num_items, device=device)
+        settings = self.settings
+        self.num_hard = num_hard
         self._item_log_q_N, self._user_mass_U = item_log_q_N, user_mass_U
-        self._no_penalty = torch.zeros((), device=device)
         by_name: dict[str, Callable[[TwoTower, Batch, Tensor | None], Tensor]] = {
             "in_batch": self._batch_columns,
             "mixed": self._batch_columns,
@@ -91,30 +91,26 @@ class BatchLoss:
         self._loss = by_name.get(settings.loss, self._plain)
 
     def __call__(self, model: TwoTower, batch: Batch, mask_BC: Tensor | None) -> Tensor:
-        """A scalar with gradient.
+        """A scalar with gradient: with several ranks, of this one's rows.
 
         Args:
             model: on the device.
-            batch: on the device.
+            batch: on the device; with rows.
             mask_BC: bool [B, C], True where a shared column is a known positive of the row's user;
                 None where negatives are per row.
         """
         return self._loss(model, batch, mask_BC)
 
-    def _embed(self, model: TwoTower, batch: Batch, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Vectors of the batch's queries and of items, and the l2 penalty of the batch."""
-        if self.settings.l2 == 0.0:
-            users_BD, items_XD = model.embed_queries(batch), model.embed_items(items)
-            return model.over_temperature(users_BD), items_XD, self._no_penalty
-        users_BD, items_XD = model.embed_queries(batch, scaled=False), model.item_tower(items)
-        rows = len(batch.users)
-        penalty = (users_BD.square().sum() + items_XD.square().sum()) * (
-            0.5 * self.settings.l2 / rows
-        )
-        if model.similarity == "cosine":
-            users_BD = functional.normalize(users_BD, dim=-1)
-            items_XD = functional.normalize(items_XD, dim=-1)
-        return model.over_temperature(users_BD), items_XD, penalty
+    def of_no_rows(self, model: TwoTower, batch: Batch) -> Tensor:
+        """A rank's loss that has no rows of a small batch: its share of the columns, all the same.
+
+        Args:
+            model, batch: on the device.
+        """
+        if self.ranks.size == 1:
+            return 0.0 * model.embed_users(batch.users).sum()
+        vectors = self._vectors(model, batch)
+        return vectors.penalty + 0.0 * (vectors.users.sum() + vectors.columns.sum())
 
     @staticmethod
     def _with_hard(
@@ -135,31 +131,27 @@ class BatchLoss:
 
     def _batch_columns(self, model: TwoTower, batch: Batch, mask_BC: Tensor | None) -> Tensor:
         """In-batch columns, then uniform ones if any, then the row's hard ones if any."""
-        settings, items_C = self.settings, batch.items
+        settings, items_C = self.settings, own_first(batch, self.ranks)
+        num_batch = len(items_C)
         if batch.shared is not None:
             items_C = torch.cat([items_C, batch.shared.items])
-        num_rows, num_shared = len(batch.users), len(items_C)
-        every = items_C
-        if batch.negatives is not None:
-            every = torch.cat([items_C, batch.negatives.items.flatten()])
-        users_BD, items_XD, penalty = self._embed(model, batch, every)
-        hard_BHD = None
-        if batch.negatives is not None:
-            hard_BHD = items_XD[num_shared:].view(num_rows, -1, users_BD.shape[-1])
-        scores_BC = users_BD @ items_XD[:num_shared].T
-        scores_BC, mask_BC = self._with_hard(users_BD, scores_BC, mask_BC, hard_BHD)
-        log_q_C: Tensor | None = None
+        vectors = self._vectors(model, batch)
+        scores_BC, mask_BC = self._with_hard(
+            vectors.users, vectors.users @ vectors.columns.T, mask_BC, vectors.negatives
+        )
+        log_q_C = batch.log_q
         mass_B: Tensor | None = None
         if self._item_log_q_N is not None:
             log_q_C = self._item_log_q_N[items_C]
+        if log_q_C is not None:
             if settings.loss == "mixed":
                 # a row's own column is no negative: B - 1 of the first kind are expected
-                num_batch = num_rows - (settings.correction == "expected_count")
-                log_q_C = mixed_log_q(log_q_C, num_batch, num_shared - num_rows, self.num_items)
-            elif self._user_mass_U is not None and hard_BHD is None:
+                expected = num_batch - (settings.correction == "expected_count")
+                log_q_C = mixed_log_q(log_q_C, expected, len(items_C) - num_batch, self.num_items)
+            elif self._user_mass_U is not None and vectors.negatives is None:
                 mass_B = self._user_mass_U[batch.users]
-            if hard_BHD is not None:
-                hard_H = self._hard_log_q(num_shared - 1, self.num_hard, settings.easy_to_hard)
+            if vectors.negatives is not None:
+                hard_H = self._hard_log_q(len(items_C) - 1, self.num_hard, settings.easy_to_hard)
                 log_q_C = torch.cat([log_q_C, hard_H])
         common: dict[str, Any] = {
             "masked_mass_B": mass_B,
@@ -167,33 +159,24 @@ class BatchLoss:
             "temperature": settings.temperature,
             "row_weights_B": batch.weights,
         }
-        if scores_BC.shape[1] == num_rows:
+        if scores_BC.shape[1] == len(batch.users):
             loss = in_batch_softmax_loss(scores_BC, log_q_B=log_q_C, mask_BB=mask_BC, **common)
         else:
             loss = mixed_negative_loss(scores_BC, log_q_C=log_q_C, mask_BC=mask_BC, **common)
-        return loss + penalty
+        return loss + vectors.penalty
 
     def _scores(self, model: TwoTower, batch: Batch, mask_BC: Tensor | None) -> Scores:
         """Of each row's own negatives, or of the shared ones and then the row's hard ones."""
-        rows, shared = len(batch.users), batch.shared
-        parts = [batch.items] if shared is None else [batch.items, shared.items]
-        if batch.negatives is not None:
-            parts.append(batch.negatives.items.flatten())
-        users_BD, items_XD, penalty = self._embed(model, batch, torch.cat(parts))
-        columns = rows if shared is None else rows + len(shared.items)
-        own_BKD = None
-        if batch.negatives is not None:
-            own_BKD = items_XD[columns:].view(rows, -1, users_BD.shape[-1])
+        users_BD, own_BD, columns_CD, negatives_BKD, penalty = self._vectors(model, batch)
         num_hard = 0
-        if shared is None:
-            assert own_BKD is not None
-            negative_BC = torch.einsum("bd,bkd->bk", users_BD, own_BKD)
+        if batch.shared is None:
+            assert negatives_BKD is not None
+            negative_BC = torch.einsum("bd,bkd->bk", users_BD, negatives_BKD)
         else:
-            num_hard = 0 if own_BKD is None else own_BKD.shape[1]
-            negative_BC = users_BD @ items_XD[rows:columns].T
-            negative_BC, mask_BC = self._with_hard(users_BD, negative_BC, mask_BC, own_BKD)
-        positive_B = (users_BD * items_XD[:rows]).sum(-1)
-        return Scores(positive_B, negative_BC, mask_BC, penalty, num_hard)
+            num_hard = 0 if negatives_BKD is None else negatives_BKD.shape[1]
+            negative_BC = users_BD @ columns_CD.T
+            negative_BC, mask_BC = self._with_hard(users_BD, negative_BC, mask_BC, negatives_BKD)
+        return Scores((users_BD * own_BD).sum(-1), negative_BC, mask_BC, penalty, num_hard)
 
     def _sampled_softmax(self, model: TwoTower, batch: Batch, mask_BC: Tensor | None) -> Tensor:
         settings, shared = self.settings, batch.shared
@@ -259,10 +242,9 @@ class BatchLoss:
         )
 
     def _full_softmax(self, model: TwoTower, batch: Batch, mask_BC: Tensor | None) -> Tensor:
-        every_N = torch.arange(self.num_items, device=self.device)
-        users_BD, items_ND, penalty = self._embed(model, batch, every_N)
-        return penalty + full_softmax_loss(
-            users_BD @ items_ND.T,
+        vectors = self._vectors(model, batch)
+        return vectors.penalty + full_softmax_loss(
+            vectors.users @ vectors.columns.T,
             batch.items,
             mask_BN=mask_BC,
             temperature=self.settings.temperature,

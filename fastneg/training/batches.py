@@ -4,7 +4,8 @@ An example is a positive row of the interactions; its number among them is its g
 epoch's order is a permutation that (seed, name, epoch) decides, a batch is a slice of it, and its
 negatives are one call of a sampler with the global indices as ``rows=``: the negatives of an
 example do not depend on the batch size, on threads, workers or ranks. With ``subsample`` an epoch
-serves a subset of the examples, which (seed, name, epoch, global index) decide.
+serves a subset of the examples, which (seed, name, epoch, global index) decide. With ``split`` each
+of several ranks serves its slice of every batch.
 
 Shapes: B rows of a batch, K negatives of a row, C items shared by a batch.
 """
@@ -15,7 +16,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,78 +29,17 @@ from fastneg.data.events import Events
 from fastneg.errors import CheckpointError, ExhaustedUserError
 from fastneg.interactions import Interactions
 from fastneg.samplers.base import Sampler
-from fastneg.samplers.results import Negatives
 from fastneg.samplers.subsampling import importance_weights, kept_rows
 from fastneg.streams import key_of, permutation, stream_of
-from fastneg.training.feature_encoders import FeatureRows, FeatureValues
+from fastneg.training.batch import Batch, Draw
+from fastneg.training.distributed import ALONE, Ranks
+from fastneg.training.feature_encoders import FeatureValues
 from fastneg.training.log_q import as_keep, in_batch_log_q
+
+__all__ = ["Batch", "Draw", "NegativeBatches"]
 
 STATE_VERSION = 1
 _CALL = "NegativeBatches"
-
-
-class Draw(NamedTuple):
-    """One more source of drawn negatives.
-
-    Attributes:
-        sampler: draws them.
-        num_negatives: K of each row, or C of the whole batch.
-        shared: one set for the whole batch.
-        log_q: whether log Q is asked for.
-        positives: whether it asks for each row's positive.
-    """
-
-    sampler: Sampler
-    num_negatives: int
-    shared: bool = False
-    log_q: bool = True
-    positives: bool = False
-
-
-class Batch(NamedTuple):
-    """One batch; a NamedTuple, so that DataLoader's pinning walks through it.
-
-    Attributes:
-        users, items: int64 [B], codes of the examples.
-        rows: int64 [B], the examples' global indices.
-        weights: float32 [B], rewards times the importance weights of subsampling; None without
-            both.
-        negatives: of each row: ids, log_q and source tags [B, K], or None.
-        shared: of the whole batch: ids, log_q and source tags [C], or None.
-        drawn: of each further source, in order, [B, K] or [C].
-        context: of the examples' events, or None.
-    """
-
-    users: Tensor
-    items: Tensor
-    rows: Tensor
-    weights: Tensor | None
-    negatives: Negatives | None
-    shared: Negatives | None
-    drawn: tuple[Negatives, ...] = ()
-    context: FeatureRows | None = None
-
-    def to(self, device: torch.device | str) -> Batch:
-        """The batch on another device (the same one: itself)."""
-        if self.users.device == torch.device(device):
-            return self
-
-        def move(part: Tensor | None) -> Any:
-            return None if part is None else part.to(device, non_blocking=True)
-
-        def move_all(part: Negatives | None) -> Any:
-            return None if part is None else Negatives(*(move(tensor) for tensor in part))
-
-        return Batch(
-            move(self.users),
-            move(self.items),
-            move(self.rows),
-            move(self.weights),
-            move_all(self.negatives),
-            move_all(self.shared),
-            tuple(move_all(part) for part in self.drawn),
-            None if self.context is None else self.context.to(device),
-        )
 
 
 class NegativeBatches(IterableDataset[Batch]):
@@ -175,6 +115,7 @@ class NegativeBatches(IterableDataset[Batch]):
 
         self._rows = self._rows_that_can_be_served(interactions.num_users, exhausted)
         self.num_dropped = len(self._users) - len(self._rows)
+        self.ranks = ALONE
         self.keep: FloatArray | None = None
         self._importance: npt.NDArray[np.float32] | None = None
         self._kept: tuple[int, IntArray] | None = None  # an epoch's rows, found once
@@ -219,6 +160,10 @@ class NegativeBatches(IterableDataset[Batch]):
             stacklevel=4,
         )
         return every[~dropped]
+
+    def split(self, ranks: Ranks) -> None:
+        """From now on serve this rank's slice of every batch; ``batch_size`` is that of all."""
+        self.ranks = ranks
 
     def subsample(self, keep: Any, *, weights: bool = False) -> None:
         """From now on an epoch serves a row of item i with probability ``keep[i]``.
@@ -359,14 +304,18 @@ class NegativeBatches(IterableDataset[Batch]):
             self._position[1] = 0
 
     def _batch(self, order: np.ndarray[Any, np.dtype[np.int64]], number: int) -> Batch:
-        rows = order[number * self.batch_size : (number + 1) * self.batch_size]
+        all_rows = order[number * self.batch_size : (number + 1) * self.batch_size]
+        first, last = self.ranks.bounds(len(all_rows))
+        rows = all_rows[first:last]
         users = torch.from_numpy(self._users[rows])
         items = torch.from_numpy(self._items[rows])
         rows_B = torch.from_numpy(rows)
-        weights = None if self._weights is None else torch.from_numpy(self._weights[rows])
-        if self._importance is not None:
-            importance = torch.from_numpy(self._importance[self._items[rows]])
-            weights = importance if weights is None else weights * importance
+        weights = self._weights_of(rows)
+        every, share = None, 1.0
+        if self.ranks.size > 1:
+            every, share = torch.from_numpy(self._items[all_rows]), len(rows) / len(all_rows)
+            if weights is not None:
+                share = float(weights.double().sum() / self._weights_of(all_rows).double().sum())
         negatives = shared = None
         if self.sampler is not None:
             negatives = self.sampler.sample(users, self.num_negatives, rows=rows_B)
@@ -385,4 +334,12 @@ class NegativeBatches(IterableDataset[Batch]):
             for draw in self.draws
         )
         context = None if self._context is None else self._context.take(rows_B)
-        return Batch(users, items, rows_B, weights, negatives, shared, drawn, context)
+        return Batch(users, items, rows_B, weights, negatives, shared, drawn, context, every, share)
+
+    def _weights_of(self, rows: IntArray) -> Any:
+        """float32 [B], or None."""
+        weights = None if self._weights is None else torch.from_numpy(self._weights[rows])
+        if self._importance is not None:
+            importance = torch.from_numpy(self._importance[self._items[rows]])
+            weights = importance if weights is None else weights * importance
+        return weights

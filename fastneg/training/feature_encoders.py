@@ -54,6 +54,19 @@ class FeatureRows(NamedTuple):
         starts = [*self.categorical, *(one[1] for one in self.multi)]
         return len(starts[0]) if starts else len(self.numeric)  # type: ignore[arg-type]
 
+    def part(self, first: int, last: int) -> FeatureRows:
+        """The rows first..last - 1."""
+        multi = []
+        for codes, starts in self.multi:
+            end = int(starts[last]) if last < len(starts) else len(codes)
+            begin = int(starts[first]) if first < len(starts) else end
+            multi.append((codes[begin:end], starts[first:last] - begin))
+        return FeatureRows(
+            tuple(one[first:last] for one in self.categorical),
+            tuple(multi),
+            None if self.numeric is None else self.numeric[first:last],
+        )
+
     def to(self, device: torch.device | str) -> FeatureRows:
         """The rows on another device."""
         return FeatureRows(

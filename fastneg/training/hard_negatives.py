@@ -21,6 +21,7 @@ from fastneg.mining.miner import mine_hard_negatives
 from fastneg.mining.report import ShowProgress
 from fastneg.mining.shards import mine_to_folder
 from fastneg.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from fastneg.training.distributed import Ranks
 from fastneg.training.settings import Settings
 from fastneg.training.towers import TwoTower
 
@@ -55,6 +56,15 @@ class HardNegatives:
         """What ``save`` wrote."""
         saved = load_checkpoint(path)
         return cls(saved.tensors["lists"].numpy()), saved.facts
+
+    @classmethod
+    def from_first(
+        cls, ranks: Ranks, found: tuple[HardNegatives, dict[str, Any]] | None
+    ) -> tuple[HardNegatives, dict[str, Any]]:
+        """What the first of several ranks has mined, with its facts; the others have None."""
+        lists = ranks.array_from_first(None if found is None else found[0].lists)
+        facts = ranks.from_first(None if found is None else found[1])
+        return cls(lists), facts
 
     def filled_from(self, former: HardNegatives) -> HardNegatives:
         """These lists; users whose list is empty keep the former one, so that all stay served."""

@@ -16,6 +16,11 @@ Instead of these, a list of ``negatives`` says which sources feed a batch
 
 What a whole batch shares is masked by all known positives of each row's user.
 
+With several ranks and ``gather_negatives`` every row sees the columns of the whole batch, so that
+losses and gradients are one process's, whatever the number of ranks. Without it a rank's columns
+are those of its own slice of the batch (B and Q* = (B Q + B' / N) / (B + B') are the slice's), and
+the loss is the mean over the slices' rows.
+
 Mined hard negatives come in two ways. Where negatives are per row, a slot holds a hard one in
 1 / (1 + easy_to_hard) of the draws (fixed quotas, ``MixedSampler``), and log_q is the mixture's, so
 corrected softmax losses stay estimates of the full softmax. Where columns are shared by the batch,
@@ -39,14 +44,17 @@ from torch import Tensor
 from fastneg.checks import as_codes, fail
 from fastneg.interactions import Interactions
 from fastneg.samplers.base import Sampler
+from fastneg.samplers.frequency import FrequencyEstimator
 from fastneg.samplers.listed import ListedSampler
 from fastneg.samplers.mixed import MixedSampler
 from fastneg.samplers.popularity import PopularitySampler
 from fastneg.samplers.subsampling import keep_probabilities
 from fastneg.samplers.uniform import UniformSampler
 from fastneg.training.batch_loss import BatchLoss
+from fastneg.training.batch_vectors import own_first, whole_batches
 from fastneg.training.batches import Batch, NegativeBatches
 from fastneg.training.binary_losses import gbce_beta
+from fastneg.training.distributed import ALONE, Ranks
 from fastneg.training.full_softmax import check_full_softmax_memory
 from fastneg.training.hard_negatives import HardNegatives
 from fastneg.training.list_draws import list_draws, mined_sampler
@@ -55,6 +63,7 @@ from fastneg.training.log_q import positive_mass
 from fastneg.training.settings import Settings
 from fastneg.training.settings_checks import NOT_MINED
 from fastneg.training.source_data import NOTHING, SourceData
+from fastneg.training.streaming_frequency import streaming_frequency
 from fastneg.training.towers import TwoTower
 
 
@@ -83,16 +92,20 @@ class Objective:
         data: what a list of negatives draws from besides.
         device: where the model is.
         stage: names the streams of words: another stage, other negatives.
+        ranks: the processes that train together; all make the same objective.
 
     Raises:
         FastnegError: mined lists for a loss that takes none, or that do not fit; a catalog that
-            is too large for ``full_softmax``, or too small for the negatives of ``gbce``.
+            is too large for ``full_softmax``, or too small for the negatives of ``gbce``; a queue
+            on several ranks that do not gather.
 
     Attributes:
         batches: the ``NegativeBatches`` that serve this loss.
         source_counts: int64 [sources], per-row negatives by source since it was last zeroed.
         sums: what ``statistics`` is made of, to be zeroed after an epoch.
         memory: tensors that outlive a batch and belong to a checkpoint, changed in place.
+        frequency: estimates Q of in-batch columns from the batches so far, or None.
+        whole_batches: whether each of several ranks goes through the whole of every batch.
     """
 
     def __init__(
@@ -104,8 +117,12 @@ class Objective:
         data: SourceData = NOTHING,
         device: torch.device | str = "cpu",
         stage: str = "train",
+        ranks: Ranks = ALONE,
     ) -> None:
         _check_data(train, settings, hard)
+        _check_ranks(settings, ranks)
+        gathers = ranks.size > 1 and settings.gather_negatives
+        self._ranks, self.whole_batches = ranks, gathers and whole_batches(settings)
         self.train, self.settings = train, settings
         self.device = torch.device(device)
         self._stage = stage
@@ -145,6 +162,11 @@ class Objective:
                 train, settings.subsample_positives, formula=settings.subsample_formula
             )
             self.batches.subsample(keep, weights=settings.subsample_weights)
+        if not self.whole_batches:
+            self.batches.split(ranks)
+        self.frequency: FrequencyEstimator | None = None
+        if settings.item_frequency == "streaming":
+            self.frequency = streaming_frequency(self.batches.item_log_frequency(), settings)
         self._item_log_q_N, self._user_mass_U = self._log_q_tables(easy)
         self._source_names = () if row_sampler is None else row_sampler.source_names
         self.source_counts = torch.zeros(len(self._source_names), dtype=torch.int64)
@@ -170,6 +192,8 @@ class Objective:
             )
             self.memory = self._list_loss.memory
             self.sums["by_source"] = self._list_loss.statistics.sums
+        if gathers:
+            (self._list_loss or self._loss).ranks = ranks
 
     def hard_sampler(self, hard: HardNegatives) -> Sampler:
         """The sampler of a row's negatives for mined lists: the stage's streams, other lists.
@@ -213,7 +237,7 @@ class Objective:
     def _log_q_tables(self, easy: Sampler) -> tuple[Tensor | None, Tensor | None]:
         """Log Q [N] of one shared column, and the Q-mass [U] of each user's positives."""
         settings, train = self.settings, self.train
-        if settings.negatives:
+        if settings.negatives or self.frequency is not None:
             return None, None
         corrected = settings.loss in ("in_batch", "mixed", "sampled_softmax")
         if settings.loss != "nce" and not (corrected and settings.correction != "none"):
@@ -231,21 +255,39 @@ class Objective:
     # One batch -----------------------------------------------------------------------------
 
     def loss(self, model: TwoTower, batch: Batch) -> Tensor:
-        """The loss of a batch (on the CPU, as served), a scalar with gradient."""
+        """The loss of a batch (on the CPU, as served), a scalar with gradient.
+
+        With several ranks this one's part: the sum over ranks is the loss.
+        """
+        ranks = self._ranks
         if batch.negatives is not None and len(self._source_names) > 1:
             tags = batch.negatives.source.flatten().long()
-            self.source_counts += torch.bincount(tags, minlength=len(self._source_names))
+            counts = torch.bincount(tags, minlength=len(self._source_names))
+            self.source_counts += counts if self.whole_batches else ranks.sum(counts)
+        if self.frequency is not None:
+            self.frequency.update(batch.items if batch.every is None else batch.every)
+        if not len(batch.users):
+            return self._loss.of_no_rows(model, batch.to(self.device))
+        loss = self._of_rows(model, batch)
+        if ranks.size == 1:
+            return loss
+        return (1.0 / ranks.size if self.whole_batches else batch.share) * loss
+
+    def _of_rows(self, model: TwoTower, batch: Batch) -> Tensor:
         if self._list_loss is not None:
             return self._list_loss.of_batch(model, batch, epoch=self.batches.epoch)
-        mask_BC = None
-        if not self.settings.per_row_negatives:
-            # before the batch moves: known positives are looked up on the CPU
-            columns = [] if batch.shared is None else [batch.shared.items]
-            if self.settings.loss in ("in_batch", "mixed"):
-                columns.insert(0, batch.items)
-            elif self.settings.loss == "full_softmax":
-                columns = [torch.arange(self.train.num_items)]
-            mask_BC = self.train.positive_mask(batch.users, torch.cat(columns)).to(self.device)
+        if self.settings.per_row_negatives:
+            return self._loss(model, batch.to(self.device), None)
+        # before the batch moves: known positives are looked up on the CPU
+        columns = [] if batch.shared is None else [batch.shared.items]
+        if self.settings.loss in ("in_batch", "mixed"):
+            columns.insert(0, own_first(batch, self._loss.ranks))
+        elif self.settings.loss == "full_softmax":
+            columns = [torch.arange(self.train.num_items)]
+        items_C = torch.cat(columns)
+        mask_BC = self.train.positive_mask(batch.users, items_C).to(self.device)
+        if self.frequency is not None:
+            batch = batch._replace(log_q=self.frequency.log_q(items_C))
         return self._loss(model, batch.to(self.device), mask_BC)
 
     def statistics(self) -> dict[str, Any]:
@@ -260,6 +302,17 @@ class Objective:
         return {
             "negatives": dict(zip(self._source_names, self.source_counts.tolist(), strict=True))
         }
+
+
+def _check_ranks(settings: Settings, ranks: Ranks) -> None:
+    """What cannot be done by several processes."""
+    queue = any(one["source"] == "queue" for one in settings.negatives)
+    if ranks.size > 1 and queue and not settings.gather_negatives:
+        fail(
+            "Objective",
+            f"each of {ranks.size} ranks would have a queue of its own, which no checkpoint holds; "
+            "a source 'queue' goes with gather_negatives = true",
+        )
 
 
 def _check_data(train: Interactions, settings: Settings, hard: HardNegatives | None) -> None:

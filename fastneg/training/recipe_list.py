@@ -63,6 +63,19 @@ _RECIPES = (
         {**_COSINE, "loss": "in_batch"},
     ),
     Recipe(
+        "sampling-bias-corrected",
+        "in-batch negatives, every column corrected by a streaming estimate of how often it comes",
+        "Yi et al. 2019, Sampling-bias-corrected neural modeling for large corpus item "
+        "recommendations",
+        {
+            **_COSINE,
+            "loss": "in_batch",
+            "correction": "both",
+            "item_frequency": "streaming",
+            "frequency_prior": "none",
+        },
+    ),
+    Recipe(
         "mixed-negative-sampling",
         "in-batch negatives and as many uniform ones from the whole catalog, corrected",
         "Yang et al. 2020, Mixed negative sampling for learning two-tower neural networks in "

@@ -14,6 +14,8 @@ job.
 Step t is the state after t optimizer steps; what happens "at step t" happens before the next batch
 is made, so loader workers that ran ahead are started again (spawned, where a thread mines: a fork
 could leave that thread's locks taken in the worker).
+
+Of several ranks the first copies, mines and keeps the files; at a swap the others get its lists.
 """
 
 from __future__ import annotations
@@ -27,10 +29,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastneg.checks import fail
 from fastneg.errors import CheckpointError, FastnegError
 from fastneg.interactions import Interactions
 from fastneg.samplers.base import Sampler
 from fastneg.training.background import BackgroundJob, Stopped, Tick
+from fastneg.training.distributed import ALONE, Ranks
 from fastneg.training.hard_negatives import (
     HardNegatives,
     TowerVectors,
@@ -64,9 +68,10 @@ class Refresher:
         objective: whose lists are swapped.
         state: ``state.refresh`` is kept up to date, and ``state.sums`` of the epoch.
         folder: see the module's text; None keeps nothing.
+        ranks: the processes that train together.
 
     Raises:
-        FastnegError: the window starts beyond the catalog.
+        FastnegError: the window starts beyond the catalog; several ranks and a clock that decides.
     """
 
     def __init__(
@@ -79,9 +84,17 @@ class Refresher:
         objective: Objective,
         state: TrainingState,
         folder: Path | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         assert settings.refresh_every is not None
         check_window(train, settings)
+        if ranks.size > 1 and settings.swap == "when_ready":
+            fail(
+                "Refresher",
+                f"{ranks.size} ranks change their lists at the same step; swap = 'when_ready' "
+                "knows none, give swap = 'at_step'",
+            )
+        self.ranks = ranks
         self.model, self.train, self.settings = model, train, settings
         self.objective, self.state, self.folder = objective, state, folder
         self.every: int = settings.refresh_every
@@ -137,9 +150,10 @@ class Refresher:
         if self._swaps_at(step):
             self._swap(step, stop, bar)
         if self._copies_at(step):
-            self._vectors = TowerVectors.of(self.model, self.train)
             self.state.refresh["pending_step"] = step
-            self._start(stop)
+            if self.ranks.is_first:
+                self._vectors = TowerVectors.of(self.model, self.train)
+                self._start(stop)
             if self._swaps_at(step):
                 self._swap(step, stop, bar)
 
@@ -153,6 +167,8 @@ class Refresher:
             self.objective.use(self.objective.hard_sampler(self._hard))
         pending = state["pending_step"]
         if pending is None or self._job is not None or self._mined is not None:
+            return
+        if not self.ranks.is_first:
             return
         ready = self._path("lists", pending)
         if ready is not None and ready.is_file():
@@ -211,6 +227,8 @@ class Refresher:
                 bar.note("")
                 bar.say(f"step {step}: waited {waited:.1f} s for mined lists")
             self._mined = self._or_fail(pending, self._job.result)
+        if self.ranks.size > 1:
+            self._mined = self._of_first()
         assert self._mined is not None
         mined, self._mined, self._job, self._vectors = self._mined, None, None, None
         self.objective.use(mined.sampler)
@@ -221,6 +239,14 @@ class Refresher:
         state["mining_seconds"] += mined.facts["seconds"]
         self.state.sums["refreshes"] += 1
         self.state.sums["refresh_wait"] += waited
+
+    def _of_first(self) -> _Mined:
+        """The first rank's lists, on all ranks."""
+        own = self._mined
+        hard, facts = HardNegatives.from_first(
+            self.ranks, None if own is None else (own.hard, own.facts)
+        )
+        return _Mined(hard, self.objective.hard_sampler(hard), facts) if own is None else own
 
     # Files ------------------------------------------------------------------------------------
 
@@ -256,7 +282,7 @@ class Refresher:
     def forget(self, *, everything: bool = False) -> None:
         """Remove files that the state does not refer to; jobs of later steps stay."""
         state = self.state.refresh
-        if self.folder is None or not self.folder.is_dir():
+        if self.folder is None or not self.ranks.is_first or not self.folder.is_dir():
             return
         wanted = (state["lists_of_step"], state["pending_step"])
         for path in self.folder.iterdir():

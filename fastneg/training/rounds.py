@@ -3,6 +3,8 @@
 Huang et al. 2020 ("Embedding-based retrieval in Facebook search") mined at ranks 101-500 and fed
 about 100 easy negatives for one hard. Every round ends with its evaluation on validation, and the
 best round is the one that is kept: mining does not help on every catalog, and then round 1 wins.
+
+Under torchrun the first rank mines and the others wait for its lists.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from fastneg.data.events import Events
 from fastneg.data.features import FeatureTable
 from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
+from fastneg.training.distributed import Ranks
 from fastneg.training.hard_negatives import (
     HardNegatives,
     TowerVectors,
@@ -181,7 +184,8 @@ def train_rounds(
         )
     data = source_data(train, settings, item_features=item_features, impressions=impressions)
     place = None if folder is None else Path(folder)
-    if place is not None:
+    ranks = Ranks.here()
+    if place is not None and ranks.is_first:
         _prepare(place, label, resume)
     if epochs is None and settings.rounds == 1 and settings.refresh_every is not None:
         fail(
@@ -200,10 +204,11 @@ def train_rounds(
         mined: dict[str, Any] = {}
         if number > 1:
             saved = None if place is None else place / f"{stage}-mined.safetensors"
-            if saved is not None and resume and saved.is_file():
-                hard, mined = HardNegatives.load(saved)
-            else:
-                hard, mined = mine_for_training(
+            found: tuple[HardNegatives, dict[str, Any]] | None = None
+            if ranks.is_first and saved is not None and resume and saved.is_file():
+                found = HardNegatives.load(saved)
+            elif ranks.is_first:
+                found = mine_for_training(
                     model,
                     train,
                     settings,
@@ -211,7 +216,8 @@ def train_rounds(
                     progress=progress is not False,
                 )
                 if saved is not None:
-                    hard.save(saved, mined)
+                    found[0].save(saved, found[1])
+            hard, mined = HardNegatives.from_first(ranks, found)
             if not settings.warm_start:
                 model = build_model(
                     train, settings, user_features=user_features, item_features=item_features

@@ -89,6 +89,14 @@ class Settings:
         calibration: t of ``gbce``, 0 (plain binary cross-entropy) to 1.
         memory_budget: bytes that the scores of a batch may take with ``full_softmax``.
         exhausted: what becomes of rows of users for whom nothing can be drawn.
+        item_frequency: Q of ``in_batch`` and ``mixed``: ``"counts"``, exact for what the loader
+            serves, or ``"streaming"``, estimated from the batches so far (Yi et al. 2019; see
+            ``training.streaming_frequency``).
+        frequency_alpha: of ``"streaming"``: the weight of the newest gap; an item's estimate
+            remembers its last 1 / alpha occurrences.
+        frequency_prior: what that starts from: the ``"counts"``, ``"uniform"`` or ``"none"``.
+        gather_negatives: with several processes, every row sees the columns of the whole batch;
+            False: of its own process's slice (see ``training.negatives``).
         negatives: the sources of negatives, one table each, instead of what ``loss``, ``sampler``,
             ``num_negatives``, ``shared`` and ``num_uniform`` say of them (see
             ``training.negative_list``); empty: what these say.
@@ -118,7 +126,7 @@ class Settings:
             first step after they are mined, which no run repeats (``refresh_background`` only).
 
     Optimisation (Adam):
-        learning_rate, batch_size, epochs: the usual.
+        learning_rate, batch_size, epochs: the usual; batch_size is that of all processes together.
         weight_decay: decoupled (AdamW), on every parameter at every step.
         l2: half the squared length of the towers' outputs of the batch (users and every item that
             is scored; before any normalisation), mean over rows, is added to the loss times this:
@@ -168,6 +176,10 @@ class Settings:
     calibration: float = 0.75
     memory_budget: int = 4 << 30
     exhausted: str = "drop"
+    item_frequency: str = "counts"
+    frequency_alpha: float = 0.01
+    frequency_prior: str = "counts"
+    gather_negatives: bool = True
     negatives: tuple[Mapping[str, Any], ...] = ()
 
     subsample_positives: float | None = None

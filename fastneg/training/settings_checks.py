@@ -43,6 +43,8 @@ SIMILARITIES = ("dot", "cosine")
 HISTORIES = ("none", "shared", "own")
 EXHAUSTED = ("drop", "raise")
 SWAPS = ("at_step", "when_ready")
+FREQUENCIES = ("counts", "streaming")
+PRIORS = ("counts", "uniform", "none")
 
 _CALL = "Settings"
 # name -> (least, most); a missing bound is None
@@ -90,6 +92,8 @@ _CHOICES = {
     "similarity": SIMILARITIES,
     "history": HISTORIES,
     "exhausted": EXHAUSTED,
+    "item_frequency": FREQUENCIES,
+    "frequency_prior": PRIORS,
     "keep_round": ("best", "last"),
     "swap": SWAPS,
 }
@@ -101,6 +105,7 @@ _BOOLS = (
     "exclude_positives",
     "subsample_weights",
     "shared",
+    "gather_negatives",
     "warm_start",
     "refresh_background",
 )
@@ -130,6 +135,7 @@ def check_settings(settings: Settings) -> None:
         put(name, as_number(value, call=_CALL, name=name, minimum=low, maximum=high))
     for name in _POSITIVE:
         put(name, _positive(name, getattr(settings, name)))
+    put("frequency_alpha", _share("frequency_alpha", settings.frequency_alpha))
     for name, check in (("init_std", _positive), ("subsample_positives", _share)):
         if getattr(settings, name) is not None:
             put(name, check(name, getattr(settings, name)))
@@ -191,6 +197,7 @@ def _check_combinations(settings: Settings) -> None:
     check_with_settings(settings)
     _check_towers(settings)
     _check_loss(settings)
+    _check_frequency(settings)
     _check_refresh(settings)
 
 
@@ -240,6 +247,19 @@ def _check_loss(settings: Settings) -> None:
         )
     if settings.rounds > 1 and loss in NOT_MINED:
         fail(_CALL, f"rounds = {settings.rounds} mines negatives, but {NOT_MINED[loss]}")
+
+
+def _check_frequency(settings: Settings) -> None:
+    if settings.item_frequency == "counts":
+        return
+    listed = "a list of negatives" if settings.negatives else f"loss = {settings.loss!r}"
+    if settings.negatives or settings.loss not in ("in_batch", "mixed"):
+        fail(
+            _CALL,
+            f"item_frequency = 'streaming' goes with loss = 'in_batch' or 'mixed', not {listed}",
+        )
+    if settings.correction == "none":
+        fail(_CALL, "item_frequency = 'streaming' is of a correction; correction = 'none' has none")
 
 
 def _check_refresh(settings: Settings) -> None:

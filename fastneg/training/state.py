@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fastneg.errors import CheckpointError
+from fastneg.samplers.frequency import FrequencyEstimator
 from fastneg.training.batches import NegativeBatches
 from fastneg.training.checkpoints import (
     Checkpoint,
@@ -25,6 +26,7 @@ _NAMES = {
     "validation": "validation data",
     "hard": "mined negatives",
     "sources": "item groups or impressions",
+    "ranks": "numbers of ranks, which gather_negatives = false depends on",
 }
 _FACTS = (
     "epoch",
@@ -38,6 +40,7 @@ _FACTS = (
     "finished",
     "refresh",
 )
+_ARRAYS = ("last", "gaps")  # of the frequencies' estimator; the rest of its state is facts
 
 
 @dataclass
@@ -48,6 +51,7 @@ class TrainingState:
         sums: running sums of the epoch under way, updated in place: ``loss`` (float64, of the
             batches' losses) and whatever else is counted.
         memory: tensors that outlive an epoch, changed in place (queues of item vectors).
+        frequency: the estimator of the served items' frequencies, or None.
         epoch: whole epochs done.
         step: optimizer steps done.
         next_batch: the first batch of the epoch under way that is not trained on yet.
@@ -65,6 +69,7 @@ class TrainingState:
 
     sums: dict[str, Tensor]
     memory: dict[str, Tensor] = field(default_factory=dict)
+    frequency: FrequencyEstimator | None = None
     epoch: int = 0
     step: int = 0
     next_batch: int = 0
@@ -102,6 +107,11 @@ class TrainingState:
             tensors |= {f"best/{k}": v for k, v in (self.best or {}).items()}
             tensors |= {f"sums/{k}": v for k, v in self.sums.items()}
             tensors |= {f"memory/{k}": v for k, v in self.memory.items()}
+            if self.frequency is not None:
+                estimate = self.frequency.state_dict()
+                for name in _ARRAYS:
+                    tensors[f"frequency/{name}"] = torch.from_numpy(estimate.pop(name))
+                facts["frequency"] = estimate
             tensors["rng/cpu"] = torch.get_rng_state()
             if device.type == "cuda":
                 tensors["rng/cuda"] = torch.cuda.get_rng_state(device)
@@ -140,6 +150,8 @@ class TrainingState:
             self.sums[name].copy_(tensor)
         for name, tensor in saved.group("memory").items():
             self.memory[name].copy_(tensor)
+        if self.frequency is not None:
+            self.frequency.load_state_dict({**facts["frequency"], **saved.group("frequency")})
         random = saved.group("rng")
         torch.set_rng_state(random["cpu"])
         if "cuda" in random and device.type == "cuda":

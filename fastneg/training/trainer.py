@@ -4,6 +4,9 @@ A run that is killed at any step and resumed gives the weights of the undisturbe
 on the CPU: a checkpoint holds the weights, the optimizer's state, the best weights so far, torch's
 random state (dropout), the place in the epoch and the sums over its batches; of mined lists that
 are renewed under way (``training.refresh``), the steps they come from.
+
+Under torchrun all processes train together (``training.distributed``): each its slice of every
+batch, with the loss and (but for dropout) the weights of one process; the first alone writes.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from fastneg.interactions import Interactions
 from fastneg.streams import key_of, stream_of
 from fastneg.training.background import Stopped
 from fastneg.training.batches import Batch
+from fastneg.training.distributed import Ranks, pick_device
 from fastneg.training.event_evaluation import evaluate_model
 from fastneg.training.hard_negatives import HardNegatives
 from fastneg.training.metrics import Evaluation
@@ -74,22 +78,6 @@ class FitResult:
     reproducible: bool = True
 
 
-def pick_device(name: str) -> torch.device:
-    """``"auto"`` is CUDA where there is one, else the CPU.
-
-    Raises:
-        FastnegError: a device that this machine or build of torch does not have.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise FastnegError(f"device = {name!r} cannot be used here: {reason}") from error
-    return torch.device(name)
-
-
 class Trainer:
     """Trains a model on interactions by its settings, once.
 
@@ -135,14 +123,16 @@ class Trainer:
                 f"items, train has {train.num_users} and {train.num_items}; both need the "
                 "same codes",
             )
+        self.ranks = ranks = Ranks.here()
         self.device = pick_device(settings.device)
         self.model = model.to(self.device)
         self.train, self.validation, self.settings = train, validation, settings
-        self.stage, self.progress, self.on_step = stage, progress, on_step
+        self.stage, self.on_step = stage, on_step
+        self.progress = progress if ranks.is_first else False
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
-        self.log = None if log is None else Path(log)
+        self.log = None if log is None or not ranks.is_first else Path(log)
         self.objective = Objective(
-            train, settings, hard=hard, data=data, device=self.device, stage=stage
+            train, settings, hard=hard, data=data, device=self.device, stage=stage, ranks=ranks
         )
         self.batches = self.objective.batches
         self.optimizer = torch.optim.AdamW(
@@ -154,6 +144,7 @@ class Trainer:
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self.state = TrainingState({"loss": loss_sum, **self.objective.sums})
         self.state.memory = self.objective.memory
+        self.state.frequency = self.objective.frequency
         self.hard = hard
         if hard is not None:
             for name in ("mined_age", "refreshes", "refresh_wait"):
@@ -168,6 +159,7 @@ class Trainer:
                 objective=self.objective,
                 state=self.state,
                 folder=None if self.checkpoint is None else refresh_folder(self.checkpoint),
+                ranks=ranks,
             )
         self._identity: dict[str, Any] = {
             "stage": stage,
@@ -176,6 +168,7 @@ class Trainer:
             "validation": None if validation is None else validation.fingerprint(),
             "hard": None if hard is None else hard.fingerprint(),
             "sources": data.fingerprint(),
+            "ranks": 1 if settings.gather_negatives else ranks.size,
         }
 
     def fit(self, *, epochs: int | None = None, resume: bool = False) -> FitResult:
@@ -198,7 +191,8 @@ class Trainer:
         cuda = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda):
             torch.manual_seed(key_of(self.settings.seed, stream_of(self.stage, "dropout")) >> 1)
-            if resume and self.checkpoint is not None and self.checkpoint.is_file():
+            found = resume and self.checkpoint is not None and self.checkpoint.is_file()
+            if self.ranks.from_first(found) and self.checkpoint is not None:
                 self.state.load(self.checkpoint, *self._parts())
             elif self.refresher is not None:
                 self.refresher.forget(everything=True)  # of an older run
@@ -248,7 +242,7 @@ class Trainer:
             bar.note(self._note())
             state.seconds = time.perf_counter() - started
             self._save()
-            if stop.asked:
+            if self.ranks.any(stop.asked):
                 raise KeyboardInterrupt
         if state.best is not None:
             self.model.load_state_dict(state.best)
@@ -271,11 +265,13 @@ class Trainer:
         """The rest of the epoch, or the steps before the next one at which lists change."""
         state, every, refresher = self.state, self.settings.checkpoint_every, self.refresher
         for batch in self._loader():
+            self._seed_dropout()
             loss = self.objective.loss(self.model, batch)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
+            self.ranks.sum_gradients(self.model.parameters())
             self.optimizer.step()
-            state.sums["loss"] += loss.detach()
+            state.sums["loss"] += self.ranks.sum(loss.detach())
             if self.hard is not None:
                 state.sums["mined_age"] += state.step - state.refresh.get("lists_of_step", 0)
             state.step += 1
@@ -283,13 +279,21 @@ class Trainer:
             bar.advance()
             if self.on_step is not None:
                 self.on_step(state.step)
-            if stop.asked or (every and state.step % every == 0):
+            asked = self.ranks.any(stop.asked)
+            if asked or (every and state.step % every == 0):
                 state.seconds = time.perf_counter() - started
                 self._save()
-                if stop.asked:
+                if asked:
                     raise KeyboardInterrupt
             if refresher is not None and refresher.due(state.step):
                 return  # workers have made batches beyond this step: the loader starts anew
+
+    def _seed_dropout(self) -> None:
+        """Ranks have words of their own at every step, so that no state of them is to be saved."""
+        if self.ranks.size > 1 and self.settings.dropout > 0:
+            rank = 0 if self.objective.whole_batches else self.ranks.rank
+            stream = stream_of(self.stage, "dropout", f"rank {rank}")
+            torch.manual_seed(key_of(self.settings.seed, stream, self.state.step) >> 1)
 
     def _loader(self) -> Iterator[Batch]:
         self.batches.set_epoch(self.state.epoch)
@@ -349,9 +353,12 @@ class Trainer:
                 handle.write(json.dumps(line) + "\n")
 
     def _evaluate(self) -> dict[str, float]:
-        result = self.evaluation()
-        key = f"ndcg@{self.settings.k}"
-        metrics, counts = dict(result.metrics), dict(result.counts)
+        key, facts = f"ndcg@{self.settings.k}", None
+        metrics: dict[str, float]
+        if self.ranks.is_first:
+            result = self.evaluation()
+            facts = dict(result.metrics), dict(result.counts)
+        metrics, counts = self.ranks.from_first(facts)
         if metrics[key] > self.state.best_evaluation["metrics"].get(key, -1.0):
             self.state.keep(self.model, {"metrics": metrics, "counts": counts})
         else:
@@ -384,7 +391,7 @@ class Trainer:
         return self._identity, self.model, self.optimizer, self.batches, self.device
 
     def _save(self) -> None:
-        if self.checkpoint is None:
+        if self.checkpoint is None or not self.ranks.is_first:
             return
         if self.refresher is not None and not self.state.finished:
             self.refresher.save()  # first what the checkpoint refers to

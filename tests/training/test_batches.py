@@ -49,7 +49,7 @@ def make(interactions: Interactions, **changes) -> NegativeBatches:
 
 def flat(part) -> list[torch.Tensor]:
     """Every tensor of a batch."""
-    if part is None:
+    if part is None or isinstance(part, float):
         return []
     if isinstance(part, torch.Tensor):
         return [part]

@@ -15,6 +15,7 @@ def test_names_and_errors():
         "ncf-loop",
         "in-batch",
         "in-batch-logq",
+        "sampling-bias-corrected",
         "mixed-negative-sampling",
         "sampled-softmax",
         "facebook-ebr",
