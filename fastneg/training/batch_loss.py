@@ -15,12 +15,19 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from fastneg.training.batches import Batch
 from fastneg.training.bilateral_softmax import bilateral_softmax_loss
 from fastneg.training.binary_losses import gbce_loss, nce_loss
 from fastneg.training.full_softmax import full_softmax_loss
+from fastneg.training.fused_softmax import (
+    FUSED,
+    Buffers,
+    KnownCells,
+    products_dtype,
+    shared_bilateral_loss,
+    shared_softmax_loss,
+)
 from fastneg.training.log_q import mixed_log_q
 from fastneg.training.losses import (
     bce_loss,
@@ -32,6 +39,7 @@ from fastneg.training.losses import (
 from fastneg.training.margin_losses import cosine_contrastive_loss, hinge_loss
 from fastneg.training.settings import Settings
 from fastneg.training.towers import TwoTower
+from fastneg.training.unit_rows import unit_rows
 
 
 class Scores(NamedTuple):
@@ -86,16 +94,28 @@ class BatchLoss:
             "full_softmax": self._full_softmax,
         }
         self._loss = by_name.get(settings.loss, self._plain)
+        # whether the mask is wanted as cells; the matrix of scores is then never written out
+        self.fuses = (
+            device.type == "cpu"
+            and num_hard == 0
+            and (settings.shared or settings.loss in ("in_batch", "mixed"))
+            and settings.loss in FUSED
+        )
+        self._buffers = Buffers()
 
-    def __call__(self, model: TwoTower, batch: Batch, mask_BC: Tensor | None) -> Tensor:
+    def __call__(
+        self, model: TwoTower, batch: Batch, mask_BC: Tensor | KnownCells | None
+    ) -> Tensor:
         """A scalar with gradient.
 
         Args:
             model: on the device.
             batch: on the device.
             mask_BC: bool [B, C], True where a shared column is a known positive of the row's user;
-                None where negatives are per row.
+                or its cells, where the loss ``fuses``; None where negatives are per row.
         """
+        if isinstance(mask_BC, KnownCells):
+            return self._fused(model, batch, mask_BC)
         return self._loss(model, batch, mask_BC)
 
     def _embed(
@@ -110,8 +130,7 @@ class BatchLoss:
             0.5 * self.settings.l2 / rows
         )
         if model.similarity == "cosine":
-            users_BD = functional.normalize(users_BD, dim=-1)
-            items_XD = functional.normalize(items_XD, dim=-1)
+            users_BD, items_XD = unit_rows(users_BD), unit_rows(items_XD)
         return users_BD, items_XD, penalty
 
     @staticmethod
@@ -146,18 +165,10 @@ class BatchLoss:
             hard_BHD = items_XD[num_shared:].view(num_rows, -1, users_BD.shape[-1])
         scores_BC = users_BD @ items_XD[:num_shared].T
         scores_BC, mask_BC = self._with_hard(users_BD, scores_BC, mask_BC, hard_BHD)
-        log_q_C: Tensor | None = None
-        mass_B: Tensor | None = None
-        if self._item_log_q_N is not None:
-            log_q_C = self._item_log_q_N[items_C]
-            if settings.loss == "mixed":
-                # a row's own column is no negative: B - 1 of the first kind are expected
-                num_batch = num_rows - (settings.correction == "expected_count")
-                log_q_C = mixed_log_q(log_q_C, num_batch, num_shared - num_rows, self.num_items)
-            elif self._user_mass_U is not None and hard_BHD is None:
-                mass_B = self._user_mass_U[batch.users]
-            if hard_BHD is not None:
-                log_q_C = torch.cat([log_q_C, self._hard_log_q(num_shared - 1)])
+        log_q_C, mass_B = self._in_batch_log_q(batch, items_C)
+        if log_q_C is not None and hard_BHD is not None:
+            log_q_C = torch.cat([log_q_C, self._hard_log_q(num_shared - 1)])
+            mass_B = None
         common: dict[str, Any] = {
             "masked_mass_B": mass_B,
             "correction": settings.correction,
@@ -169,6 +180,61 @@ class BatchLoss:
         else:
             loss = mixed_negative_loss(scores_BC, log_q_C=log_q_C, mask_BC=mask_BC, **common)
         return loss + penalty
+
+    def _in_batch_log_q(self, batch: Batch, items_C: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Log Q* of in-batch columns and uniform ones, and the mass of each row's positives."""
+        settings, num_rows = self.settings, len(batch.users)
+        if self._item_log_q_N is None:
+            return None, None
+        log_q_C = self._item_log_q_N[items_C]
+        if settings.loss == "mixed":
+            # a row's own column is no negative: B - 1 of the first kind are expected
+            num_batch = num_rows - (settings.correction == "expected_count")
+            num_uniform = len(items_C) - num_rows
+            return mixed_log_q(log_q_C, num_batch, num_uniform, self.num_items), None
+        mass_U = self._user_mass_U
+        return log_q_C, None if mass_U is None else mass_U[batch.users]
+
+    def _fused(self, model: TwoTower, batch: Batch, known: KnownCells) -> Tensor:
+        """Softmax losses over shared columns, without hard ones, from the vectors themselves."""
+        settings, rows = self.settings, len(batch.users)
+        own = settings.loss in ("in_batch", "mixed")
+        items = batch.items
+        if batch.shared is not None:
+            items = torch.cat([items, batch.shared.items])
+        users_BD, items_XD, penalty = self._embed(model, batch.users, items)
+        if own:
+            positives_BD, columns_CD = items_XD[:rows], items_XD
+        else:
+            positives_BD, columns_CD = items_XD.split([rows, len(items_XD) - rows])
+        positive_log_q_B: Tensor | None = None
+        if own:
+            log_q_C, mass_B = self._in_batch_log_q(batch, items)
+            if log_q_C is not None:
+                positive_log_q_B = log_q_C[:rows]
+        else:
+            assert batch.shared is not None
+            log_q_C = batch.shared.log_q
+            mass_B = None if self._user_mass_U is None else self._user_mass_U[batch.users]
+            if settings.correction in ("both", "revised") and self._item_log_q_N is not None:
+                positive_log_q_B = self._item_log_q_N[batch.items]
+        common: dict[str, Any] = {
+            "known": known,
+            "row_weights_B": batch.weights,
+            "temperature": settings.temperature,
+            "dtype": products_dtype(settings.precision, rows, len(columns_CD), users_BD.dtype),
+            "buffers": self._buffers,
+        }
+        if settings.loss == "bsl":
+            return penalty + shared_bilateral_loss(
+                users_BD, positives_BD, columns_CD, users_B=batch.users,
+                positive_temperature=settings.positive_temperature, **common,
+            )  # fmt: skip
+        return penalty + shared_softmax_loss(
+            users_BD, positives_BD, columns_CD, log_q_C=log_q_C,
+            positive_log_q_B=positive_log_q_B, masked_mass_B=mass_B,
+            correction=settings.correction, own_column=own, **common,
+        )  # fmt: skip
 
     def _scores(self, model: TwoTower, batch: Batch, mask_BC: Tensor | None) -> Scores:
         """Of each row's own negatives, or of the shared ones and then the row's hard ones."""

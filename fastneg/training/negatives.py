@@ -48,6 +48,7 @@ from fastneg.training.batch_loss import BatchLoss
 from fastneg.training.batches import Batch, NegativeBatches
 from fastneg.training.binary_losses import gbce_beta
 from fastneg.training.full_softmax import check_full_softmax_memory
+from fastneg.training.fused_softmax import KnownCells
 from fastneg.training.hard_negatives import HardNegatives
 from fastneg.training.list_draws import list_draws
 from fastneg.training.list_loss import ListLoss
@@ -226,7 +227,7 @@ class Objective:
             self.source_counts += torch.bincount(tags, minlength=len(self._source_names))
         if self._list_loss is not None:
             return self._list_loss.of_batch(model, batch, epoch=self.batches.epoch)
-        mask_BC = None
+        mask_BC: Tensor | KnownCells | None = None
         if not self.settings.per_row_negatives:
             # before the batch moves: known positives are looked up on the CPU
             columns = [] if batch.shared is None else [batch.shared.items]
@@ -234,7 +235,11 @@ class Objective:
                 columns.insert(0, batch.items)
             elif self.settings.loss == "full_softmax":
                 columns = [torch.arange(self.train.num_items)]
-            mask_BC = self.train.positive_mask(batch.users, torch.cat(columns)).to(self.device)
+            items_C = columns[0] if len(columns) == 1 else torch.cat(columns)
+            if self._loss.fuses:
+                mask_BC = KnownCells(*self.train.positive_cells(batch.users, items_C))
+            else:
+                mask_BC = self.train.positive_mask(batch.users, items_C).to(self.device)
         return self._loss(model, batch.to(self.device), mask_BC)
 
     def statistics(self) -> dict[str, Any]:

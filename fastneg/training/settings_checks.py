@@ -84,6 +84,7 @@ _CHOICES = {
     "exhausted": EXHAUSTED,
     "keep_round": ("best", "last"),
     "swap": SWAPS,
+    "precision": ("auto", "float32", "bfloat16"),
 }
 _BOOLS = (
     "use_user_ids",
@@ -93,6 +94,7 @@ _BOOLS = (
     "shared",
     "warm_start",
     "refresh_background",
+    "row_updates",
 )
 
 

@@ -16,6 +16,7 @@ from fastneg import checks
 from fastneg.errors import FastnegTypeError
 from fastneg.streams import key_of, stream_of
 from fastneg.training.feature_encoders import FeatureEncoder, unfilled
+from fastneg.training.unit_rows import unit_rows
 
 if TYPE_CHECKING:
     from fastneg.data.features import FeatureTable
@@ -108,6 +109,10 @@ class Tower(nn.Module):
             return torch.stack(parts).sum(0)
         vectors: Tensor = self.hidden(torch.cat(parts, -1))
         return vectors
+
+    def looked_up(self) -> list[nn.Embedding]:
+        """Embeddings of which a batch reads some rows, all through ``_embed``."""
+        return [] if self.id_embedding is None else [self.id_embedding]
 
 
 class TwoTower(nn.Module):
@@ -227,7 +232,7 @@ class TwoTower(nn.Module):
         return dict(self._config)
 
     def _scaled(self, vectors: Tensor) -> Tensor:
-        return functional.normalize(vectors, dim=-1) if self.similarity == "cosine" else vectors
+        return unit_rows(vectors) if self.similarity == "cosine" else vectors
 
     @torch.no_grad()
     def _all_vectors(self, tower: Tower, block: int) -> Tensor:
@@ -273,7 +278,11 @@ def _checked_codes(name: str, codes: Tensor, num_codes: int) -> Tensor:
 
 
 def _embed(embedding: nn.Embedding, codes: Tensor) -> Tensor:
-    """A plain lookup; zeros for -1."""
+    """A plain lookup; zeros for -1. Rows that an optimizer left behind are brought up to date."""
+    table = getattr(embedding, "rows", None)
+    if table is not None:
+        vectors: Tensor = table.lookup(codes) if embedding.training else table.read(codes)
+        return vectors
     unknown = codes < 0
     if codes.device.type == "cpu" and not bool(unknown.any()):
         return functional.embedding(codes, embedding.weight, sparse=embedding.sparse)

@@ -31,6 +31,7 @@ from fastneg.training.metrics import Evaluation
 from fastneg.training.negatives import Objective
 from fastneg.training.progress import Bar, Interruption, start_log
 from fastneg.training.refresh import Refresher, refresh_folder
+from fastneg.training.row_adam import make_optimizer
 from fastneg.training.settings import Settings
 from fastneg.training.state import TrainingState
 from fastneg.training.towers import TwoTower
@@ -139,12 +140,7 @@ class Trainer:
         self.log = None if log is None else Path(log)
         self.objective = Objective(train, settings, hard=hard, device=self.device, stage=stage)
         self.batches = self.objective.batches
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(),
-            lr=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            fused=self.device.type in ("cpu", "cuda"),
-        )
+        self.optimizer = make_optimizer(model, settings, self.device)
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self.state = TrainingState({"loss": loss_sum, **self.objective.sums})
         self.state.memory = self.objective.memory
@@ -210,6 +206,7 @@ class Trainer:
                     finally:
                         if self.refresher is not None:
                             self.refresher.close()
+        self.optimizer.release()
         self.model.eval()
         state = self.state
         return FitResult(
@@ -243,6 +240,7 @@ class Trainer:
             self._save()
             if stop.asked:
                 raise KeyboardInterrupt
+        self.optimizer.settle()
         if state.best is not None:
             self.model.load_state_dict(state.best)
             state.best = None
@@ -340,6 +338,7 @@ class Trainer:
                 handle.write(json.dumps(line) + "\n")
 
     def _evaluate(self) -> dict[str, float]:
+        self.optimizer.settle()
         result = self.evaluation()
         key = f"ndcg@{self.settings.k}"
         metrics, counts = dict(result.metrics), dict(result.counts)
