@@ -38,6 +38,14 @@ def test_soak(benchmark: Any) -> None:
     assert all(row.reached for row in group.rows)
 
 
+def test_train_quality(benchmark: Any) -> None:
+    from bench.groups import train_quality
+
+    group = Group(train_quality.TITLE)
+    benchmark.pedantic(lambda: train_quality.run(TINY, group), rounds=1)
+    _check("train_quality", group)
+
+
 def test_soak_counts_what_is_wrong() -> None:
     import numpy as np
 

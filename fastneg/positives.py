@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from fastneg.kernels import csr as kernels
 from fastneg.kernels import masks
 
 _WALK = 32_768  # list members that are worth a thread of their own
+_FIND = 16_384  # the same where cells are listed, which takes longer
 
 
 class Positives(NamedTuple):
@@ -110,6 +111,64 @@ def transpose(indptr: IntArray, members: IntArray, num_columns: int) -> tuple[In
     return columns, rows
 
 
+def _hashed(codes: IntArray) -> tuple[Any, np.uint64, IntArray, IntArray]:
+    """What the walks look codes up in: (bits, shift, entries, following) of ``fill_table``."""
+    places = 16
+    while places < 2 * codes.size:
+        places *= 2
+    entries = np.full(2 * places, -1, np.int64)
+    following = np.empty(codes.size, np.int64)
+    bits = np.zeros(places // 4, np.uint64)  # sixteen bits a place
+    shift = np.uint64(64 - (places.bit_length() + 3))
+    masks.fill_table(codes, bits, shift, entries, following)
+    return bits, shift, entries, following
+
+
+def find_positives(
+    lists: tuple[IntArray, IntArray],
+    walked: IntArray,
+    looked_up: IntArray,
+    *,
+    columns: bool = False,
+) -> tuple[IntArray, IntArray]:
+    """The cells that ``mark_positives`` sets, without the mask.
+
+    Args:
+        lists, walked, looked_up, columns: as for ``mark_positives``.
+
+    Returns:
+        cells, int64 [P]: flat places in the mask of B x C cells, by row; starts, int64 [B + 1]:
+        row b's are ``cells[starts[b]:starts[b + 1]]``.
+    """
+    tables = _hashed(looked_up)
+    pieces: dict[int, tuple[IntArray, IntArray]] = {}
+
+    def find(start: int, stop: int) -> None:
+        room = 1024 + 4 * (stop - start + looked_up.size)
+        while True:
+            own, other = np.empty(room, np.int64), np.empty(room, np.int64)
+            found = masks.find_cells(*lists, walked, start, stop, *tables, own, other)
+            if found <= room:
+                break
+            room = found
+        pieces[start] = own[:found], other[:found]
+
+    total = masks.list_lengths(lists[0], walked)
+    rows_per_thread = max(1, int(_FIND * walked.size / max(1, total)))
+    threads.run_chunks(find, walked.size, smallest=rows_per_thread)
+    # in the order of the lists, so that threads change nothing
+    ordered = [pieces[start][::-1] if columns else pieces[start] for start in sorted(pieces)]
+    shape = (looked_up.size, walked.size) if columns else (walked.size, looked_up.size)
+    starts = np.zeros(shape[0] + 1, np.int64)
+    for rows, _ in ordered:
+        masks.count_cells(rows, starts)
+    starts = np.cumsum(starts)
+    cells, places = np.empty(starts[-1], np.int64), starts[:-1].copy()
+    for rows, others in ordered:
+        masks.order_cells(rows, others, shape[1], places, cells)
+    return cells, starts
+
+
 def mark_positives(
     lists: tuple[IntArray, IntArray],
     walked: IntArray,
@@ -129,14 +188,7 @@ def mark_positives(
         mask: C-contiguous, zero on entry.
         columns: ``walked`` are the mask's columns.
     """
-    places = 16
-    while places < 2 * looked_up.size:
-        places *= 2
-    entries = np.full(2 * places, -1, np.int64)
-    following = np.empty(looked_up.size, np.int64)
-    bits = np.zeros(places // 4, np.uint64)  # sixteen bits a place
-    shift = np.uint64(64 - (places.bit_length() + 3))
-    masks.fill_table(looked_up, bits, shift, entries, following)
+    bits, shift, entries, following = _hashed(looked_up)
     strides = (1, mask.shape[1]) if columns else (mask.shape[1], 1)
     flat = mask.reshape(-1)
     indptr, members = lists

@@ -11,7 +11,7 @@ from fastneg import checks
 from fastneg.checks import AnyArray, Float32Array, IntArray
 from fastneg.kernels.csr import lists_are_ascending
 from fastneg.kernels.masks import list_lengths
-from fastneg.positives import Positives, build_positives, mark_positives, transpose
+from fastneg.positives import Positives, build_positives, find_positives, mark_positives, transpose
 
 if TYPE_CHECKING:
     import torch
@@ -247,12 +247,38 @@ class Rows:
         # NumPy asks for huge pages, which torch.zeros does not: a third of the time of a mask.
         cells = np.zeros((rows.size, columns.size), np.uint8)
         if cells.size:
-            by_user = (self.positive_indptr, self.positive_items)
-            from_items = int(self.item_user_counts[columns].sum())
-            if list_lengths(self.positive_indptr, rows) <= 2 * from_items:
+            if self._walks_users(rows, columns):
+                by_user = (self.positive_indptr, self.positive_items)
                 mark_positives(by_user, rows, columns, cells)
             else:
                 mark_positives(self._transposed, columns, rows, cells, columns=True)
         mask = torch.from_numpy(cells.view(np.bool_))
         device = getattr(users, "device", None)
         return mask if device is None or str(device) == "cpu" else mask.to(device)
+
+    def _walks_users(self, rows: IntArray, columns: IntArray) -> bool:
+        from_items = int(self.item_user_counts[columns].sum())
+        return list_lengths(self.positive_indptr, rows) <= 2 * from_items
+
+    def positive_cells(self, users: Any, items: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where ``positive_mask`` is True, without the mask: of a large one it is a small part.
+
+        Returns:
+            cells, int64 [P]: flat places in the mask, by row (the places of a row in any order);
+            starts, int64 [B + 1]: those of row b are ``cells[starts[b]:starts[b + 1]]``. On the
+            CPU.
+
+        Raises:
+            FastnegError: codes out of range.
+        """
+        import torch
+
+        call = "Interactions.positive_cells"
+        rows = checks.as_codes(users, self.num_users, call=call, name="users", unknown=True)
+        columns = checks.as_codes(items, self.num_items, call=call, name="items")
+        if self._walks_users(rows, columns):
+            by_user = (self.positive_indptr, self.positive_items)
+            cells, starts = find_positives(by_user, rows, columns)
+        else:
+            cells, starts = find_positives(self._transposed, columns, rows, columns=True)
+        return torch.from_numpy(cells), torch.from_numpy(starts)

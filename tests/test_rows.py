@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fastneg import threads
 from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
-from fastneg.positives import mark_positives
+from fastneg.positives import find_positives, mark_positives
 from tests.naive import interactions as naive
 
 pairs = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 12)), min_size=1, max_size=80)
@@ -30,6 +30,12 @@ def test_mask_equals_the_naive_twin(
     assert mask.dtype == torch.bool
     assert mask.shape == (len(users), len(items))
     assert mask.tolist() == expected
+    flat, starts = made.positive_cells(torch.tensor(users, dtype=torch.int64), items)
+    by_row = [sorted((row * len(items) + np.flatnonzero(cells)).tolist())
+              for row, cells in enumerate(expected)]  # fmt: skip
+    pieces = zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)
+    assert [sorted(flat[a:b].tolist()) for a, b in pieces] == by_row
+    assert len(flat) == mask.sum()
     # which side is walked decides the speed alone
     for columns in (False, True):
         cells = np.zeros((len(users), len(items)), np.uint8)
@@ -42,6 +48,8 @@ def test_mask_equals_the_naive_twin(
             walked, looked_up = looked_up, walked
         mark_positives(lists, walked, looked_up, cells, columns=columns)
         assert (cells > 0).tolist() == expected
+        found, _ = find_positives(lists, walked, looked_up, columns=columns)
+        assert np.array_equal(np.sort(found), np.flatnonzero(cells))
 
 
 @pytest.mark.parametrize("num_threads", [1, 2, 3, 7])
@@ -58,12 +66,17 @@ def test_masks_of_long_lists_at_any_number_of_threads(num_threads: int) -> None:
         threads.set_num_threads(num_threads)
         mask = made.positive_mask(rows, columns)
         few = made.positive_mask(rows[:2], columns)
+        flat, starts = made.positive_cells(rows, columns)  # more than there is room for at first
+        other, _ = find_positives((made.item_indptr, made.item_users), columns, rows, columns=True)
         by_user = (made.positive_indptr, made.positive_items)
         mark_positives(by_user, rows, columns, by_rows)
         mark_positives((made.item_indptr, made.item_users), columns, rows, by_columns, columns=True)
     finally:
         threads.set_num_threads(None)
     expected = dense[rows][:, columns]
+    assert np.array_equal(np.sort(flat.numpy()), np.flatnonzero(expected))
+    assert np.array_equal(other, np.flatnonzero(expected))  # columns ascend, whatever the threads
+    assert np.array_equal(np.diff(starts.numpy()), expected.sum(1))
     assert np.array_equal(mask.numpy(), expected)
     assert np.array_equal(few.numpy(), expected[:2])
     assert np.array_equal(by_rows, expected)
@@ -76,6 +89,8 @@ def test_codes_out_of_range_are_refused_before_any_kernel() -> None:
         made.positive_mask([0, 10], [0])
     with pytest.raises(FastnegError, match=r"mask: items\[0\] = -1 is not a code in 0..12"):
         made.positive_mask([0], [-1])
+    with pytest.raises(FastnegError, match=r"cells: users\[0\] = -2 is not a code in -1..9"):
+        made.positive_cells([-2], [0])
 
 
 def test_what_is_derived_is_derived_once() -> None:

@@ -15,9 +15,9 @@ from bench.worlds import Scale
 NAMES = (
     "table", "classes", "rivals", "build", "excluded", "hopeless", "mask", "overhead", "threads",
     "streaming", "startup", "mining_exact", "mining_ivf", "mining_job", "mining_kills",
-    "mining_glove",
+    "mining_glove", "train_epoch", "train_share",
 )  # fmt: skip
-APART = ("soak",)  # has a command of its own
+APART = ("soak", "train_quality")  # take minutes and more: by name only
 
 
 class Workload(Protocol):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.kernels.jit import helper, kernel
+from fastneg.kernels.jit import helper, kernel, prefetch
 
 Int64 = npt.NDArray[np.int64]
 UInt64 = npt.NDArray[np.uint64]
@@ -20,6 +20,7 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _SLOT_SHIFT = np.uint64(32)
 _ONE = np.uint64(1)
 _BLOCK = 512
+_AHEAD = 8  # lists; their first lines are asked for so early
 
 
 @helper
@@ -112,3 +113,74 @@ def walk_lists(
                     while position >= 0:
                         mask[own + position * other_stride] = 1
                         position = following[position]
+
+
+@kernel
+def find_cells(
+    indptr: Int64,
+    members: Int64,
+    codes: Int64,
+    start: int,
+    stop: int,
+    bits: UInt64,
+    shift: np.uint64,
+    entries: Int64,
+    following: Int64,
+    own: Int64,
+    other: Int64,
+) -> int:
+    """The cells that ``walk_lists`` sets, one after the other.
+
+    The k-th is at ``own[k]``, a position in ``codes``, and ``other[k]``, one on the other side;
+    those beyond the length of ``own`` are counted and not written.
+
+    Returns:
+        How many there are.
+    """
+    last_slot = entries.size // 2 - 1
+    kept = np.empty(_BLOCK, np.int64)
+    found = 0
+    for i in range(start, stop):
+        ahead = codes[min(i + _AHEAD, stop - 1)]
+        if ahead >= 0:
+            prefetch(members, indptr[ahead])
+        code = codes[i]
+        if code < 0:
+            continue
+        for block in range(indptr[code], indptr[code + 1], _BLOCK):
+            count = 0
+            for j in range(block, min(block + _BLOCK, indptr[code + 1])):
+                member = members[j]
+                bit = _bit(member, shift)
+                kept[count] = member
+                count += int((bits[bit >> 6] >> np.uint64(bit & 63)) & _ONE)
+            for k in range(count):
+                member = kept[k]
+                slot = _slot(member, last_slot)
+                while entries[2 * slot] >= 0 and entries[2 * slot] != member:
+                    slot = (slot + 1) & last_slot
+                if entries[2 * slot] == member:
+                    position = entries[2 * slot + 1]
+                    while position >= 0:
+                        if found < own.size:
+                            own[found] = i
+                            other[found] = position
+                        found += 1
+                        position = following[position]
+    return found
+
+
+@kernel
+def count_cells(rows: Int64, starts: Int64) -> None:
+    """Add the number of cells in row b to ``starts[b + 1]``; rows: [P]."""
+    for row in rows:
+        starts[row + 1] += 1
+
+
+@kernel
+def order_cells(rows: Int64, columns: Int64, num_columns: int, places: Int64, cells: Int64) -> None:
+    """Write the flat places of cells [P] to ``cells[places[row]]``, which then moves on by one."""
+    for k in range(rows.size):
+        row = rows[k]
+        cells[places[row]] = row * num_columns + columns[k]
+        places[row] += 1

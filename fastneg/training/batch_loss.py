@@ -21,6 +21,14 @@ from fastneg.training.batches import Batch
 from fastneg.training.bilateral_softmax import bilateral_softmax_loss
 from fastneg.training.binary_losses import gbce_loss, nce_loss
 from fastneg.training.full_softmax import full_softmax_loss
+from fastneg.training.fused_softmax import (
+    FUSED,
+    Buffers,
+    KnownCells,
+    products_dtype,
+    shared_bilateral_loss,
+    shared_softmax_loss,
+)
 from fastneg.training.log_q import mixed_log_q
 from fastneg.training.losses import (
     bce_loss,
@@ -89,16 +97,28 @@ class BatchLoss(BatchVectors):
             "full_softmax": self._full_softmax,
         }
         self._loss = by_name.get(settings.loss, self._plain)
+        # whether the mask is wanted as cells; the matrix of scores is then never written out
+        self.fuses = (
+            device.type == "cpu"
+            and num_hard == 0
+            and (settings.shared or settings.loss in ("in_batch", "mixed"))
+            and settings.loss in FUSED
+        )
+        self._buffers = Buffers()
 
-    def __call__(self, model: TwoTower, batch: Batch, mask_BC: Tensor | None) -> Tensor:
+    def __call__(
+        self, model: TwoTower, batch: Batch, mask_BC: Tensor | KnownCells | None
+    ) -> Tensor:
         """A scalar with gradient: with several ranks, of this one's rows.
 
         Args:
             model: on the device.
             batch: on the device; with rows.
             mask_BC: bool [B, C], True where a shared column is a known positive of the row's user;
-                None where negatives are per row.
+                or its cells, where the loss ``fuses``; None where negatives are per row.
         """
+        if isinstance(mask_BC, KnownCells):
+            return self._fused(model, batch, mask_BC)
         return self._loss(model, batch, mask_BC)
 
     def of_no_rows(self, model: TwoTower, batch: Batch) -> Tensor:
@@ -131,28 +151,16 @@ class BatchLoss(BatchVectors):
 
     def _batch_columns(self, model: TwoTower, batch: Batch, mask_BC: Tensor | None) -> Tensor:
         """In-batch columns, then uniform ones if any, then the row's hard ones if any."""
-        settings, items_C = self.settings, own_first(batch, self.ranks)
-        num_batch = len(items_C)
-        if batch.shared is not None:
-            items_C = torch.cat([items_C, batch.shared.items])
+        settings, items_C = self.settings, self._shared_items(batch)
         vectors = self._vectors(model, batch)
         scores_BC, mask_BC = self._with_hard(
             vectors.users, vectors.users @ vectors.columns.T, mask_BC, vectors.negatives
         )
-        log_q_C = batch.log_q
-        mass_B: Tensor | None = None
-        if self._item_log_q_N is not None:
-            log_q_C = self._item_log_q_N[items_C]
-        if log_q_C is not None:
-            if settings.loss == "mixed":
-                # a row's own column is no negative: B - 1 of the first kind are expected
-                expected = num_batch - (settings.correction == "expected_count")
-                log_q_C = mixed_log_q(log_q_C, expected, len(items_C) - num_batch, self.num_items)
-            elif self._user_mass_U is not None and vectors.negatives is None:
-                mass_B = self._user_mass_U[batch.users]
-            if vectors.negatives is not None:
-                hard_H = self._hard_log_q(len(items_C) - 1, self.num_hard, settings.easy_to_hard)
-                log_q_C = torch.cat([log_q_C, hard_H])
+        log_q_C, mass_B = self._in_batch_log_q(batch, items_C)
+        if log_q_C is not None and vectors.negatives is not None:
+            hard_H = self._hard_log_q(len(items_C) - 1, self.num_hard, settings.easy_to_hard)
+            log_q_C = torch.cat([log_q_C, hard_H])
+            mass_B = None
         common: dict[str, Any] = {
             "masked_mass_B": mass_B,
             "correction": settings.correction,
@@ -164,6 +172,60 @@ class BatchLoss(BatchVectors):
         else:
             loss = mixed_negative_loss(scores_BC, log_q_C=log_q_C, mask_BC=mask_BC, **common)
         return loss + vectors.penalty
+
+    def _shared_items(self, batch: Batch) -> Tensor:
+        """Items [C] of the columns of ``in_batch`` and ``mixed``: in-batch ones, then uniform."""
+        items_C = own_first(batch, self.ranks)
+        return items_C if batch.shared is None else torch.cat([items_C, batch.shared.items])
+
+    def _in_batch_log_q(self, batch: Batch, items_C: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Log Q* of in-batch columns and uniform ones, and the mass of each row's positives."""
+        settings, log_q_C = self.settings, batch.log_q
+        if self._item_log_q_N is not None:
+            log_q_C = self._item_log_q_N[items_C]
+        if log_q_C is None:
+            return None, None
+        if settings.loss == "mixed":
+            num_uniform = 0 if batch.shared is None else len(batch.shared.items)
+            # a row's own column is no negative: B - 1 of the first kind are expected
+            num_batch = len(items_C) - num_uniform - (settings.correction == "expected_count")
+            return mixed_log_q(log_q_C, num_batch, num_uniform, self.num_items), None
+        mass_U = self._user_mass_U
+        return log_q_C, None if mass_U is None else mass_U[batch.users]
+
+    def _fused(self, model: TwoTower, batch: Batch, known: KnownCells) -> Tensor:
+        """Softmax losses over shared columns, without hard ones, from the vectors themselves."""
+        settings, rows = self.settings, len(batch.users)
+        own = settings.loss in ("in_batch", "mixed")
+        users_BD, positives_BD, columns_CD, _, penalty = self._vectors(model, batch)
+        positive_log_q_B: Tensor | None = None
+        if own:
+            log_q_C, mass_B = self._in_batch_log_q(batch, self._shared_items(batch))
+            if log_q_C is not None:
+                positive_log_q_B = log_q_C[:rows]
+        else:
+            assert batch.shared is not None
+            log_q_C = batch.shared.log_q
+            mass_B = None if self._user_mass_U is None else self._user_mass_U[batch.users]
+            if settings.correction in ("both", "revised") and self._item_log_q_N is not None:
+                positive_log_q_B = self._item_log_q_N[batch.items]
+        common: dict[str, Any] = {
+            "known": known,
+            "row_weights_B": batch.weights,
+            "temperature": settings.temperature,
+            "dtype": products_dtype(settings.precision, rows, len(columns_CD), users_BD.dtype),
+            "buffers": self._buffers,
+        }
+        if settings.loss == "bsl":
+            return penalty + shared_bilateral_loss(
+                users_BD, positives_BD, columns_CD, users_B=batch.users,
+                positive_temperature=settings.positive_temperature, **common,
+            )  # fmt: skip
+        return penalty + shared_softmax_loss(
+            users_BD, positives_BD, columns_CD, log_q_C=log_q_C,
+            positive_log_q_B=positive_log_q_B, masked_mass_B=mass_B,
+            correction=settings.correction, own_column=own, **common,
+        )  # fmt: skip
 
     def _scores(self, model: TwoTower, batch: Batch, mask_BC: Tensor | None) -> Scores:
         """Of each row's own negatives, or of the shared ones and then the row's hard ones."""

@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from fastneg.training.batches import Batch
 from fastneg.training.distributed import ALONE, Ranks
 from fastneg.training.settings import Settings
 from fastneg.training.towers import TwoTower
+from fastneg.training.unit_rows import unit_rows
 
 
 class Vectors(NamedTuple):
@@ -95,8 +95,7 @@ class BatchVectors:
                 0.5 * self.settings.l2 / (len(batch.users) if rows is None else rows)
             )
             if model.similarity == "cosine":
-                users_BD = functional.normalize(users_BD, dim=-1)
-                items_XD = functional.normalize(items_XD, dim=-1)
+                users_BD, items_XD = unit_rows(users_BD), unit_rows(items_XD)
         return model.over_temperature(users_BD), items_XD, penalty
 
     def _vectors(self, model: TwoTower, batch: Batch) -> Vectors:

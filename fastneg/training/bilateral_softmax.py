@@ -87,18 +87,42 @@ def bilateral_softmax_loss(
     z_B, _ = UnmaskedLogSumExp.apply(  # type: ignore[no-untyped-call]
         negative_scores_BC, None, mask_BC, t2, False
     )
+    left_B = None if mask_BC is None else ~mask_BC.all(1)
+    return bilateral_rows(
+        z_B, positive_scores_B, log_unmasked(mask_BC, columns, False, z_B), left_B,
+        users_B=users_B, positive_temperature=t1, temperature=t2, row_weights_B=row_weights_B,
+    )  # fmt: skip
+
+
+def bilateral_rows(
+    z_B: Tensor,
+    positive_scores_B: Tensor,
+    log_left_B: Tensor,
+    left_B: Tensor | None,
+    *,
+    users_B: Tensor | None,
+    positive_temperature: float,
+    temperature: float,
+    row_weights_B: Tensor | None,
+) -> Tensor:
+    """The loss from the rows' log-sum-exps ``z_B`` over scores / temperature of the negatives.
+
+    ``log_left_B`` is the log of the number of unmasked negatives, ``left_B`` whether there are any
+    (None: in every row).
+    """
+    call, rows = "bilateral_softmax_loss", len(z_B)
+    t1, t2 = positive_temperature, temperature
     positive_B = positive_scores_B.to(z_B.dtype) / t1
     weights_B = torch.ones_like(positive_B)
     if row_weights_B is not None:
         check_vector(call, "row_weights_B", row_weights_B, rows)
         weights_B = row_weights_B.detach().to(positive_B)
-    if mask_BC is not None:
-        left_B = ~mask_BC.all(1)
+    if left_B is not None:
         weights_B = weights_B * left_B
     if users_B is not None:
         positive_B = _mean_exp_by_user(positive_B, _groups(call, users_B, rows), weights_B)
-    losses_B = t2 * (z_B - log_unmasked(mask_BC, columns, False, z_B)) - t1 * positive_B
-    if mask_BC is not None:
+    losses_B = t2 * (z_B - log_left_B) - t1 * positive_B
+    if left_B is not None:
         losses_B = torch.where(left_B, losses_B, torch.zeros_like(losses_B))
     return weighted_mean(call, losses_B, row_weights_B)
 

@@ -10,6 +10,7 @@ Shape suffixes: B rows (examples), C columns (negatives).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -114,18 +115,45 @@ def corrected_loss(
         positive_B = positive_scores_B.to(z_B.dtype) / temperature
     num_columns = max(1, columns - own_column)
 
+    def log_left() -> Tensor:
+        return log_unmasked(mask_BC, num_columns, own_column, z_B)
+
+    return corrected_rows(
+        call, z_B, positive_B, num_columns, log_left, positive_log_q_B, masked_mass_B, correction,
+        row_weights_B, replacement=replacement,
+    )  # fmt: skip
+
+
+def corrected_rows(
+    call: str,
+    z_B: Tensor,
+    positive_B: Tensor,
+    num_columns: int,
+    log_left: Callable[[], Tensor],
+    positive_log_q_B: Tensor | None,
+    masked_mass_B: Tensor | None,
+    correction: str,
+    row_weights_B: Tensor | None,
+    *,
+    replacement: bool = True,
+) -> Tensor:
+    """``corrected_loss`` from the rows' log-sum-exps ``z_B`` over s_j / temperature - log q_j.
+
+    ``positive_B`` are the positives' scores over the temperature; ``log_left()`` is the log of the
+    number of unmasked columns, float [B] or a scalar, 1 counted for 0.
+    """
     if correction == "expected_count" and replacement:
         if masked_mass_B is None:
             z_B = z_B - math.log(num_columns)
         else:
-            log_n_B = log_unmasked(mask_BC, num_columns, own_column, z_B)
+            log_n_B = log_left()
             z_B = z_B - log_n_B + torch.log1p(-_below_one(masked_mass_B)).to(z_B)
     elif correction == "both" and positive_log_q_B is not None:
         positive_B = positive_B - positive_log_q_B.to(positive_B)
     elif correction == "revised":
         log_n_B = z_B.new_zeros(())
         if replacement:
-            log_n_B = log_unmasked(mask_BC, num_columns, own_column, z_B)
+            log_n_B = log_left()
             if masked_mass_B is not None:
                 z_B = z_B + torch.log1p(-_below_one(masked_mass_B)).to(z_B)
             elif positive_log_q_B is not None:

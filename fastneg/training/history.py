@@ -134,6 +134,10 @@ class HistoryMean(nn.Module):
         assert owner is not None
         return owner.weight
 
+    def reads(self, embedding: nn.Embedding) -> bool:
+        """Whether the mean is of this embedding, which belongs to another module."""
+        return self._shared[0] is embedding
+
     def forward(self, users_B: Tensor, targets_B: Tensor | None = None) -> Tensor:
         """Float [B, D] for int64 codes [B], -1 unknown (an empty history).
 

@@ -56,6 +56,7 @@ from fastneg.training.batches import Batch, NegativeBatches
 from fastneg.training.binary_losses import gbce_beta
 from fastneg.training.distributed import ALONE, Ranks
 from fastneg.training.full_softmax import check_full_softmax_memory
+from fastneg.training.fused_softmax import KnownCells
 from fastneg.training.hard_negatives import HardNegatives
 from fastneg.training.list_draws import list_draws, mined_sampler
 from fastneg.training.list_loss import ListLoss
@@ -284,8 +285,12 @@ class Objective:
             columns.insert(0, own_first(batch, self._loss.ranks))
         elif self.settings.loss == "full_softmax":
             columns = [torch.arange(self.train.num_items)]
-        items_C = torch.cat(columns)
-        mask_BC = self.train.positive_mask(batch.users, items_C).to(self.device)
+        items_C = columns[0] if len(columns) == 1 else torch.cat(columns)
+        mask_BC: Tensor | KnownCells
+        if self._loss.fuses:
+            mask_BC = KnownCells(*self.train.positive_cells(batch.users, items_C))
+        else:
+            mask_BC = self.train.positive_mask(batch.users, items_C).to(self.device)
         if self.frequency is not None:
             batch = batch._replace(log_q=self.frequency.log_q(items_C))
         return self._loss(model, batch.to(self.device), mask_BC)

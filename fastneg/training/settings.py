@@ -135,6 +135,12 @@ class Settings:
             early (the best epoch is kept all the same).
         eval_every: epochs from one evaluation to the next.
         k: the k of the validation metrics.
+        row_updates: rows of id embeddings that a step does not read are left alone and brought up
+            to date when they are next read, so a step costs the same for any catalog; the rule is
+            AdamW's for every row all the same (see ``training.row_adam``). On the CPU.
+        precision: of the products of a loss over columns that the batch shares: ``"float32"``,
+            ``"bfloat16"`` (sums in float32), or ``"auto"``: bfloat16 where the processor has tiles
+            for it (Intel AMX) and a batch has a million scores. On the CPU.
 
     The run:
         checkpoint_every: steps from one checkpoint to the next; 0: at the end of epochs only.
@@ -206,6 +212,8 @@ class Settings:
     patience: int = 5
     eval_every: int = 1
     k: int = 20
+    row_updates: bool = True
+    precision: str = "auto"
 
     checkpoint_every: int = 0
     num_workers: int = 0

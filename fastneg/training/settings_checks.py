@@ -96,6 +96,7 @@ _CHOICES = {
     "frequency_prior": PRIORS,
     "keep_round": ("best", "last"),
     "swap": SWAPS,
+    "precision": ("auto", "float32", "bfloat16"),
 }
 _BOOLS = (
     "use_user_ids",
@@ -108,6 +109,7 @@ _BOOLS = (
     "gather_negatives",
     "warm_start",
     "refresh_background",
+    "row_updates",
 )
 
 

@@ -136,6 +136,10 @@ class Tower(nn.Module):
             vectors = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
         return vectors.reshape(*codes.shape, self.dim)
 
+    def looked_up(self) -> list[nn.Embedding]:
+        """Embeddings of which a batch reads some rows, all through ``_embed``."""
+        return [] if self.id_embedding is None else [self.id_embedding]
+
 
 def _halving_layers(num_parts: int, dim: int, hidden_layers: int, dropout: float) -> nn.Sequential:
     layers: list[nn.Module] = []
@@ -164,7 +168,11 @@ def _checked_codes(name: str, codes: Tensor, num_codes: int) -> Tensor:
 
 
 def _embed(embedding: nn.Embedding, codes: Tensor) -> Tensor:
-    """A plain lookup; zeros for -1."""
+    """A plain lookup; zeros for -1. Rows that an optimizer left behind are brought up to date."""
+    table = getattr(embedding, "rows", None)
+    if table is not None:
+        vectors: Tensor = table.lookup(codes) if embedding.training else table.read(codes)
+        return vectors
     unknown = codes < 0
     if codes.device.type == "cpu" and not bool(unknown.any()):
         return functional.embedding(codes, embedding.weight, sparse=embedding.sparse)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from fastneg import checks
 from fastneg.training.feature_encoders import FeatureEncoder, FeatureRows
 from fastneg.training.history import HistoryMean, UserHistory
 from fastneg.training.tower import Tower
+from fastneg.training.unit_rows import unit_rows
 
 if TYPE_CHECKING:
     from fastneg.data.features import FeatureTable
@@ -239,7 +239,7 @@ class TwoTower(nn.Module):
         return dict(self._config)
 
     def _scaled(self, vectors: Tensor) -> Tensor:
-        return functional.normalize(vectors, dim=-1) if self.similarity == "cosine" else vectors
+        return unit_rows(vectors) if self.similarity == "cosine" else vectors
 
     def _rows(
         self,

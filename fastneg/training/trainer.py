@@ -35,6 +35,7 @@ from fastneg.training.metrics import Evaluation
 from fastneg.training.negatives import Objective
 from fastneg.training.progress import Bar, Interruption, start_log
 from fastneg.training.refresh import Refresher, refresh_folder
+from fastneg.training.row_adam import make_optimizer
 from fastneg.training.settings import Settings
 from fastneg.training.source_data import NOTHING, SourceData
 from fastneg.training.state import TrainingState
@@ -135,12 +136,7 @@ class Trainer:
             train, settings, hard=hard, data=data, device=self.device, stage=stage, ranks=ranks
         )
         self.batches = self.objective.batches
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(),
-            lr=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            fused=self.device.type in ("cpu", "cuda"),
-        )
+        self.optimizer = make_optimizer(model, settings, self.device, ranks=ranks)
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self.state = TrainingState({"loss": loss_sum, **self.objective.sums})
         self.state.memory = self.objective.memory
@@ -211,6 +207,7 @@ class Trainer:
                     finally:
                         if self.refresher is not None:
                             self.refresher.close()
+        self.optimizer.release()
         self.model.eval()
         state = self.state
         return FitResult(
@@ -244,6 +241,7 @@ class Trainer:
             self._save()
             if self.ranks.any(stop.asked):
                 raise KeyboardInterrupt
+        self.optimizer.settle()
         if state.best is not None:
             self.model.load_state_dict(state.best)
             state.best = None
@@ -353,6 +351,7 @@ class Trainer:
                 handle.write(json.dumps(line) + "\n")
 
     def _evaluate(self) -> dict[str, float]:
+        self.optimizer.settle()
         key, facts = f"ndcg@{self.settings.k}", None
         metrics: dict[str, float]
         if self.ranks.is_first:

@@ -88,3 +88,26 @@ def test_strides_transpose_the_mask() -> None:
         3,
     )
     assert mask.tolist() == [[0, 1, 0], [1, 0, 1]]
+
+
+def test_cells_one_after_the_other_and_by_row() -> None:
+    codes = np.array([9, 7, 9], np.int64)  # of the columns
+    entries, following = np.full(32, -1, np.int64), np.empty(3, np.int64)
+    bits, shift = np.zeros(4, np.uint64), np.uint64(56)
+    masks.fill_table(codes, bits, shift, entries, following)
+    indptr, members = np.array([0, 2, 2, 3]), np.array([7, 9, 9])
+    walked = np.array([2, -1, 0, 1])
+    tables = (bits, shift, entries, following)
+    for room in (5, 2):
+        own, other = np.full(room, -1), np.full(room, -1)
+        assert masks.find_cells(indptr, members, walked, 0, 4, *tables, own, other) == 5
+        assert own.tolist() == [0, 0, 2, 2, 2][:room]
+        if room == 5:
+            assert [sorted(other[:2]), other[2], sorted(other[3:])] == [[0, 2], 1, [0, 2]]
+    assert masks.find_cells(indptr, members, walked, 1, 2, *tables, own, other) == 0
+    rows, columns = np.array([2, 0, 2]), np.array([1, 2, 0])
+    starts, cells = np.zeros(4, np.int64), np.empty(3, np.int64)
+    masks.count_cells(rows, starts)
+    assert starts.tolist() == [0, 1, 0, 2]
+    masks.order_cells(rows, columns, 3, np.array([0, 1, 1]), cells)
+    assert cells.tolist() == [2, 7, 6]

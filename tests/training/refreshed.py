@@ -19,6 +19,7 @@ from fastneg.training import refresh
 from fastneg.training.hard_negatives import mine_lists
 from fastneg.training.negatives import Objective
 from fastneg.training.rounds import build_model, mine_for_training
+from fastneg.training.row_adam import make_optimizer
 from fastneg.training.settings import Settings
 from fastneg.training.trainer import Trainer
 from tests.training.test_trainer import weights
@@ -63,12 +64,11 @@ def twin(train, settings, *, late=0) -> dict[str, torch.Tensor]:
     model = build_model(train, settings)
     hard, _ = mine_for_training(model, train, settings)
     objective = Objective(train, settings, hard=hard)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, weight_decay=0.0, fused=True
-    )
+    optimizer = make_optimizer(model, settings, torch.device("cpu"))
     step, mined = 0, {}
     for epoch in range(settings.epochs):
         objective.batches.set_epoch(epoch)
+        model.train()
         for number in range(len(objective.batches)):
             if step in mined:
                 swap(objective, mined.pop(step))
@@ -83,6 +83,7 @@ def twin(train, settings, *, late=0) -> dict[str, torch.Tensor]:
             loss.backward()
             optimizer.step()
             step += 1
+        optimizer.settle()
     return weights(model)
 
 

@@ -1,0 +1,157 @@
+"""Adam on the rows of a table that a step reads, and on no others.
+
+Dense Adam moves every row at every step, by its fading moments where there is no gradient. Here a
+row stays as it is until it is read; then the steps that it missed are made up for in closed form:
+without gradients the moments are b1^j m and b2^j v after j steps, so the row has moved by ::
+
+    sum_j w_j m / (sqrt(v) r_j + epsilon),  w_j = rate b1^j / (1 - b1^t),
+                                            r_j = b2^(j / 2) / sqrt(1 - b2^t),  t = last + j
+
+and this is taken as ``distance m / (sqrt(v) spread + epsilon)`` with distance = sum_j w_j and
+spread = distance / sum_j (w_j / r_j): exact where epsilon is small beside sqrt(v) r and where it is
+large, and nearly so between, as r_j hardly changes while w_j fades. Both depend on ``last`` and on
+the present step alone, so they are tables by the step a row was last brought to.
+
+Shapes: N rows of the table, D columns, n codes read, R distinct rows among them, T steps done.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastneg.kernels.jit import kernel
+
+Int64 = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+
+@kernel
+def number_codes(codes: Int64, slots: Any, rows: Int64, places: Int64) -> int:
+    """Distinct codes in the order they first come in, and which of them each code is.
+
+    Args:
+        codes: [n], below 0 for none.
+        slots: int32 [N], -1 on entry and on exit.
+        rows: [n], the first R are written.
+        places: [n], written: ``rows[places[i]] == codes[i]``, or -1.
+
+    Returns:
+        R.
+    """
+    count = 0
+    for i in range(codes.shape[0]):
+        code = codes[i]
+        place = -1
+        if code >= 0:
+            place = slots[code]
+            if place < 0:
+                place = count
+                slots[code] = count
+                rows[count] = code
+                count += 1
+        places[i] = place
+    for k in range(count):
+        slots[rows[k]] = -1
+    return count
+
+
+@kernel
+def add_gradients(
+    gradients: Float32, places: Int64, sums: Float32, first_column: int, last_column: int
+) -> None:
+    """``sums[places[i], c] += gradients[i, c]`` in the order of i, for these columns."""
+    for i in range(places.shape[0]):
+        place = places[i]
+        if place >= 0:
+            total, part = sums[place, first_column:last_column], gradients[i, first_column:]
+            for c in range(total.shape[0]):
+                total[c] += part[c]
+
+
+@kernel
+def bring_up_to_date(
+    weight: Float32,
+    first: Float32,
+    second: Float32,
+    reached: Int64,
+    rows: Int64,
+    start: int,
+    stop: int,
+    step: int,
+    distance: Float64,
+    spread: Float64,
+    kept: Float64,
+    powers: Float64,
+    epsilon: np.float32,
+) -> None:
+    """Make up for the steps that ``rows[start:stop]`` missed, none of which gave them a gradient.
+
+    Args:
+        weight, first, second: [N, D], a table and its moments.
+        reached: [N], the step that each row is brought to, at most ``step``.
+        rows: [R], distinct.
+        step: T.
+        distance, spread: [T + 1], by the step that a row has reached.
+        kept: [T + 1, 3], by the number of steps missed: what is left of the weight, of the first
+            moment, of the second.
+        powers: [T + 1], by the number of steps missed: what weight decay leaves of ``distance``
+            after the steps that it counts.
+    """
+    for k in range(start, stop):
+        row = rows[k]
+        last = reached[row]
+        missed = step - last
+        if missed == 0:
+            continue
+        far = np.float32(distance[last] * powers[missed])
+        wide = np.float32(spread[last])
+        of_weight = np.float32(kept[missed, 0])
+        of_first = np.float32(kept[missed, 1])
+        of_second = np.float32(kept[missed, 2])
+        for c in range(weight.shape[1]):
+            m = first[row, c]
+            v = second[row, c]
+            w = weight[row, c]
+            weight[row, c] = of_weight * w - far * m / (np.sqrt(v) * wide + epsilon)
+            first[row, c] = of_first * m
+            second[row, c] = of_second * v
+        reached[row] = step
+
+
+@kernel
+def update_rows(
+    weight: Float32,
+    first: Float32,
+    second: Float32,
+    reached: Int64,
+    rows: Int64,
+    sums: Float32,
+    start: int,
+    stop: int,
+    step: int,
+    numbers: Float32,
+) -> None:
+    """One step of AdamW with the gradients ``sums`` [R, D] of ``rows[start:stop]``.
+
+    Args:
+        weight, first, second, reached, rows: as in ``bring_up_to_date``; up to date.
+        step: the number of this step, from 1.
+        numbers: [8], b1, 1 - b1, b2, 1 - b2, rate / (1 - b1^t), 1 / sqrt(1 - b2^t), what
+            weight decay leaves of a weight, epsilon.
+    """
+    beta1, other1, beta2, other2 = numbers[0], numbers[1], numbers[2], numbers[3]
+    rate, root, left, epsilon = numbers[4], numbers[5], numbers[6], numbers[7]
+    for k in range(start, stop):
+        row = rows[k]
+        for c in range(weight.shape[1]):
+            g = sums[k, c]
+            m = beta1 * first[row, c] + other1 * g
+            v = beta2 * second[row, c] + other2 * g * g
+            first[row, c] = m
+            second[row, c] = v
+            weight[row, c] = left * weight[row, c] - rate * m / (np.sqrt(v) * root + epsilon)
+        reached[row] = step
