@@ -46,7 +46,7 @@ class RowTable:
         clock: how far rows that are behind have to go; common to the tables of an optimizer.
     """
 
-    def __init__(self, weight: nn.Parameter, clock: Clock) -> None:
+    def __init__(self, weight: Tensor, clock: Clock) -> None:
         self.weight, self.clock = weight, clock
         self.bind(
             torch.zeros_like(weight), torch.zeros_like(weight), np.zeros(len(weight), np.int64)
