@@ -20,7 +20,8 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _SLOT_SHIFT = np.uint64(32)
 _ONE = np.uint64(1)
 _BLOCK = 512
-_AHEAD = 8  # lists; their first lines are asked for so early
+_AHEAD = 8  # lists; their first members are asked for so early
+_SOON, _LINE = 64, 8  # members, and those of a cache line
 
 
 @helper
@@ -141,9 +142,14 @@ def find_cells(
     kept = np.empty(_BLOCK, np.int64)
     found = 0
     for i in range(start, stop):
+        later = codes[min(i + 2 * _AHEAD, stop - 1)]
+        if later >= 0:
+            prefetch(indptr, later)
         ahead = codes[min(i + _AHEAD, stop - 1)]
         if ahead >= 0:
-            prefetch(members, indptr[ahead])
+            first = indptr[ahead]
+            for line in range(first, min(indptr[ahead + 1], first + _SOON), _LINE):
+                prefetch(members, line)
         code = codes[i]
         if code < 0:
             continue

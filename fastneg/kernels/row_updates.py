@@ -22,11 +22,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.kernels.jit import kernel
+from fastneg.kernels.jit import flat, helper, kernel, prefetch, wide_vectors
 
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
+
+_AHEAD = 6  # rows; their lines are asked for so early
+_LINE = 16  # float32 of a cache line
+
+
+@helper
+def _ask_for(table: Any, first: int, width: int) -> None:
+    """Ask for the lines of a row of ``flat(table)``."""
+    for c in range(0, width, _LINE):
+        prefetch(table, first + c)
 
 
 @kernel
@@ -101,7 +111,13 @@ def bring_up_to_date(
         powers: [T + 1], by the number of steps missed: what weight decay leaves of ``distance``
             after the steps that it counts.
     """
+    wide_vectors()
+    width = weight.shape[1]
     for k in range(start, stop):
+        ahead = rows[min(k + _AHEAD, stop - 1)] * width
+        _ask_for(flat(weight), ahead, width)
+        _ask_for(flat(first), ahead, width)
+        _ask_for(flat(second), ahead, width)
         row = rows[k]
         last = reached[row]
         missed = step - last
@@ -112,13 +128,11 @@ def bring_up_to_date(
         of_weight = np.float32(kept[missed, 0])
         of_first = np.float32(kept[missed, 1])
         of_second = np.float32(kept[missed, 2])
-        for c in range(weight.shape[1]):
-            m = first[row, c]
-            v = second[row, c]
-            w = weight[row, c]
-            weight[row, c] = of_weight * w - far * m / (np.sqrt(v) * wide + epsilon)
-            first[row, c] = of_first * m
-            second[row, c] = of_second * v
+        w, m, v = weight[row], first[row], second[row]
+        for c in range(width):
+            w[c] = of_weight * w[c] - far * m[c] / (np.sqrt(v[c]) * wide + epsilon)
+            m[c] = of_first * m[c]
+            v[c] = of_second * v[c]
         reached[row] = step
 
 
@@ -143,15 +157,19 @@ def update_rows(
         numbers: [8], b1, 1 - b1, b2, 1 - b2, rate / (1 - b1^t), 1 / sqrt(1 - b2^t), what
             weight decay leaves of a weight, epsilon.
     """
+    wide_vectors()
     beta1, other1, beta2, other2 = numbers[0], numbers[1], numbers[2], numbers[3]
     rate, root, left, epsilon = numbers[4], numbers[5], numbers[6], numbers[7]
+    width = weight.shape[1]
     for k in range(start, stop):
+        ahead = rows[min(k + _AHEAD, stop - 1)] * width
+        _ask_for(flat(weight), ahead, width)
+        _ask_for(flat(first), ahead, width)
+        _ask_for(flat(second), ahead, width)
         row = rows[k]
-        for c in range(weight.shape[1]):
-            g = sums[k, c]
-            m = beta1 * first[row, c] + other1 * g
-            v = beta2 * second[row, c] + other2 * g * g
-            first[row, c] = m
-            second[row, c] = v
-            weight[row, c] = left * weight[row, c] - rate * m / (np.sqrt(v) * root + epsilon)
+        w, m, v, g = weight[row], first[row], second[row], sums[k]
+        for c in range(width):
+            m[c] = beta1 * m[c] + other1 * g[c]
+            v[c] = beta2 * v[c] + other2 * g[c] * g[c]
+            w[c] = left * w[c] - rate * m[c] / (np.sqrt(v[c]) * root + epsilon)
         reached[row] = step

@@ -26,7 +26,7 @@ from fastneg.training.corrections import NOTHING, corrected_rows
 FUSED = ("sampled_softmax", "in_batch", "mixed", "bsl")
 PRECISIONS = ("auto", "float32", "bfloat16")
 _MANY = 1 << 20  # scores of a batch for which "auto" takes 16-bit products
-_BLOCK = 2 << 20  # bytes of scores that stay in the caches
+_BLOCK = 4 << 20  # bytes of scores that stay in the caches, and are worth a product of their own
 _SAFE = 60.0  # exponents up to it, and sums of a million of them, are far from the ends of float32
 _LOWEST = -80.0  # what exponents are cut at: the vector library is slow where results underflow
 

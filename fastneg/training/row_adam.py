@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,14 @@ _ROWS = 16_384  # that are worth a thread of their own: torch's threads still sp
 _LAST = "last_step"
 
 
+class _Numbers(NamedTuple):
+    """Codes [n] of a lookup, the distinct ``rows`` [R], and which of these each code is."""
+
+    rows: IntArray
+    places: IntArray
+    codes: IntArray
+
+
 class RowTable:
     """An embedding's rows: lookups bring them up to date, gradients come back to them.
 
@@ -52,7 +60,7 @@ class RowTable:
             torch.zeros_like(weight), torch.zeros_like(weight), np.zeros(len(weight), np.int64)
         )
         self._slots = np.full(len(weight), -1, np.int32)
-        self._read: list[tuple[IntArray, Tensor]] = []
+        self._read: list[tuple[_Numbers, Tensor]] = []
 
     def bind(self, first: Tensor, second: Tensor, reached: IntArray) -> None:
         """Take these moments [N, D], and the steps [N] that rows are brought to."""
@@ -63,9 +71,11 @@ class RowTable:
     def lookup(self, codes: Tensor) -> Tensor:
         """Float32 [..., D] with gradient: the rows of int64 codes [...], zeros for -1."""
         flat = codes.detach().reshape(-1)
-        rows, _ = self._number(flat.numpy())
-        self._bring(self._arrays, self.reached, rows)
-        vectors: Tensor = _Lookup.apply(self.weight, flat, self)  # type: ignore[no-untyped-call]
+        numbers = self._number(flat.numpy())
+        self._bring(self._arrays, self.reached, numbers.rows)
+        vectors: Tensor = _Lookup.apply(  # type: ignore[no-untyped-call]
+            self.weight, flat, self, numbers
+        )
         return vectors.view(*codes.shape, -1)
 
     @torch.no_grad()
@@ -87,9 +97,9 @@ class RowTable:
         """Bring every row up to date."""
         self._bring(self._arrays, self.reached, np.arange(len(self.weight), dtype=np.int64))
 
-    def receive(self, codes: Tensor, gradients: Tensor) -> None:
+    def receive(self, numbers: _Numbers, gradients: Tensor) -> None:
         """The gradients float32 [n, D] of a lookup; kept until the step."""
-        self._read.append((codes.numpy(), gradients))
+        self._read.append((numbers, gradients))
 
     def forget(self) -> None:
         """Drop the gradients that are kept."""
@@ -101,12 +111,14 @@ class RowTable:
             raise FastnegError("RowAdam: an embedding was read past its lookup; give gradients")
         if not self._read:
             return
-        codes = [codes for codes, _ in self._read]
-        rows, places = self._number(codes[0] if len(codes) == 1 else np.concatenate(codes))
+        rows, places, _ = self._read[0][0]
+        if len(self._read) > 1:
+            rows, places, _ = self._number(np.concatenate([one.codes for one, _ in self._read]))
         sums = np.zeros((len(rows), self.weight.shape[1]), np.float32)
         done = 0
-        for part, gradients in self._read:
-            self._add(gradients.contiguous().numpy(), places[done : done + len(part)], sums)
+        for one, gradients in self._read:
+            part = places[done : done + len(one.codes)]
+            self._add(gradients.contiguous().numpy(), part, sums)
             done += len(part)
 
         def update(start: int, stop: int) -> None:
@@ -126,10 +138,10 @@ class RowTable:
         # a thread takes some columns of all rows, so the order of a sum never changes
         run_chunks(add, width, smallest=16 if len(places) >= 2 * _ROWS else width)
 
-    def _number(self, codes: IntArray) -> tuple[IntArray, IntArray]:
+    def _number(self, codes: IntArray) -> _Numbers:
         rows, places = np.empty(len(codes), np.int64), np.empty(len(codes), np.int64)
         count = kernels.number_codes(np.ascontiguousarray(codes), self._slots, rows, places)
-        return rows[:count], places
+        return _Numbers(rows[:count], places, codes)
 
     def _bring(self, arrays: Any, reached: IntArray, rows: IntArray) -> None:
         clock = self.clock
@@ -149,8 +161,10 @@ class _Lookup(torch.autograd.Function):
     """Rows of a table; their gradients go to the table and nowhere else."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, codes: Tensor, table: RowTable) -> Tensor:
-        ctx.codes, ctx.table = codes, table
+    def forward(
+        ctx: Any, weight: Tensor, codes: Tensor, table: RowTable, numbers: _Numbers
+    ) -> Tensor:
+        ctx.numbers, ctx.table = numbers, table
         if len(codes) and int(codes.min()) >= 0:
             return weight.index_select(0, codes)
         vectors = weight.index_select(0, codes.clamp(min=0))
@@ -158,9 +172,9 @@ class _Lookup(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None]:
-        ctx.table.receive(ctx.codes, gradients[0])
-        return None, None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, ...]:
+        ctx.table.receive(ctx.numbers, gradients[0])
+        return None, None, None, None
 
 
 class Clock:

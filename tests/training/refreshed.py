@@ -83,7 +83,7 @@ def twin(train, settings, *, late=0) -> dict[str, torch.Tensor]:
             loss.backward()
             optimizer.step()
             step += 1
-        optimizer.settle()
+    optimizer.settle()
     return weights(model)
 
 
