@@ -175,7 +175,8 @@ class HistoryMean(nn.Module):
             return torch.zeros_like(users_B, dtype=torch.bool)
         wanted_B = users_B * self.num_items + targets_B
         places_B = torch.searchsorted(self.pairs, wanted_B).clamp(max=self.pairs.numel() - 1)
-        return (self.pairs[places_B] == wanted_B) & (users_B >= 0) & (targets_B >= 0)
+        # an unknown user's are below 0; a target of -1 would be the former user's last item
+        return (self.pairs[places_B] == wanted_B) & (targets_B >= 0)
 
 
 class _BagSums(torch.autograd.Function):
