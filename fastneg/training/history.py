@@ -15,6 +15,7 @@ Shapes: B rows, S distinct users among them, P pairs of all histories, D width, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from torch.nn import functional
 from fastneg import checks
 from fastneg.checks import IntArray
 from fastneg.interactions import Interactions
+from fastneg.positives import transpose
 from fastneg.streams import key_of, permutation, stream_of
 from fastneg.training.feature_encoders import unfilled
 
@@ -177,8 +179,40 @@ class HistoryMean(nn.Module):
             return torch.zeros_like(users_B, dtype=torch.bool)
         wanted_B = users_B * self.num_items + targets_B
         places_B = torch.searchsorted(self.pairs, wanted_B).clamp(max=self.pairs.numel() - 1)
-        return (self.pairs[places_B] == wanted_B) & (users_B >= 0) & (targets_B >= 0)
+        # an unknown user's are below 0; a target of -1 would be the former user's last item
+        return (self.pairs[places_B] == wanted_B) & (targets_B >= 0)
+
+
+class _BagSums(torch.autograd.Function):
+    """``embedding_bag(items, table, offsets, mode="sum")`` with its gradient as another bag.
+
+    The gradient of an item's row is the sum of the gradients of the bags that hold it: the same
+    lists, transposed. torch sorts all places and adds them up one by one: 60 ms for what takes 10
+    here (ml-1m, whole histories, batches of 2,048, one core).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, items: Tensor, offsets: Tensor) -> Tensor:
+        ctx.save_for_backward(items, offsets)
+        ctx.num_items = len(table)
+        return functional.embedding_bag(items, table, offsets, mode="sum")
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        items, offsets = ctx.saved_tensors
+        indptr = np.append(offsets.numpy(), items.numel())
+        starts, bags = transpose(indptr, checks.frozen(items.numpy()), ctx.num_items)
+        gradient = functional.embedding_bag(
+            torch.from_numpy(bags),
+            gradients[0].contiguous(),
+            torch.from_numpy(starts[:-1]),
+            mode="sum",
+        )
+        return gradient, None, None
 
 
 def _sums(items: Tensor, offsets: Tensor, table: Tensor) -> Tensor:
-    return functional.embedding_bag(items, table, offsets, mode="sum")
+    if table.device.type != "cpu":
+        return functional.embedding_bag(items, table, offsets, mode="sum")
+    sums: Tensor = _BagSums.apply(table, items, offsets)  # type: ignore[no-untyped-call]
+    return sums

@@ -129,6 +129,16 @@ def test_batches_carry_the_context_of_their_rows() -> None:
         assert torch.equal(codes, other.context.multi[0][0])
 
 
+def test_a_training_row_without_a_user_is_an_unknown_users(events) -> None:
+    train, _, _ = events
+    model = model_for(train, history="own")
+    batch = next(iter(NegativeBatches(train, batch_size=200)))
+    users = torch.where(batch.users < train.num_known_users, batch.users, -1)
+    assert 0 < int((users < 0).sum()) < 200
+    wanted = model.embed_users(users, targets=batch.items, context=batch.context)
+    assert torch.equal(model.embed_queries(batch), wanted)
+
+
 @pytest.mark.parametrize("known", [0.5, 0.0])
 def test_queries_without_a_user_learn_from_their_context(known: float, tmp_path: Path) -> None:
     rows = table(3, 1500, known=known)

@@ -14,9 +14,10 @@ from tests.naive import towers as naive
 
 N, D = 9, 4
 HISTORIES = [[1, 3, 8], [5], [], [0, 1, 2, 3, 4, 5, 6, 7, 8], [2, 7]]
-# repeated users, targets inside and outside, a lone item that is the target, an unknown user
-USERS = [0, 3, 0, 1, 1, 2, -1, 3, 4, 0]
-TARGETS = [3, 0, 8, 5, 2, 4, 6, 8, 0, 3]
+# repeated users, targets inside and outside, a lone item that is the target, an unknown user,
+# an unknown target
+USERS = [0, 3, 0, 1, 1, 2, -1, 3, 4, 0, 4]
+TARGETS = [3, 0, 8, 5, 2, 4, 6, 8, 0, 3, -1]
 
 
 def history_of(lists: list[list[int]]) -> UserHistory:

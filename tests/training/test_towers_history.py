@@ -227,6 +227,17 @@ def test_the_temperature_stays_within_its_bounds_and_is_logged(data) -> None:
     assert Trainer(model, train, free).fit().history[-1]["temperature"] > 0.56
 
 
+def test_a_temperature_beyond_a_bound_is_put_back() -> None:
+    model = model_of(temperature_bounds=(0.5, 2.0))
+    assert model.log_temperature is not None
+    vectors = torch.ones(2, 3)
+    for value, bound in ((9.0, 2.0), (-9.0, 0.5)):
+        model.log_temperature.data.fill_(value)
+        assert model.temperature == pytest.approx(bound)
+        torch.testing.assert_close(model.over_temperature(vectors), vectors / bound)
+        assert float(model.log_temperature.detach()) == pytest.approx(np.log(bound))
+
+
 @pytest.mark.parametrize(
     "changes", [{"history": "shared"}, {"history": "own", "history_length": 4}]
 )
