@@ -11,6 +11,7 @@ import torch
 
 from fastneg.training.distributed import ALONE, Ranks
 from tests.training.ranks import on_ranks
+from tests.training.test_trainer_ranks import assert_close, losses_and_gradients, make_data
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
@@ -150,8 +151,6 @@ GLOO = ("in_batch", "mixed l2", "shared hard", "per_row", "bsl_shared l2", "full
 
 def process(rank: int, folder: Path) -> None:
     """One of two ranks of a gloo group."""
-    from tests.training.test_trainer_ranks import losses_and_gradients, make_data
-
     torch.set_num_threads(1)
     store = f"file://{folder}/store"
     torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
@@ -171,8 +170,9 @@ def process(rank: int, folder: Path) -> None:
 
 
 def test_two_gloo_processes_give_the_loss_and_gradients_of_one(tmp_path):
-    from tests.training.test_trainer_ranks import assert_close, losses_and_gradients, make_data
-
+    data = make_data()
+    # before the fork, so that the kernels are there
+    expected = {name: losses_and_gradients(data, name, ALONE) for name in GLOO}
     # a fork is quick, but autograd cannot be forked where it has threads for GPUs
     context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "fork")
     running = [context.Process(target=process, args=(rank, tmp_path)) for rank in range(2)]
@@ -183,10 +183,8 @@ def test_two_gloo_processes_give_the_loss_and_gradients_of_one(tmp_path):
         one.kill()
     assert [one.exitcode for one in running] == [0, 0]
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
-    data = make_data()
     for name in GLOO:
-        expected = losses_and_gradients(data, name, ALONE)
         for one in found:
-            assert_close(one[name], expected, 1e-6)
+            assert_close(one[name], expected[name], 1e-6)
         for (_, one), (_, other) in zip(found[0][name], found[1][name], strict=True):
             assert all(map(torch.equal, one, other))
