@@ -28,6 +28,7 @@ def test_names_and_errors():
         "taobao",
         "airbnb",
         "linkedin-jobs",
+        "reinforced",
         "impressions-only",
     ]
     for name, one in recipes().items():
