@@ -75,8 +75,8 @@ def train_recipe(
             users and items (not in ``validation`` with ``refit``, which trains on it).
         recipe: a name or a ``Recipe``.
         settings: overrides by name.
-        negatives: explicit negatives, with the codes of ``train``, for the sources ``"explicit"``
-            and ``"impressions"``.
+        negatives: explicit negatives, with the codes of ``train``, for the sources
+            ``"explicit"``, ``"impressions"`` and ``"reinforced"``.
         impressions: what was shown with each positive, for the source ``"impressions"``.
         user_features, item_features: tables aligned with the codes (of ``Events`` with those of
             the known users); categorical columns of items are the groups of the source
@@ -119,7 +119,7 @@ def train_recipe(
             )
     kinds = {one["source"] for one in values.negatives}
     if negatives is not None:
-        if not kinds & {"explicit", "impressions"}:
+        if not kinds & {"explicit", "impressions", "reinforced"}:
             raise FastnegError(
                 "train_recipe: there are explicit negatives, and no source takes them; set "
                 'negatives=[{source = "explicit"}], or put it beside the others'

@@ -46,6 +46,7 @@ def small(name: str, **changes) -> dict:
         fewer = {"dns": {"candidates": 4}, "queue": {"size": 256, "warm_up": 20}}
         if name == "dns-m-n":
             fewer["dns"] = {"candidates": 8, "top": 2}
+        fewer["reinforced"] = {"candidates": 8}
         if name == "taobao":
             fewer["sampled"] = {"num_negatives": 64}
         scaled = {
@@ -102,6 +103,7 @@ def beside(dataset, split):
     return {
         "airbnb": {"item_features": market, "negatives": rejected},
         "impressions-only": {"impressions": exposure(dataset, train)},
+        "reinforced": {"negatives": rejected},
     }
 
 
@@ -283,6 +285,7 @@ class Stopped(Exception):
         ("airbnb", 80),
         ("linkedin-jobs", 70),
         ("impressions-only", 40),
+        ("reinforced", 40),
     ],
 )
 def test_interrupted_and_resumed_is_the_same(split, beside, tmp_path, name, when):

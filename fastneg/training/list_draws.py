@@ -55,6 +55,9 @@ def list_draws(
             continue
         sampler = mined if kind == "mined" else _sampler(train, settings, source, name, data)
         assert sampler is not None
+        if source.get("exposure", 0.0) > 0:
+            shown = _listed(train, settings, explicit_lists(train), sampler, f"{name}/shown")
+            draws[f"{name}/shown"] = Draw(shown.spawn(stage), 1, log_q=False)
         draws[name] = Draw(
             sampler if kind == "mined" else sampler.spawn(stage),
             source.get("candidates", source["num_negatives"]),

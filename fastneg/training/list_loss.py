@@ -36,6 +36,7 @@ from fastneg.training.negative_list import (
     columns_in,
     source_names,
 )
+from fastneg.training.reinforced import Generator, rewards_of
 from fastneg.training.settings import Settings
 from fastneg.training.towers import TwoTower
 
@@ -50,6 +51,7 @@ class _Embedded(NamedTuple):
         scores: [B, B] of all users and all positives; None where no source takes them.
         items: codes [B, K] or [C] of what was drawn, by source.
         vectors: of these, [X, D].
+        places: [B, K] among the candidates, of what generators picked, by source.
         masks: known positives [B, C] in shared columns, by source.
     """
 
@@ -61,6 +63,7 @@ class _Embedded(NamedTuple):
     scores: Tensor | None
     items: dict[str, Tensor]
     vectors: dict[str, Tensor]
+    places: dict[str, Tensor]
     masks: dict[str, Tensor]
 
 
@@ -78,6 +81,7 @@ class ListLoss(BatchLoss):
     Attributes:
         statistics: of the batches since its sums were last zeroed.
         queues: of the sources ``"queue"``, by name.
+        generators: of the sources ``"reinforced"``, by name.
     """
 
     def __init__(
@@ -119,13 +123,24 @@ class ListLoss(BatchLoss):
             if source["source"] == "queue"
         }
 
+        self.generators = {
+            name: Generator.of_source(
+                source, train.num_users, train.num_items, seed=settings.seed,
+                name=f"{stage}/{name}", device=device,
+            )
+            for name, source in self.sources.items()
+            if source["source"] == "reinforced"
+        }  # fmt: skip
+
     @property
     def memory(self) -> dict[str, Tensor]:
-        """What outlives a batch, as tensors that are changed in place: the queues."""
+        """What outlives a batch, as tensors that are changed in place: queues, generators."""
+        states = {name: queue.state for name, queue in self.queues.items()}
+        states |= {name: generator.state for name, generator in self.generators.items()}
         return {
             f"{name}/{part}": tensor
-            for name, queue in self.queues.items()
-            for part, tensor in queue.state.items()
+            for name, state in states.items()
+            for part, tensor in state.items()
         }
 
     def of_batch(self, model: TwoTower, batch: Batch, *, epoch: int) -> Tensor:
@@ -148,6 +163,8 @@ class ListLoss(BatchLoss):
                 )
         for queue in self.queues.values():
             queue.put(batch.items, embedded.own, self._served_log_q_N[embedded.here.items])
+        for name in self.generators:
+            self._teach(name, model, embedded, columns[name].scores)
         scores = Scores(
             positive_B,
             torch.cat([one.scores for one in columns.values()], 1),
@@ -165,15 +182,16 @@ class ListLoss(BatchLoss):
         """The batch with its vectors, and the penalty."""
         masks = self._masks(batch)
         here = batch.to(self.device)
-        ids = self._drawn_ids(model, batch, here, epoch)
+        ids, places = self._drawn_ids(model, batch, here, epoch)
         items_X = torch.cat([here.items, *(one.flatten() for one in ids.values())])
         users_BD, items_XD, penalty = self._embed(model, here, items_X)
         sizes = [len(batch.users), *(one.numel() for one in ids.values())]
         own_BD, *parts = torch.split(items_XD, sizes)
         scores_BB = users_BD @ own_BD.T if self._batch_columns_used else None
         vectors = dict(zip(ids, parts, strict=True))
-        found = _Embedded(batch, here, epoch, users_BD, own_BD, scores_BB, ids, vectors, masks)
-        return found, penalty
+        return _Embedded(
+            batch, here, epoch, users_BD, own_BD, scores_BB, ids, vectors, places, masks
+        ), penalty
 
     def _columns(self, name: str, embedded: _Embedded) -> Columns | None:
         """The columns of a source; None where it has none now."""
@@ -208,12 +226,22 @@ class ListLoss(BatchLoss):
 
     def _drawn_ids(
         self, model: TwoTower, batch: Batch, here: Batch, epoch: int
-    ) -> dict[str, Tensor]:
-        """Items [B, K] or [C] of the sources that the loader draws; candidates are chosen from."""
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Items [B, K] or [C] of the sources that the loader draws; candidates are chosen from.
+
+        And of those that generators pick, their places among the candidates.
+        """
         ids: dict[str, Tensor] = {}
-        for place, name in enumerate(self.drawn):
-            source, items = self.sources[name], here.drawn[place].items
-            if "candidates" in source:
+        places: dict[str, Tensor] = {}
+        for name, drawn in zip(self.drawn, here.drawn, strict=True):
+            if name not in self.sources:
+                continue
+            source, items = self.sources[name], drawn.items
+            if name in self.generators:
+                uniforms_BK = self._uniforms(name, batch, epoch)
+                places[name] = self.generators[name].pick(here.users, items, uniforms_BK)
+                items = items.gather(1, places[name])
+            elif "candidates" in source:
                 items = choose(
                     source, model, here.users, items, batch.rows, batch=here,
                     seed=self.settings.seed, epoch=epoch, name=f"{self.stage}/{name}",
@@ -222,7 +250,20 @@ class ListLoss(BatchLoss):
                 items = items[:, : columns_in(source, epoch)]
             if items.numel():
                 ids[name] = items
-        return ids
+        return ids, places
+
+    def _teach(self, name: str, model: TwoTower, embedded: _Embedded, scores_BK: Tensor) -> None:
+        """Reward a generator's picks as the model scores them before its own step."""
+        here, source = embedded.here, self.sources[name]
+        shown = None
+        if f"{name}/shown" in self.drawn:
+            shown = here.drawn[self.drawn.index(f"{name}/shown")]
+        picked_BKD = embedded.vectors[name].view(*scores_BK.shape, -1)
+        rewards_BK = rewards_of(
+            source, model, embedded.users, picked_BKD, scores_BK / self.settings.temperature, shown
+        )
+        candidates_BN = here.drawn[self.drawn.index(name)].items
+        self.generators[name].learn(here.users, candidates_BN, embedded.places[name], rewards_BK)
 
     def _masks(self, batch: Batch) -> dict[str, Tensor]:
         """Known positives [B, C] in the columns that the batch shares, looked up on the CPU."""

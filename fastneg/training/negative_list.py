@@ -40,6 +40,10 @@ for each) and its name in the log; a source that is listed twice is numbered.
                     ``candidates`` draws (``training.dynamic_sampling``)
 ``"dns-softmax"``   ``num_negatives`` of ``candidates`` draws, by a softmax     none
                     of their scores with a ``temperature``
+``"reinforced"``    ``num_negatives`` of ``candidates`` draws, picked by a      none
+                    small model of width ``dim`` that is rewarded for hard
+                    picks and, weighing ``exposure``, for ones like what users
+                    were shown (``training.reinforced``)
 =================== ==========================================================  ================
 
 Columns of one's own that are hard can come in over the epochs, easy ones first: ``"explicit"``,
@@ -129,12 +133,21 @@ KINDS: dict[str, dict[str, Option]] = {
         "temperature": Option(1.0, 0.0),
         "sampler": _SAMPLER,
     },
+    "reinforced": {
+        "num_negatives": _NUM_NEGATIVES,
+        "candidates": Option(32, 1),
+        "temperature": Option(1.0, 0.0),
+        "dim": Option(16, 1),
+        "learning_rate": Option(0.05, 0.0),
+        "exposure": Option(1.0),
+        "sampler": _SAMPLER,
+    },
 }
 # what the loader serves, and what stands for no part of the catalog: chosen by score, or listed
 LISTED = ("explicit", "impressions", "mined")
 BATCH_CHOSEN = ("in-batch-hard", "interpolated")
 AS_SERVED = ("in-batch", "queue")
-UNCORRECTED = (*BATCH_CHOSEN, *LISTED, "dns", "dns-softmax")
+UNCORRECTED = (*BATCH_CHOSEN, *LISTED, "dns", "dns-softmax", "reinforced")
 
 
 def checked_list(negatives: Any) -> tuple[dict[str, Any], ...]:
@@ -179,6 +192,8 @@ def _checked(place: str, source: Any) -> dict[str, Any]:
         )
     elif kind == "dns-softmax":
         _at_most(place, "num_negatives", values, "candidates")
+    elif kind == "reinforced" and values["exposure"] < 0:
+        fail(CALL, f"{place}.exposure = {values['exposure']} is negative; give 0 or more")
     elif kind in LISTED:
         if values["full_epoch"] is None:
             values["full_epoch"] = values["first_epoch"]

@@ -214,6 +214,13 @@ _RECIPES = (
         },
     ),
     Recipe(
+        "reinforced",
+        "pairwise logistic loss on what a small model picks of 32 uniform candidates, rewarded for "
+        "hard ones and for ones like what users were shown (--negatives)",
+        "Ding et al. 2019, Reinforced negative sampling for recommendation with exposure data",
+        {**_PAIRWISE, "negatives": ({"source": "reinforced", "candidates": 32},)},
+    ),
+    Recipe(
         "impressions-only",
         "a warning: logistic loss on what was shown with the positive alone (--event-column), so "
         "that nothing is learnt of the rest of the catalog",

@@ -73,11 +73,14 @@ def source_data(
                 groups[name] = column.codes
             else:
                 missing.append(_no_column(name, item_features))
-    if "explicit" in kinds and not _has_explicit(train):
-        missing.append(
-            "the source 'explicit' draws from rows with weight 0 or less, and there are none "
-            "(--negatives FILE gives such rows)"
-        )
+    for kind in ("explicit", "reinforced"):
+        asks = any(one["source"] == kind and one.get("exposure", 1.0) > 0
+                   for one in settings.negatives)  # fmt: skip
+        if asks and not _has_explicit(train):
+            missing.append(
+                f"the source {kind!r} draws from rows with weight 0 or less, and there are none "
+                "(--negatives FILE gives such rows)"
+            )
     if "impressions" in kinds and impressions is None:
         missing.append(
             "the source 'impressions' draws from what was shown in a positive's event, and there "

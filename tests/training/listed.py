@@ -79,6 +79,21 @@ def chosen_places(source: dict, name: str, scores: list[float], row: int, epoch:
     return [top[m] for m in sorted(range(len(top)), key=u.__getitem__)][: source["num_negatives"]]
 
 
+def picked_places(
+    generator, source: dict, name: str, batch: Batch, b: int, candidates: list[int], epoch: int
+) -> list[int]:
+    """The places that a generator picks among the candidates, one by one."""
+    user = generator.state["users"][batch.users[b]].double()
+    weights = [
+        math.exp(float(generator.state["items"][j].double() @ user) / source["temperature"])
+        for j in candidates
+    ]
+    ends = np.cumsum(weights) / sum(weights)
+    words = {"seed": 3, "epoch": epoch, "name": f"train/{name}"}
+    u = choice_uniforms(batch.rows[b : b + 1], source["num_negatives"], **words)[0].tolist()
+    return [int(np.searchsorted(ends, x, side="right")) for x in u]
+
+
 def hardest(items: list[int], known: set[int], scores: list[float], count: int) -> list[int]:
     """The best of a batch's items that are not known, each once."""
     left = [j for j in dict.fromkeys(items) if j not in known]
@@ -127,6 +142,13 @@ def columns_of_row(
             continue
         if source["source"] == "mined" and name not in objective._list_loss.drawn:
             columns[name] = []
+            continue
+        if source["source"] == "reinforced":
+            next(parts)  # what was shown
+            candidates = next(parts).items[b].tolist()
+            places = picked_places(objective._list_loss.generators[name], source, name, batch, b,
+                                   candidates, objective.batches.epoch)  # fmt: skip
+            columns[name] = [(scores[candidates[place]], None) for place in places]
             continue
         part = next(parts)
         if source["source"] in ("explicit", "impressions", "mined"):

@@ -38,6 +38,7 @@ IN_BATCH_HARD = {"source": "in-batch-hard", "num_negatives": 3}
 INTERPOLATED = {"source": "interpolated", "num_negatives": 3, "low": 0.1, "high": 0.7}
 EXPLICIT = {"source": "explicit", "num_negatives": 3}
 IMPRESSIONS = {"source": "impressions", "num_negatives": 2}
+REINFORCED = {"source": "reinforced", "candidates": 8, "num_negatives": 2, "dim": 4}
 SAME_MARKET = {"source": "same-group", "groups": "market", "num_negatives": 3, "min_items": 1}
 NEAR = {"source": "same-group", "groups": ["market", "region"], "sampler": "popularity"}
 MINED = {"source": "mined", "num_negatives": 2}
@@ -58,9 +59,10 @@ LISTS = {
     "dns": [DNS],
     "dns-m-n": [DNS_M_N],
     "dns-softmax": [DNS_SOFTMAX, DNS],
+    "reinforced": [REINFORCED],
     "all": [
         DNS, IN_BATCH, OWN, QUEUE, SHARED, MINED, IN_BATCH_HARD, INTERPOLATED, EXPLICIT, NEAR,
-        IMPRESSIONS,
+        IMPRESSIONS, REINFORCED,
     ],
 }  # fmt: skip
 SOFTMAX = {"loss": "sampled_softmax", "similarity": "cosine", "temperature": 0.2}
@@ -71,7 +73,7 @@ LOSSES = {
     "bce": {"loss": "bce"},
     "hinge": {"loss": "hinge", "margin": 0.3},
 }
-NO_LOG_Q = ("in-batch-hard", "interpolated", "dns", "dns-m-n", "dns-softmax")
+NO_LOG_Q = ("in-batch-hard", "interpolated", "reinforced", "dns", "dns-m-n", "dns-softmax")
 CASES = [(a, b) for a in LISTS for b in LOSSES if b != "softmax" or a not in NO_LOG_Q]
 
 

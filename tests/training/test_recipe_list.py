@@ -29,6 +29,7 @@ def test_names_and_errors():
         "taobao",
         "airbnb",
         "linkedin-jobs",
+        "reinforced",
         "impressions-only",
         "youtube-dnn",
         "word2vec",
