@@ -206,7 +206,7 @@ class BatchLoss:
         if own:
             positives_BD, columns_CD = items_XD[:rows], items_XD
         else:
-            positives_BD, columns_CD = items_XD.split([rows, len(items_XD) - rows])
+            positives_BD, columns_CD = torch.split(items_XD, [rows, len(items_XD) - rows])
         positive_log_q_B: Tensor | None = None
         if own:
             log_q_C, mass_B = self._in_batch_log_q(batch, items)
