@@ -86,7 +86,8 @@ class Plain(nn.Module):
             (np.ones(len(pairs.positive_items), bool), pairs.positive_items, pairs.positive_indptr),
             shape=(pairs.num_users, pairs.num_items),
         )
-        self._examples = (torch.from_numpy(pairs.row_users), torch.from_numpy(pairs.row_items))
+        rows = (pairs.row_users, pairs.row_items)
+        self._examples = tuple(torch.from_numpy(codes.copy()) for codes in rows)
         self._steps, self.last = self._train(), math.nan
 
     def loss(self, users: Tensor, items: Tensor, negatives: Tensor) -> Tensor:

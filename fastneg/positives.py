@@ -14,7 +14,7 @@ from fastneg.kernels import csr as kernels
 from fastneg.kernels import masks
 
 _WALK = 32_768  # list members that are worth a thread of their own
-_FIND = 16_384  # the same where cells are listed, which takes longer
+_FIND = 1 << 18  # the same beside training, where torch's own threads still hold the cores
 
 
 class Positives(NamedTuple):
@@ -140,20 +140,23 @@ def find_positives(
         cells, int64 [P]: flat places in the mask of B x C cells, by row; starts, int64 [B + 1]:
         row b's are ``cells[starts[b]:starts[b + 1]]``.
     """
-    tables = _hashed(looked_up)
+    bits, shift, entries, following = _hashed(looked_up)
+    indptr, members = lists
     pieces: dict[int, tuple[IntArray, IntArray]] = {}
 
     def find(start: int, stop: int) -> None:
         room = 1024 + 4 * (stop - start + looked_up.size)
         while True:
             own, other = np.empty(room, np.int64), np.empty(room, np.int64)
-            found = masks.find_cells(*lists, walked, start, stop, *tables, own, other)
+            found = masks.find_cells(
+                indptr, members, walked, start, stop, bits, shift, entries, following, own, other
+            )
             if found <= room:
                 break
             room = found
         pieces[start] = own[:found], other[:found]
 
-    total = masks.list_lengths(lists[0], walked)
+    total = masks.list_lengths(indptr, walked)
     rows_per_thread = max(1, int(_FIND * walked.size / max(1, total)))
     threads.run_chunks(find, walked.size, smallest=rows_per_thread)
     # in the order of the lists, so that threads change nothing

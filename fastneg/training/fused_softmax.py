@@ -195,7 +195,8 @@ def _column_weights(log_q_C: Tensor | None, dtype: torch.dtype) -> tuple[Tensor 
 
 
 def _longest(vectors: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(vectors, dim=1).amax()
+    longest: Tensor = torch.linalg.vector_norm(vectors, dim=1).amax()
+    return longest
 
 
 def products_dtype(precision: str, rows: int, columns: int, dtype: torch.dtype) -> torch.dtype:

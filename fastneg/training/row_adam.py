@@ -38,6 +38,9 @@ _ROWS = 16_384  # that are worth a thread of their own: torch's threads still sp
 _LAST = "last_step"
 
 
+_Arrays = tuple[Any, Any, Any]  # a table [N, D] and its moments
+
+
 class _Numbers(NamedTuple):
     """Codes [n] of a lookup, the distinct ``rows`` [R], and which of these each code is."""
 
@@ -65,8 +68,7 @@ class RowTable:
     def bind(self, first: Tensor, second: Tensor, reached: IntArray) -> None:
         """Take these moments [N, D], and the steps [N] that rows are brought to."""
         self.first, self.second, self.reached = first, second, reached
-        tensors = (self.weight.detach(), first, second)
-        self._arrays = tuple(tensor.numpy() for tensor in tensors)
+        self._arrays: _Arrays = (self.weight.detach().numpy(), first.numpy(), second.numpy())
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Float32 [..., D] with gradient: the rows of int64 codes [...], zeros for -1."""
@@ -83,12 +85,12 @@ class RowTable:
         """The same without gradient, from copies: the table stays as it is."""
         flat = codes.reshape(-1)
         known = flat.clamp(min=0)
-        copies = [part.index_select(0, known) for part in (self.weight, self.first, self.second)]
-        reached = self.reached[known.numpy()]
-        self._bring(
-            tuple(part.numpy() for part in copies), reached, np.arange(len(flat), dtype=np.int64)
+        vectors, first, second = (
+            part.index_select(0, known) for part in (self.weight, self.first, self.second)
         )
-        vectors = copies[0]
+        reached = self.reached[known.numpy()]
+        copies = (vectors.numpy(), first.numpy(), second.numpy())
+        self._bring(copies, reached, np.arange(len(flat), dtype=np.int64))
         if (flat < 0).any():
             vectors[flat < 0] = 0.0
         return vectors.view(*codes.shape, -1)
@@ -143,7 +145,7 @@ class RowTable:
         count = kernels.number_codes(np.ascontiguousarray(codes), self._slots, rows, places)
         return _Numbers(rows[:count], places, codes)
 
-    def _bring(self, arrays: Any, reached: IntArray, rows: IntArray) -> None:
+    def _bring(self, arrays: _Arrays, reached: IntArray, rows: IntArray) -> None:
         clock = self.clock
         if clock.step == 0:
             return
