@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastneg import threads
+from fastneg import positives, threads
 from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
 from fastneg.positives import find_positives, mark_positives
@@ -53,7 +53,10 @@ def test_mask_equals_the_naive_twin(
 
 
 @pytest.mark.parametrize("num_threads", [1, 2, 3, 7])
-def test_masks_of_long_lists_at_any_number_of_threads(num_threads: int) -> None:
+def test_masks_of_long_lists_at_any_number_of_threads(
+    num_threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(positives, "_FIND", 1_000)
     generator = np.random.default_rng(1)
     users, items = generator.integers(0, 70, 90_000), generator.integers(0, 5_000, 90_000)
     made = Interactions.from_codes(users, items, num_users=70, num_items=5_000)
