@@ -41,12 +41,11 @@ def main(arguments: list[str] | None = None) -> int:
     if not chosen:
         sys.exit(f"no experiment {options.only}; there are {', '.join(c.name for c in CLAIMS)}")
     path = Path(options.stored) / "claims.json"
-    stored = trained.load(path)
     if not options.report:
         for claim in chosen:
             for line in claim.arms.values():
-                trained.measure(line, path, stored)
-    write(Path(options.out), stored, machine.facts())
+                trained.measure(line, path)
+    write(Path(options.out), trained.load(path), machine.facts())
     return 0
 
 
@@ -85,9 +84,9 @@ _INTRODUCTION = """\
 # What the literature says of negatives, tried
 
 Made by `python -m bench.claims`; one experiment by `python -m bench.claims --only NAME`. Every arm
-chooses its settings on validation (seed 0; the number of settings tried stands beside it); then,
-for each of three seeds, the epoch is chosen on validation, the model trained again on train and
-validation, and that model meets the test set. Means and standard deviations over the seeds.
+chooses its settings and its number of epochs on validation (seed 0; the number of settings tried
+stands beside it); then, for each of three seeds, a model is trained on train and validation
+together for that many epochs and meets the test set. Means and standard deviations over the seeds.
 
 A verdict looks at the difference of two means: "holds here" or "the opposite here" where it is
 more than twice its standard error (of the three seeds) and more than 1 %, else "no difference seen
@@ -107,7 +106,7 @@ def section(claim: Claim, stored: Stored, found: Found, picture: str | None) -> 
             label,
             *("" if math.isnan(mean) else f"{mean:.4f} ± {deviation:.4f}"
               for mean, deviation in values),
-            ", ".join(str(run["epoch"]) for run in found[label]),
+            ", ".join(map(str, found[label][0]["epochs"])),
             str(tried),
         ]))  # fmt: skip
         settings.append(f"- {label}: recipe `{line.recipe}`, {trained.shown(line, best)}.")

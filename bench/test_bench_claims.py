@@ -12,7 +12,7 @@ CLAIM = Claim("c", "A claim", "Someone", "Two arms.", ARMS, ("ndcg@20", "x"), (S
 
 
 def runs(*values: float) -> list[dict[str, object]]:
-    return [{"test": {"ndcg@20": value}, "epoch": 7} for value in values]
+    return [{"test": {"ndcg@20": value}, "epochs": [7]} for value in values]
 
 
 def test_a_verdict_asks_for_more_than_chance():
@@ -34,12 +34,14 @@ def test_the_page_shows_whole_experiments_only(tmp_path, monkeypatch):
     for label, line in ARMS.items():
         values = (0.2, 0.21, 0.22) if label == "new" else (0.1, 0.11, 0.12)
         stored[line.name] = {
-            trained.run_key("test", line, {}, seed): run
+            trained.run_key("test", line, {"epochs": [7]}, seed): run
             for seed, run in zip(trained.SEEDS, runs(*values), strict=True)
         }
+        key = trained.run_key("tune", line, {}, 0)
+        stored[line.name][key] = {"validation": {"ndcg@20": 0.1}, "epochs": [7]}
     claims.write(tmp_path, stored, {"processor": "P"})
     text = (tmp_path / "claims.md").read_text()
-    assert "| new | 0.2100 ± 0.0100 |  | 7, 7, 7 | 1 |" in text
+    assert "| new | 0.2100 ± 0.0100 |  | 7 | 1 |" in text
     assert "- new wins: **holds here" in text
     assert f"Not measured yet: {CLAIMS[0].name}." in text
     assert ("![A claim](claims-c.png)" in text) == (tmp_path / "claims-c.png").exists()

@@ -42,20 +42,60 @@ def data(tmp_path, monkeypatch):
 
 
 def test_runs_are_stored_and_made_once(data, monkeypatch):
-    stored: trained.Stored = {}
-    trained.measure(LINE, data, stored, tune_only=True)
-    runs = stored[LINE.name]
+    trained.measure(LINE, data, tune_only=True)
+    runs = trained.load(data)[LINE.name]
     assert [json.loads(key)[0] for key in runs] == ["tune", "tune"]
     assert not any("test" in run for run in runs.values())  # unseen while settings are chosen
     assert trained.finished(LINE, runs) == []
-    trained.measure(LINE, data, stored)
+    trained.measure(LINE, data)
+    runs = trained.load(data)[LINE.name]
     assert sorted(json.loads(key)[0] for key in runs) == ["test"] * 3 + ["tune"] * 2
-    assert [set(run) >= {"validation", "test"} for run in trained.finished(LINE, runs)] == [
-        True
-    ] * 3
-    assert trained.load(data) == stored
+    done = trained.finished(LINE, runs)
+    assert len(done) == 3
+    assert len({run["test"]["ndcg@20"] for run in done}) > 1  # seeds differ
     monkeypatch.setattr(trained, "train_recipe", None)  # a further run would fail
-    trained.measure(LINE, data, trained.load(data))
+    monkeypatch.setattr(trained, "train_rounds", None)
+    trained.measure(LINE, data)
+
+
+def test_the_test_set_meets_a_model_of_all_pairs_and_the_chosen_epochs(data):
+    from fastneg.recipes import recipe
+    from fastneg.training.evaluation import evaluate
+    from fastneg.training.rounds import build_model
+    from fastneg.training.trainer import Trainer
+
+    trained.measure(LINE, data)
+    runs = trained.load(data)[LINE.name]
+    best, _ = trained.choose(LINE, runs)
+    epochs = runs[trained.run_key("tune", LINE, best, 0)]["epochs"]
+    assert len(epochs) == 1
+    train, test = trained.read("tiny")
+    values = recipe(LINE.recipe).settings({**best, "epochs": epochs[0], "seed": 1})
+    model = build_model(train, values)
+    Trainer(model, train, values).fit()
+    expected = evaluate(model.user_vectors(), model.item_vectors(), train=train, test=test, k=(20,))
+    assert trained.finished(LINE, runs)[1]["test"]["ndcg@20"] == expected.metrics["ndcg@20"]
+
+
+def test_two_processes_add_to_one_file(tmp_path):
+    path = tmp_path / "runs.json"
+    for number in range(3):  # each as a process that has read nothing of the others
+        trained.store(path, f"line-{number % 2}", f"key-{number}", {"number": number})
+    assert trained.load(path) == {
+        "line-0": {"key-0": {"number": 0}, "key-2": {"number": 2}},
+        "line-1": {"key-1": {"number": 1}},
+    }
+
+
+def test_grids_stand_one_after_the_other():
+    line = Published("x", "tiny", "bpr", {"dim": 8}, ({"l2": [1, 2], "dim": [4]}, {"margin": [3]}))
+    assert list(trained.trials(line)) == [
+        {"dim": 4, "l2": 1},
+        {"dim": 4, "l2": 2},
+        {"dim": 8, "margin": 3},
+    ]
+    assert trained.grid_text(line) == "l2 1, 2 x dim 4; margin 3"
+    assert trained.shown(line, {"dim": 8, "margin": 3}) == "dim 8, margin 3"
 
 
 def test_validation_chooses_and_the_table_shows_means(monkeypatch):
@@ -63,12 +103,17 @@ def test_validation_chooses_and_the_table_shows_means(monkeypatch):
     assert [point["learning_rate"] for point in points] == [0.05, 1e-6]
     runs = {}
     for point, validation, test in zip(points, (0.1, 0.2), (0.9, 0.3), strict=True):
-        runs[trained.run_key("tune", LINE, point, 0)] = {"validation": {"ndcg@20": validation}}
+        epochs = [int(10 * test)]
+        runs[trained.run_key("tune", LINE, point, 0)] = {
+            "validation": {"ndcg@20": validation},
+            "epochs": epochs,
+        }
         for seed in trained.SEEDS:
-            runs[trained.run_key("test", LINE, point, seed)] = {
+            runs[trained.run_key("test", LINE, {**point, "epochs": epochs}, seed)] = {
                 "test": {"recall@20": test + seed / 100, "ndcg@20": test},
-                "epoch": seed,
+                "epochs": epochs,
                 "seconds": 10.0 * seed,
+                "threads": 1,
             }
     assert trained.choose(LINE, runs) == (points[1], 2)
     monkeypatch.setattr(quality, "LINES", (LINE, LINES[0]))
@@ -76,7 +121,9 @@ def test_validation_chooses_and_the_table_shows_means(monkeypatch):
     row = next(line for line in text.splitlines() if line.startswith("| tiny-softmax"))
     assert row == (
         "| tiny-softmax | 0.3100 ± 0.0100 | 0.3000 ± 0.0000 | 0 / 0 | 1 / 1 | goal | none | "
-        "0, 1, 2 | 10 | 2 |"
+        "3 | 10 | 1 | 2 |"
     )
+    assert "learning_rate 1e-06: NDCG@20 0.2000 after 3 epochs (chosen)" in text
+    assert "learning_rate 0.05: NDCG@20 0.1000 after 9 epochs\n" in text
     assert "Not measured yet: gowalla-bpr." in text
     assert "- processor: P" in text

@@ -1,14 +1,15 @@
 """Training runs with settings chosen on validation, kept in a file as they end.
 
 A ``Line`` is one set-up with the settings to try. Its runs are a grid with seed 0, judged on
-validation alone, and then three seeds with the settings that won, trained again on train and
-validation for the epochs that validation chose, which meet the test set. A run that stands in the
-file is not made again, so what was interrupted goes on.
+validation alone, and then three seeds with the settings that won, trained on train and validation
+together for the epochs that validation chose, which meet the test set. A run that stands in the
+file is not made again, so what was interrupted goes on; several processes may share a file.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import fcntl
 import functools
 import itertools
 import json
@@ -19,17 +20,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from bench.worlds import data_folder
 from fastneg import Interactions
 from fastneg.errors import FastnegError
-from fastneg.recipes import train_recipe
+from fastneg.recipes import recipe, train_recipe
 from fastneg.training.evaluation import evaluate
+from fastneg.training.rounds import train_rounds
 
 SEEDS = (0, 1, 2)
 CHOSEN_BY = "ndcg@20"
 K = 20
 
+Grid = Mapping[str, Sequence[Any]]
 Runs = dict[str, dict[str, Any]]
 Stored = dict[str, Runs]
 
@@ -44,7 +48,7 @@ class Line:
             package's own (movielens, tafeng).
         recipe: named set-up.
         settings: the same in every run of the line.
-        grid: what is tried on validation, every combination.
+        grid: what is tried on validation, every combination; several grids one after the other.
         bands: lowest training counts of the second popularity band and those after it, for
             metrics by band; None: none.
     """
@@ -53,14 +57,20 @@ class Line:
     data: str
     recipe: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    grid: Grid | Sequence[Grid] = field(default_factory=dict)
     bands: tuple[int, ...] | None = None
 
 
+def grids(line: Line) -> tuple[Grid, ...]:
+    """The grids of a line."""
+    return (line.grid,) if isinstance(line.grid, Mapping) else tuple(line.grid)
+
+
 def trials(line: Line) -> Iterator[dict[str, Any]]:
-    """The settings to try: every point of the grid on top of the line's own."""
-    for values in itertools.product(*line.grid.values()):
-        yield {**line.settings, **dict(zip(line.grid, values, strict=True))}
+    """The settings to try: every point of the grids on top of the line's own."""
+    for grid in grids(line):
+        for values in itertools.product(*grid.values()):
+            yield {**line.settings, **dict(zip(grid, values, strict=True))}
 
 
 def run_key(kind: str, line: Line, settings: Mapping[str, Any], seed: int) -> str:
@@ -68,51 +78,53 @@ def run_key(kind: str, line: Line, settings: Mapping[str, Any], seed: int) -> st
     return json.dumps([kind, line.recipe, settings, seed], sort_keys=True)
 
 
-def measure(line: Line, path: Path, stored: Stored, *, tune_only: bool = False) -> None:
+def measure(line: Line, path: Path, *, tune_only: bool = False) -> None:
     """Make the runs of a line that are not stored yet; each is written to ``path`` as it ends."""
-    runs = stored.setdefault(line.name, {})
-
-    def make(kind: str, settings: dict[str, Any], seed: int) -> None:
-        key = run_key(kind, line, settings, seed)
-        if key in runs:
-            return
-        _say(f"{line.name}, {kind}, seed {seed}: {shown(line, settings)}")
-        runs[key] = _run(line, settings, seed, refit=kind == "test")
-        _say(f"  validation {CHOSEN_BY} {runs[key]['validation'][CHOSEN_BY]:.4f}, "
-             f"{runs[key]['seconds']:.0f} s")  # fmt: skip
-        save(path, stored)
-
-    points = list(trials(line))
-    if len(points) > 1 or tune_only:
-        for settings in points:
-            make("tune", settings, 0)
+    for settings in trials(line):
+        _make("tune", line, settings, 0, path)
     if tune_only:
         return
-    best, _ = choose(line, runs)
     for seed in SEEDS:
-        make("test", best, seed)
+        _make("test", line, final(line, load(path)[line.name]), seed, path)
+
+
+def _make(kind: str, line: Line, settings: dict[str, Any], seed: int, path: Path) -> None:
+    key = run_key(kind, line, settings, seed)
+    if key in load(path).get(line.name, {}):
+        return
+    _say(f"{line.name}, {kind}, seed {seed}: {shown(line, settings)}")
+    started = time.perf_counter()
+    run = (_tune if kind == "tune" else _test)(line, settings, seed)
+    run["seconds"] = round(time.perf_counter() - started, 1)
+    run["when"] = dt.datetime.now(dt.UTC).strftime("%Y-%m-%d")
+    run["threads"] = torch.get_num_threads()
+    store(path, line.name, key, run)
+    metrics = {**run.get("validation", {}), **run.get("test", {})}
+    _say(f"  epochs {run['epochs']}, {CHOSEN_BY} {metrics[CHOSEN_BY]:.4f}, {run['seconds']:.0f} s")
 
 
 def choose(line: Line, runs: Runs) -> tuple[dict[str, Any], int]:
     """The point of the grid with the best validation NDCG@20, and how many were tried."""
-    points = list(trials(line))
-    if len(points) == 1:
-        return points[0], 1
     tried = [
         (runs[key]["validation"][CHOSEN_BY], settings)
-        for settings in points
+        for settings in trials(line)
         if (key := run_key("tune", line, settings, 0)) in runs
     ]
     return max(tried, key=lambda pair: pair[0])[1], len(tried)
 
 
+def final(line: Line, runs: Runs) -> dict[str, Any]:
+    """The settings that won, for the epochs that validation chose with them."""
+    best, _ = choose(line, runs)
+    return {**best, "epochs": runs[run_key("tune", line, best, 0)]["epochs"]}
+
+
 def finished(line: Line, runs: Runs) -> list[dict[str, Any]]:
     """The runs that met the test set, one a seed; empty while any is missing."""
-    points = list(trials(line))
-    if len(points) > 1 and any(run_key("tune", line, one, 0) not in runs for one in points):
+    if any(run_key("tune", line, one, 0) not in runs for one in trials(line)):
         return []
-    best, _ = choose(line, runs)
-    keys = [run_key("test", line, best, seed) for seed in SEEDS]
+    settings = final(line, runs)
+    keys = [run_key("test", line, settings, seed) for seed in SEEDS]
     return [runs[key] for key in keys] if all(key in runs for key in keys) else []
 
 
@@ -124,31 +136,42 @@ def means(runs: list[dict[str, Any]], metric: str) -> tuple[float, float]:
 
 def shown(line: Line, settings: Mapping[str, Any]) -> str:
     """Settings in words, those of the line first."""
-    names = [*line.settings, *(name for name in line.grid if name not in line.settings)]
-    return ", ".join(f"{name} {settings[name]}" for name in names) or "the recipe's own settings"
+    tried = {name: None for grid in grids(line) for name in grid}
+    names = dict.fromkeys([*line.settings, *tried])
+    words = [f"{name} {settings[name]}" for name in names if name in settings]
+    return ", ".join(words) or "the recipe's own settings"
 
 
 def grid_text(line: Line) -> str:
-    """The grid in words."""
-    sides = " x ".join(f"{name} {', '.join(map(str, v))}" for name, v in line.grid.items())
-    return sides or "one point"
+    """The grids in words."""
+    return "; ".join(
+        " x ".join(f"{name} {', '.join(map(str, v))}" for name, v in grid.items()) or "one point"
+        for grid in grids(line)
+    )
 
 
-def _run(line: Line, settings: dict[str, Any], seed: int, *, refit: bool) -> dict[str, Any]:
+def _tune(line: Line, settings: dict[str, Any], seed: int) -> dict[str, Any]:
+    """A run that sees train and validation."""
+    train, _ = read(line.data)
+    result = train_recipe(train, recipe=line.recipe, settings=settings, seed=seed)
+    rounds = result.metrics["rounds"][: result.metrics["round"]]
+    return {
+        "validation": result.metrics["validation"],
+        "epochs": [one["epoch"] for one in rounds],
+    }
+
+
+def _test(line: Line, settings: dict[str, Any], seed: int) -> dict[str, Any]:
+    """A run on all training pairs for given epochs, and what it reaches on the test set."""
     train, test = read(line.data)
-    started = time.perf_counter()
-    result = train_recipe(train, recipe=line.recipe, settings=settings, seed=seed, refit=refit)
-    found = result.metrics
-    run = {"validation": found["validation"], "epoch": found["epoch"]}
-    run["seconds"] = round(time.perf_counter() - started, 1)
-    run["when"] = dt.datetime.now(dt.UTC).strftime("%Y-%m-%d")
-    if refit:
-        model = result.model
-        run["test"] = evaluate(
-            model.user_vectors(), model.item_vectors(), train=train, test=test, k=(K,),
-            bands=line.bands, scores_cold_users=model.scores_cold_users,
-        ).metrics  # fmt: skip
-    return run
+    epochs = list(settings["epochs"])
+    values = recipe(line.recipe).settings({**settings, "epochs": max(epochs), "seed": seed})
+    model = train_rounds(train, values, epochs=epochs).model
+    found = evaluate(
+        model.user_vectors(), model.item_vectors(), train=train, test=test, k=(K,),
+        bands=line.bands, scores_cold_users=model.scores_cold_users,
+    )  # fmt: skip
+    return {"test": found.metrics, "epochs": epochs}
 
 
 @functools.cache
@@ -189,9 +212,14 @@ def load(path: Path) -> Stored:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def save(path: Path, stored: Stored) -> None:
-    """Write the runs."""
-    replace(path, json.dumps(stored, indent=1, sort_keys=True) + "\n")
+def store(path: Path, line: str, key: str, run: dict[str, Any]) -> None:
+    """Add a run to the file, whatever other processes have added meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        stored = load(path)
+        stored.setdefault(line, {})[key] = run
+        replace(path, json.dumps(stored, indent=1, sort_keys=True) + "\n")
 
 
 def replace(path: Path, text: str) -> None:
