@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import contextlib
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,10 @@ from fastneg.kernels import masks
 
 _WALK = 32_768  # list members that are worth a thread of their own
 _FIND = 1 << 18  # the same beside training, where torch's own threads still hold the cores
+
+
+UInt64Array = npt.NDArray[np.uint64]
+Int32Array = npt.NDArray[np.int32]
 
 
 class Positives(NamedTuple):
@@ -111,36 +117,49 @@ def transpose(indptr: IntArray, members: IntArray, num_columns: int) -> tuple[In
     return columns, rows
 
 
-def _hashed(codes: IntArray) -> tuple[Any, np.uint64, IntArray, IntArray]:
-    """What the walks look codes up in: (bits, shift, entries, following) of ``fill_table``."""
-    places = 16
-    while places < 2 * codes.size:
-        places *= 2
-    entries = np.full(2 * places, -1, np.int64)
-    following = np.empty(codes.size, np.int64)
-    bits = np.zeros(places // 4, np.uint64)  # sixteen bits a place
-    shift = np.uint64(64 - (places.bit_length() + 3))
-    masks.fill_table(codes, bits, shift, entries, following)
-    return bits, shift, entries, following
+class CodeMarks:
+    """Where the codes of one side of a mask stand, found by code; kept from call to call.
+
+    Holds 4.125 bytes for each of ``num_codes`` codes and caller at once. Several Python threads
+    may use one.
+    """
+
+    def __init__(self, num_codes: int) -> None:
+        self._num_codes = num_codes
+        self._free: list[tuple[UInt64Array, Int32Array]] = []
+
+    @contextlib.contextmanager
+    def of(self, codes: IntArray) -> Iterator[tuple[UInt64Array, Int32Array, Int32Array]]:
+        """(bits, slots, following) of ``masks.mark_codes`` while the context lasts."""
+        try:
+            bits, slots = self._free.pop()
+        except IndexError:
+            bits = np.zeros(self._num_codes // 64 + 1, np.uint64)
+            slots = np.full(self._num_codes, -1, np.int32)
+        following = np.empty(codes.size, np.int32)
+        masks.mark_codes(codes, bits, slots, following)
+        yield bits, slots, following  # lost where the caller fails, and made anew
+        masks.unmark_codes(codes, bits, slots)
+        self._free.append((bits, slots))
 
 
 def find_positives(
     lists: tuple[IntArray, IntArray],
     walked: IntArray,
     looked_up: IntArray,
+    marks: CodeMarks,
     *,
     columns: bool = False,
 ) -> tuple[IntArray, IntArray]:
     """The cells that ``mark_positives`` sets, without the mask.
 
     Args:
-        lists, walked, looked_up, columns: as for ``mark_positives``.
+        lists, walked, looked_up, marks, columns: as for ``mark_positives``.
 
     Returns:
         cells, int64 [P]: flat places in the mask of B x C cells, by row; starts, int64 [B + 1]:
         row b's are ``cells[starts[b]:starts[b + 1]]``.
     """
-    bits, shift, entries, following = _hashed(looked_up)
     indptr, members = lists
     pieces: dict[int, tuple[IntArray, IntArray]] = {}
 
@@ -148,9 +167,7 @@ def find_positives(
         room = 1024 + 4 * (stop - start + looked_up.size)
         while True:
             own, other = np.empty(room, np.int64), np.empty(room, np.int64)
-            found = masks.find_cells(
-                indptr, members, walked, start, stop, bits, shift, entries, following, own, other
-            )
+            found = masks.find_cells(indptr, members, walked, start, stop, *marked, own, other)
             if found <= room:
                 break
             room = found
@@ -158,7 +175,8 @@ def find_positives(
 
     total = masks.list_lengths(indptr, walked)
     rows_per_thread = max(1, int(_FIND * walked.size / max(1, total)))
-    threads.run_chunks(find, walked.size, smallest=rows_per_thread)
+    with marks.of(looked_up) as marked:
+        threads.run_chunks(find, walked.size, smallest=rows_per_thread)
     # in the order of the lists, so that threads change nothing
     ordered = [pieces[start][::-1] if columns else pieces[start] for start in sorted(pieces)]
     shape = (looked_up.size, walked.size) if columns else (walked.size, looked_up.size)
@@ -176,6 +194,7 @@ def mark_positives(
     lists: tuple[IntArray, IntArray],
     walked: IntArray,
     looked_up: IntArray,
+    marks: CodeMarks,
     mask: npt.NDArray[np.uint8],
     *,
     columns: bool = False,
@@ -188,30 +207,18 @@ def mark_positives(
         lists: (indptr, members) of the walked side.
         walked: codes whose lists are read, -1 for none.
         looked_up: codes of the other side, -1 for none; a code may occur more than once.
+        marks: for the codes of the other side.
         mask: C-contiguous, zero on entry.
         columns: ``walked`` are the mask's columns.
     """
-    bits, shift, entries, following = _hashed(looked_up)
     strides = (1, mask.shape[1]) if columns else (mask.shape[1], 1)
     flat = mask.reshape(-1)
     indptr, members = lists
     total = masks.list_lengths(indptr, walked)
 
     def walk(start: int, stop: int) -> None:
-        masks.walk_lists(
-            indptr,
-            members,
-            walked,
-            start,
-            stop,
-            bits,
-            shift,
-            entries,
-            following,
-            flat,
-            strides[0],
-            strides[1],
-        )
+        masks.walk_lists(indptr, members, walked, start, stop, *marked, flat, *strides)
 
     rows_per_thread = max(1, int(_WALK * walked.size / max(1, total)))
-    threads.run_chunks(walk, walked.size, smallest=rows_per_thread)
+    with marks.of(looked_up) as marked:
+        threads.run_chunks(walk, walked.size, smallest=rows_per_thread)

@@ -11,7 +11,14 @@ from fastneg import checks
 from fastneg.checks import AnyArray, Float32Array, IntArray
 from fastneg.kernels.csr import lists_are_ascending
 from fastneg.kernels.masks import list_lengths
-from fastneg.positives import Positives, build_positives, find_positives, mark_positives, transpose
+from fastneg.positives import (
+    CodeMarks,
+    Positives,
+    build_positives,
+    find_positives,
+    mark_positives,
+    transpose,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +37,9 @@ def _frozen_positives(
     return Positives(
         frozen(indptr), frozen(items), frozen(weights), None if times is None else frozen(times)
     )
+
+
+_MADE_ANEW = ("_transposed", "_user_marks", "_item_marks")  # where a copy needs them
 
 
 class Rows:
@@ -63,7 +73,7 @@ class Rows:
         self.row_times: AnyArray | None = None if row_times is None else frozen(row_times)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_transposed"}
+        return {name: value for name, value in self.__dict__.items() if name not in _MADE_ANEW}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():  # pickled arrays come back writable
@@ -166,6 +176,14 @@ class Rows:
         indptr, users = transpose(self.positive_indptr, self.positive_items, self.num_items)
         return frozen(indptr), frozen(users)
 
+    @cached_property
+    def _user_marks(self) -> CodeMarks:
+        return CodeMarks(self.num_users)
+
+    @cached_property
+    def _item_marks(self) -> CodeMarks:
+        return CodeMarks(self.num_items)
+
     @property
     def positive_indptr(self) -> IntArray:
         """int64 [U + 1]: where each user's positives begin in ``positive_items``."""
@@ -249,9 +267,10 @@ class Rows:
         if cells.size:
             if self._walks_users(rows, columns):
                 by_user = (self.positive_indptr, self.positive_items)
-                mark_positives(by_user, rows, columns, cells)
+                mark_positives(by_user, rows, columns, self._item_marks, cells)
             else:
-                mark_positives(self._transposed, columns, rows, cells, columns=True)
+                marks = self._user_marks
+                mark_positives(self._transposed, columns, rows, marks, cells, columns=True)
         mask = torch.from_numpy(cells.view(np.bool_))
         device = getattr(users, "device", None)
         return mask if device is None or str(device) == "cpu" else mask.to(device)
@@ -278,7 +297,8 @@ class Rows:
         columns = checks.as_codes(items, self.num_items, call=call, name="items")
         if self._walks_users(rows, columns):
             by_user = (self.positive_indptr, self.positive_items)
-            cells, starts = find_positives(by_user, rows, columns)
+            cells, starts = find_positives(by_user, rows, columns, self._item_marks)
         else:
-            cells, starts = find_positives(self._transposed, columns, rows, columns=True)
+            marks = self._user_marks
+            cells, starts = find_positives(self._transposed, columns, rows, marks, columns=True)
         return torch.from_numpy(cells), torch.from_numpy(starts)

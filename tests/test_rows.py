@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from fastneg import positives, threads
 from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
-from fastneg.positives import find_positives, mark_positives
+from fastneg.positives import CodeMarks, find_positives, mark_positives
 from tests.naive import interactions as naive
 
 pairs = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 12)), min_size=1, max_size=80)
@@ -46,9 +48,10 @@ def test_mask_equals_the_naive_twin(
         walked, looked_up = np.array(users), np.array(items)
         if columns:
             walked, looked_up = looked_up, walked
-        mark_positives(lists, walked, looked_up, cells, columns=columns)
+        marks = CodeMarks(10 if columns else 13)
+        mark_positives(lists, walked, looked_up, marks, cells, columns=columns)
         assert (cells > 0).tolist() == expected
-        found, _ = find_positives(lists, walked, looked_up, columns=columns)
+        found, _ = find_positives(lists, walked, looked_up, marks, columns=columns)
         assert np.array_equal(np.sort(found), np.flatnonzero(cells))
 
 
@@ -70,10 +73,11 @@ def test_masks_of_long_lists_at_any_number_of_threads(
         mask = made.positive_mask(rows, columns)
         few = made.positive_mask(rows[:2], columns)
         flat, starts = made.positive_cells(rows, columns)  # more than there is room for at first
-        other, _ = find_positives((made.item_indptr, made.item_users), columns, rows, columns=True)
-        by_user = (made.positive_indptr, made.positive_items)
-        mark_positives(by_user, rows, columns, by_rows)
-        mark_positives((made.item_indptr, made.item_users), columns, rows, by_columns, columns=True)
+        by_item, by_user = made._transposed, (made.positive_indptr, made.positive_items)
+        marks = CodeMarks(70)
+        other, _ = find_positives(by_item, columns, rows, marks, columns=True)
+        mark_positives(by_user, rows, columns, CodeMarks(5_000), by_rows)
+        mark_positives(by_item, columns, rows, marks, by_columns, columns=True)
     finally:
         threads.set_num_threads(None)
     expected = dense[rows][:, columns]
@@ -84,6 +88,41 @@ def test_masks_of_long_lists_at_any_number_of_threads(
     assert np.array_equal(few.numpy(), expected[:2])
     assert np.array_equal(by_rows, expected)
     assert np.array_equal(by_columns, expected)
+
+
+def test_marks_are_clean_again_and_one_for_each_caller_at_once() -> None:
+    marks, codes = CodeMarks(200), np.array([3, 199, -1, 3, 64])
+    with marks.of(codes) as (bits, slots, following):
+        assert following.tolist() == [-1, -1, -1, 0, -1]
+        assert np.flatnonzero(slots >= 0).tolist() == [3, 64, 199]
+        assert [slots[code] for code in (3, 64, 199)] == [3, 4, 1]
+        assert bits.tolist() == [1 << 3, 1, 0, 1 << 7]
+        with marks.of(np.array([5])) as (others, _, _):  # another caller, before the first is done
+            assert others is not bits
+            assert others.tolist() == [1 << 5, 0, 0, 0]
+    assert not bits.any()
+    assert (slots == -1).all()
+    with pytest.raises(RuntimeError), marks.of(codes):
+        raise RuntimeError
+    for _ in range(3):  # what a failure left marked is not used again
+        with marks.of(np.array([7])) as (bits, slots, _):
+            assert np.flatnonzero(slots >= 0).tolist() == [7]
+
+
+def test_two_python_threads_ask_for_masks_at_once() -> None:
+    generator = np.random.default_rng(3)
+    users, items = generator.integers(0, 300, 20_000), generator.integers(0, 900, 20_000)
+    made = Interactions.from_codes(users, items, num_users=300, num_items=900)
+    asked = [(generator.integers(0, 300, 64), generator.integers(0, 900, 128)) for _ in range(40)]
+    dense = np.zeros((300, 900), bool)
+    dense[users, items] = True
+    with ThreadPoolExecutor(4) as pool:
+        masks = list(pool.map(lambda one: made.positive_mask(*one), asked))
+        cells = list(pool.map(lambda one: made.positive_cells(*one)[0], asked))
+    for (rows, columns), mask, flat in zip(asked, masks, cells, strict=True):
+        expected = dense[rows][:, columns]
+        assert np.array_equal(mask.numpy(), expected)
+        assert np.array_equal(np.sort(flat.numpy()), np.flatnonzero(expected))
 
 
 def test_codes_out_of_range_are_refused_before_any_kernel() -> None:

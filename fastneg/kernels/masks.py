@@ -1,9 +1,9 @@
 """A B x C mask of known positives by walking inverted lists, not by testing cells.
 
 One side of the mask (rows or columns) is walked: the sorted list of each of its codes is read, and
-each member is looked up among the other side's codes. A hashed bit set that fits the first cache
-drops most of the members without a branch; a small hash table has the last word. Cells that stay
-False are never visited.
+each member is looked up among the other side's codes. A bit for every code drops the members that
+are not there without a branch; the others find their first position in an array by code. Cells that
+stay False are never visited.
 """
 
 from __future__ import annotations
@@ -14,51 +14,64 @@ import numpy.typing as npt
 from fastneg.kernels.jit import helper, kernel, prefetch
 
 Int64 = npt.NDArray[np.int64]
+Int32 = npt.NDArray[np.int32]
 UInt64 = npt.NDArray[np.uint64]
 
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-_SLOT_SHIFT = np.uint64(32)
 _ONE = np.uint64(1)
+_LOW = np.uint64(63)
+_WORD = np.uint64(6)
 _BLOCK = 512
 _AHEAD = 8  # lists; their first members are asked for so early
 _SOON, _LINE = 64, 8  # members, and those of a cache line
 
 
-@helper
-def _slot(code: int, last_slot: int) -> int:
-    return int(np.int64((np.uint64(code) * _MULTIPLIER) >> _SLOT_SHIFT) & last_slot)
-
-
-@helper
-def _bit(code: int, shift: np.uint64) -> int:
-    return int(np.int64((np.uint64(code) * _MULTIPLIER) >> shift))
-
-
 @kernel
-def fill_table(
-    codes: Int64, bits: UInt64, shift: np.uint64, entries: Int64, following: Int64
-) -> None:
-    """Hash ``codes`` into a bit set and a table; codes below 0 are left out.
+def mark_codes(codes: Int64, bits: UInt64, slots: Int32, following: Int32) -> None:
+    """Set the bit of each code and ``slots[code]``, its last position; codes below 0: nothing.
 
-    ``bits`` has 2^(64 - shift) bits, zero on entry. ``entries`` is a flat (code, position) pair
-    per place, a power of two of places, -1 on entry, more places than codes: linear probing.
+    ``bits`` is zero and ``slots`` -1 on entry, one of each per code that there may be.
     ``following`` [codes] chains the positions of equal codes (-1 ends a chain).
     """
-    last_slot = entries.size // 2 - 1
     for i in range(codes.size):
         code = codes[i]
         following[i] = -1
-        if code < 0:
-            continue
-        bit = _bit(code, shift)
-        bits[bit >> 6] |= _ONE << np.uint64(bit & 63)
-        slot = _slot(code, last_slot)
-        while entries[2 * slot] >= 0 and entries[2 * slot] != code:
-            slot = (slot + 1) & last_slot
-        if entries[2 * slot] == code:
-            following[i] = entries[2 * slot + 1]
-        entries[2 * slot] = code
-        entries[2 * slot + 1] = i
+        if code >= 0:
+            bits[code >> 6] |= _ONE << np.uint64(code & 63)
+            following[i] = slots[code]
+            slots[code] = i
+
+
+@kernel
+def unmark_codes(codes: Int64, bits: UInt64, slots: Int32) -> None:
+    """Make ``bits`` and ``slots`` again what they were before ``mark_codes``."""
+    for code in codes:
+        if code >= 0:
+            bits[code >> 6] = np.uint64(0)
+            slots[code] = -1
+
+
+@helper
+def _keep_marked(members: Int64, start: int, stop: int, bits: UInt64, kept: Int64) -> int:
+    """Write the members whose bit is set to ``kept``; how many. Unsigned, so without a branch."""
+    count = np.uint64(0)
+    for j in range(np.uint64(start), np.uint64(stop)):
+        member = np.uint64(members[j])
+        kept[count] = np.int64(member)
+        count += (bits[member >> _WORD] >> (member & _LOW)) & _ONE
+    return np.int64(count)  # type: ignore[return-value]
+
+
+@helper
+def _ask_early(indptr: Int64, members: Int64, codes: Int64, i: int, stop: int) -> None:
+    """Ask for what the lists after the i-th need first."""
+    later = codes[min(i + 2 * _AHEAD, stop - 1)]
+    if later >= 0:
+        prefetch(indptr, later)
+    ahead = codes[min(i + _AHEAD, stop - 1)]
+    if ahead >= 0:
+        first = indptr[ahead]
+        for line in range(first, min(indptr[ahead + 1], first + _SOON), _LINE):
+            prefetch(members, line)
 
 
 @kernel
@@ -79,9 +92,8 @@ def walk_lists(
     start: int,
     stop: int,
     bits: UInt64,
-    shift: np.uint64,
-    entries: Int64,
-    following: Int64,
+    slots: Int32,
+    following: Int32,
     mask: npt.NDArray[np.uint8],
     own_stride: int,
     other_stride: int,
@@ -90,30 +102,20 @@ def walk_lists(
 
     ``mask`` is flat and zero on entry; only positions ``start..stop - 1`` of ``codes`` are walked.
     """
-    last_slot = entries.size // 2 - 1
     kept = np.empty(_BLOCK, np.int64)
     for i in range(start, stop):
+        _ask_early(indptr, members, codes, i, stop)
         code = codes[i]
         if code < 0:
             continue
-        own = i * own_stride
-        for block in range(indptr[code], indptr[code + 1], _BLOCK):
-            count = 0
-            for j in range(block, min(block + _BLOCK, indptr[code + 1])):
-                member = members[j]
-                bit = _bit(member, shift)
-                kept[count] = member
-                count += int((bits[bit >> 6] >> np.uint64(bit & 63)) & _ONE)
+        own, last = i * own_stride, indptr[code + 1]
+        for block in range(indptr[code], last, _BLOCK):
+            count = _keep_marked(members, block, min(block + _BLOCK, last), bits, kept)
             for k in range(count):
-                member = kept[k]
-                slot = _slot(member, last_slot)
-                while entries[2 * slot] >= 0 and entries[2 * slot] != member:
-                    slot = (slot + 1) & last_slot
-                if entries[2 * slot] == member:
-                    position = entries[2 * slot + 1]
-                    while position >= 0:
-                        mask[own + position * other_stride] = 1
-                        position = following[position]
+                position = np.int64(slots[kept[k]])
+                while position >= 0:
+                    mask[own + position * other_stride] = 1
+                    position = np.int64(following[position])
 
 
 @kernel
@@ -124,9 +126,8 @@ def find_cells(
     start: int,
     stop: int,
     bits: UInt64,
-    shift: np.uint64,
-    entries: Int64,
-    following: Int64,
+    slots: Int32,
+    following: Int32,
     own: Int64,
     other: Int64,
 ) -> int:
@@ -138,41 +139,24 @@ def find_cells(
     Returns:
         How many there are.
     """
-    last_slot = entries.size // 2 - 1
     kept = np.empty(_BLOCK, np.int64)
     found = 0
     for i in range(start, stop):
-        later = codes[min(i + 2 * _AHEAD, stop - 1)]
-        if later >= 0:
-            prefetch(indptr, later)
-        ahead = codes[min(i + _AHEAD, stop - 1)]
-        if ahead >= 0:
-            first = indptr[ahead]
-            for line in range(first, min(indptr[ahead + 1], first + _SOON), _LINE):
-                prefetch(members, line)
+        _ask_early(indptr, members, codes, i, stop)
         code = codes[i]
         if code < 0:
             continue
-        for block in range(indptr[code], indptr[code + 1], _BLOCK):
-            count = 0
-            for j in range(block, min(block + _BLOCK, indptr[code + 1])):
-                member = members[j]
-                bit = _bit(member, shift)
-                kept[count] = member
-                count += int((bits[bit >> 6] >> np.uint64(bit & 63)) & _ONE)
+        last = indptr[code + 1]
+        for block in range(indptr[code], last, _BLOCK):
+            count = _keep_marked(members, block, min(block + _BLOCK, last), bits, kept)
             for k in range(count):
-                member = kept[k]
-                slot = _slot(member, last_slot)
-                while entries[2 * slot] >= 0 and entries[2 * slot] != member:
-                    slot = (slot + 1) & last_slot
-                if entries[2 * slot] == member:
-                    position = entries[2 * slot + 1]
-                    while position >= 0:
-                        if found < own.size:
-                            own[found] = i
-                            other[found] = position
-                        found += 1
-                        position = following[position]
+                position = np.int64(slots[kept[k]])
+                while position >= 0:
+                    if found < own.size:
+                        own[found] = i
+                        other[found] = position
+                    found += 1
+                    position = np.int64(following[position])
     return found
 
 
