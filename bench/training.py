@@ -14,6 +14,7 @@ from torch.nn import functional
 from bench.worlds import Known
 from fastneg import Interactions
 from fastneg.recipes import recipe
+from fastneg.training.ahead import ahead
 from fastneg.training.negatives import Objective
 from fastneg.training.rounds import build_model
 from fastneg.training.row_adam import make_optimizer
@@ -39,7 +40,7 @@ class Ours:
         epoch = 0
         while True:
             self.objective.batches.set_epoch(epoch)
-            yield from self.objective.batches
+            yield from ahead(self.objective.batches, self.objective.prepare)
             epoch += 1
 
     def _train(self) -> Iterator[None]:

@@ -163,19 +163,22 @@ def find_positives(
     indptr, members = lists
     pieces: dict[int, tuple[IntArray, IntArray]] = {}
 
+    total = masks.list_lengths(indptr, walked)
+
     def find(start: int, stop: int) -> None:
-        room = 1024 + 4 * (stop - start + looked_up.size)
+        room = 1024 + total * (stop - start) // walked.size  # untouched, it costs nothing
         while True:
             own, other = np.empty(room, np.int64), np.empty(room, np.int64)
-            found = masks.find_cells(indptr, members, walked, start, stop, *marked, own, other)
+            found = masks.find_cells(
+                indptr, members, walked, start, stop, bits, slots, following, own, other
+            )
             if found <= room:
                 break
             room = found
         pieces[start] = own[:found], other[:found]
 
-    total = masks.list_lengths(indptr, walked)
     rows_per_thread = max(1, int(_FIND * walked.size / max(1, total)))
-    with marks.of(looked_up) as marked:
+    with marks.of(looked_up) as (bits, slots, following):
         threads.run_chunks(find, walked.size, smallest=rows_per_thread)
     # in the order of the lists, so that threads change nothing
     ordered = [pieces[start][::-1] if columns else pieces[start] for start in sorted(pieces)]
@@ -217,8 +220,10 @@ def mark_positives(
     total = masks.list_lengths(indptr, walked)
 
     def walk(start: int, stop: int) -> None:
-        masks.walk_lists(indptr, members, walked, start, stop, *marked, flat, *strides)
+        masks.walk_lists(
+            indptr, members, walked, start, stop, bits, slots, following, flat, *strides
+        )
 
     rows_per_thread = max(1, int(_WALK * walked.size / max(1, total)))
-    with marks.of(looked_up) as marked:
+    with marks.of(looked_up) as (bits, slots, following):
         threads.run_chunks(walk, walked.size, smallest=rows_per_thread)

@@ -13,6 +13,7 @@ from torch import Tensor
 from fastneg.samplers.base import Sampler
 from fastneg.samplers.results import Negatives
 from fastneg.training.feature_encoders import FeatureRows
+from fastneg.training.fused_softmax import KnownCells
 
 
 class Draw(NamedTuple):
@@ -49,6 +50,8 @@ class Batch(NamedTuple):
         share: of these rows in the batch of all ranks, by weight.
         log_q: float32, log Q of the columns that the batch shares, where it is estimated while
             training; the loader leaves it None.
+        known: the known positives among those columns (``Objective.prepare``), on the CPU; the
+            loader leaves it None.
     """
 
     users: Tensor
@@ -62,6 +65,7 @@ class Batch(NamedTuple):
     every: Tensor | None = None
     share: float = 1.0
     log_q: Tensor | None = None
+    known: Tensor | KnownCells | None = None
 
     def part(self, first: int, last: int) -> Batch:
         """The queries of some rows: users, items and context; the rest is of all of them."""
@@ -93,4 +97,5 @@ class Batch(NamedTuple):
             move(self.every),
             self.share,
             move(self.log_q),
+            self.known,
         )

@@ -255,6 +255,31 @@ class Objective:
 
     # One batch -----------------------------------------------------------------------------
 
+    def prepare(self, batch: Batch) -> Batch:
+        """The batch with all that its loss needs and no model does: known positives.
+
+        ``loss`` does without, but training is sooner done where this is done beside it. Any thread
+        may do it.
+        """
+        columns_C = self._shared_columns(batch)
+        if columns_C is None or not len(batch.users):
+            return batch
+        if self._loss.fuses:
+            cells = KnownCells(*self.train.positive_cells(batch.users, columns_C))
+            return batch._replace(known=cells)
+        return batch._replace(known=self.train.positive_mask(batch.users, columns_C))
+
+    def _shared_columns(self, batch: Batch) -> Tensor | None:
+        """The items [C] that all rows of a batch see; None where a list says which, or none."""
+        if self._list_loss is not None or self.settings.per_row_negatives:
+            return None
+        columns = [] if batch.shared is None else [batch.shared.items]
+        if self.settings.loss in ("in_batch", "mixed"):
+            columns.insert(0, own_first(batch, self._loss.ranks))
+        elif self.settings.loss == "full_softmax":
+            columns = [torch.arange(self.train.num_items)]
+        return columns[0] if len(columns) == 1 else torch.cat(columns)
+
     def loss(self, model: TwoTower, batch: Batch) -> Tensor:
         """The loss of a batch (on the CPU, as served), a scalar with gradient.
 
@@ -279,21 +304,14 @@ class Objective:
             return self._list_loss.of_batch(model, batch, epoch=self.batches.epoch)
         if self.settings.per_row_negatives:
             return self._loss(model, batch.to(self.device), None)
-        # before the batch moves: known positives are looked up on the CPU
-        columns = [] if batch.shared is None else [batch.shared.items]
-        if self.settings.loss in ("in_batch", "mixed"):
-            columns.insert(0, own_first(batch, self._loss.ranks))
-        elif self.settings.loss == "full_softmax":
-            columns = [torch.arange(self.train.num_items)]
-        items_C = columns[0] if len(columns) == 1 else torch.cat(columns)
-        mask_BC: Tensor | KnownCells
-        if self._loss.fuses:
-            mask_BC = KnownCells(*self.train.positive_cells(batch.users, items_C))
-        else:
-            mask_BC = self.train.positive_mask(batch.users, items_C).to(self.device)
+        if batch.known is None:
+            batch = self.prepare(batch)
         if self.frequency is not None:
-            batch = batch._replace(log_q=self.frequency.log_q(items_C))
-        return self._loss(model, batch.to(self.device), mask_BC)
+            batch = batch._replace(log_q=self.frequency.log_q(self._shared_columns(batch)))
+        known = batch.known
+        if isinstance(known, Tensor):
+            known = known.to(self.device)
+        return self._loss(model, batch.to(self.device), known)
 
     def statistics(self) -> dict[str, Any]:
         """The sources of a list (see ``list_statistics``), or ``source_counts`` by name.

@@ -11,21 +11,22 @@ batch, with the loss and (but for dropout) the weights of one process; the first
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
 from fastneg.checks import fail
 from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
 from fastneg.streams import key_of, stream_of
+from fastneg.training.ahead import ahead, loader
 from fastneg.training.background import Stopped
 from fastneg.training.batches import Batch
 from fastneg.training.distributed import Ranks, pick_device
@@ -262,29 +263,30 @@ class Trainer:
     def _train_until_refresh(self, bar: Bar, stop: Interruption, started: float) -> None:
         """The rest of the epoch, or the steps before the next one at which lists change."""
         state, every, refresher = self.state, self.settings.checkpoint_every, self.refresher
-        for batch in self._loader():
-            self._seed_dropout()
-            loss = self.objective.loss(self.model, batch)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.ranks.sum_gradients(self.model.parameters())
-            self.optimizer.step()
-            state.sums["loss"] += self.ranks.sum(loss.detach())
-            if self.hard is not None:
-                state.sums["mined_age"] += state.step - state.refresh.get("lists_of_step", 0)
-            state.step += 1
-            state.next_batch += 1
-            bar.advance()
-            if self.on_step is not None:
-                self.on_step(state.step)
-            asked = self.ranks.any(stop.asked)
-            if asked or (every and state.step % every == 0):
-                state.seconds = time.perf_counter() - started
-                self._save()
-                if asked:
-                    raise KeyboardInterrupt
-            if refresher is not None and refresher.due(state.step):
-                return  # workers have made batches beyond this step: the loader starts anew
+        with contextlib.closing(self._loader()) as batches:
+            for batch in batches:
+                self._seed_dropout()
+                loss = self.objective.loss(self.model, batch)
+                self.optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                self.ranks.sum_gradients(self.model.parameters())
+                self.optimizer.step()
+                state.sums["loss"] += self.ranks.sum(loss.detach())
+                if self.hard is not None:
+                    state.sums["mined_age"] += state.step - state.refresh.get("lists_of_step", 0)
+                state.step += 1
+                state.next_batch += 1
+                bar.advance()
+                if self.on_step is not None:
+                    self.on_step(state.step)
+                asked = self.ranks.any(stop.asked)
+                if asked or (every and state.step % every == 0):
+                    state.seconds = time.perf_counter() - started
+                    self._save()
+                    if asked:
+                        raise KeyboardInterrupt
+                if refresher is not None and refresher.due(state.step):
+                    return  # batches beyond this step are made already: the loader starts anew
 
     def _seed_dropout(self) -> None:
         """Ranks have words of their own at every step, so that no state of them is to be saved."""
@@ -293,20 +295,19 @@ class Trainer:
             stream = stream_of(self.stage, "dropout", f"rank {rank}")
             torch.manual_seed(key_of(self.settings.seed, stream, self.state.step) >> 1)
 
-    def _loader(self) -> Iterator[Batch]:
+    def _loader(self) -> Generator[Batch, None, None]:
         self.batches.set_epoch(self.state.epoch)
         if self.state.next_batch:
             self.batches.load_state_dict(self.batches.state_dict(self.state.next_batch))
-        if self.settings.num_workers == 0:
-            return iter(self.batches)
-        loader: Iterable[Batch] = DataLoader(
-            self.batches,
-            batch_size=None,
-            num_workers=self.settings.num_workers,
-            multiprocessing_context="spawn" if self._mines_beside() else None,
-            pin_memory=self.device.type == "cuda",
+        return ahead(
+            loader(
+                self.batches,
+                num_workers=self.settings.num_workers,
+                pin_memory=self.device.type == "cuda",
+                spawn=self._mines_beside(),
+            ),
+            self.objective.prepare,
         )
-        return iter(loader)
 
     def _mines_beside(self) -> bool:
         return self.refresher is not None and self.settings.refresh_background
