@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from bench.worlds import Known
 from fastneg import Interactions
 from fastneg.recipes import recipe
 from fastneg.training.ahead import ahead
+from fastneg.training.batch import Batch
 from fastneg.training.negatives import Objective
 from fastneg.training.rounds import build_model
 from fastneg.training.row_adam import make_optimizer
@@ -35,12 +36,12 @@ class Ours:
         self.batches = self.endless()
         self._steps = self._train()
 
-    def endless(self) -> Iterator[Any]:
+    def endless(self) -> Generator[Any, None, None]:
         """The batches of all epochs."""
         epoch = 0
         while True:
             self.objective.batches.set_epoch(epoch)
-            yield from ahead(self.objective.batches, self.objective.prepare)
+            yield from ahead(self.objective.batches, self.objective.prepare, Batch.num_bytes)
             epoch += 1
 
     def _train(self) -> Iterator[None]:
@@ -58,6 +59,10 @@ class Ours:
     def run(self, steps: int) -> None:
         for _ in range(steps):
             next(self._steps)
+
+    def close(self) -> None:
+        """End the thread that makes batches."""
+        self.batches.close()
 
 
 class Plain(nn.Module):

@@ -129,18 +129,51 @@ class CodeMarks:
         self._free: list[tuple[UInt64Array, Int32Array]] = []
 
     @contextlib.contextmanager
-    def of(self, codes: IntArray) -> Iterator[tuple[UInt64Array, Int32Array, Int32Array]]:
-        """(bits, slots, following) of ``masks.mark_codes`` while the context lasts."""
+    def clean(self) -> Iterator[tuple[UInt64Array, Int32Array]]:
+        """(bits, slots) without a mark, to be left so."""
         try:
             bits, slots = self._free.pop()
         except IndexError:
             bits = np.zeros(self._num_codes // 64 + 1, np.uint64)
             slots = np.full(self._num_codes, -1, np.int32)
-        following = np.empty(codes.size, np.int32)
-        masks.mark_codes(codes, bits, slots, following)
-        yield bits, slots, following  # lost where the caller fails, and made anew
-        masks.unmark_codes(codes, bits, slots)
+        yield bits, slots  # lost where the caller fails, and made anew
         self._free.append((bits, slots))
+
+    @contextlib.contextmanager
+    def of(self, codes: IntArray) -> Iterator[tuple[UInt64Array, Int32Array, Int32Array]]:
+        """(bits, slots, following) of ``masks.mark_codes`` while the context lasts."""
+        following = np.empty(codes.size, np.int32)
+        with self.clean() as (bits, slots):
+            masks.mark_codes(codes, bits, slots, following)
+            yield bits, slots, following
+            masks.unmark_codes(codes, bits, slots)
+
+
+def cells_by_row(
+    indptr: IntArray,
+    members: Int32Array | IntArray,
+    rows: IntArray,
+    columns: IntArray,
+    marks: CodeMarks,
+) -> tuple[IntArray, IntArray]:
+    """``find_positives`` on one thread, in one call of a kernel; lists are the rows'.
+
+    Args:
+        indptr, members: the rows' lists.
+        rows, columns: codes, -1 for none; a code may occur more than once.
+        marks: for the codes of the columns.
+    """
+    following, starts = np.empty(columns.size, np.int32), np.empty(rows.size + 1, np.int64)
+    room = 1024 + 8 * (rows.size + columns.size)  # untouched, it costs nothing
+    while True:
+        cells = np.empty(room, np.int64)
+        with marks.clean() as (bits, slots):
+            found = masks.cells_by_row(
+                indptr, members, rows, columns, bits, slots, following, cells, starts
+            )
+        if found <= room:
+            return cells[:found], starts
+        room = found
 
 
 def find_positives(

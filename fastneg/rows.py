@@ -13,8 +13,10 @@ from fastneg.kernels.csr import lists_are_ascending
 from fastneg.kernels.masks import list_lengths
 from fastneg.positives import (
     CodeMarks,
+    Int32Array,
     Positives,
     build_positives,
+    cells_by_row,
     find_positives,
     mark_positives,
     transpose,
@@ -39,7 +41,13 @@ def _frozen_positives(
     )
 
 
-_MADE_ANEW = ("_transposed", "_user_marks", "_item_marks")  # where a copy needs them
+_ONE_CALL = 1 << 19  # list members that one thread walks, and no call before its own
+_MADE_ANEW = (
+    "_transposed",
+    "_narrow_items",
+    "_user_marks",
+    "_item_marks",
+)  # where a copy needs them
 
 
 class Rows:
@@ -177,6 +185,12 @@ class Rows:
         return frozen(indptr), frozen(users)
 
     @cached_property
+    def _narrow_items(self) -> Int32Array | IntArray:
+        """Half of what a walk reads."""
+        items = self.positive_items
+        return frozen(items.astype(np.int32)) if self.num_items <= 1 << 31 else items
+
+    @cached_property
     def _user_marks(self) -> CodeMarks:
         return CodeMarks(self.num_users)
 
@@ -295,7 +309,12 @@ class Rows:
         call = "Interactions.positive_cells"
         rows = checks.as_codes(users, self.num_users, call=call, name="users", unknown=True)
         columns = checks.as_codes(items, self.num_items, call=call, name="items")
-        if self._walks_users(rows, columns):
+        total = list_lengths(self.positive_indptr, rows)
+        from_items = int(self.item_user_counts[columns].sum())
+        if total <= _ONE_CALL and total <= 8 * from_items:
+            lists = self.positive_indptr, self._narrow_items
+            cells, starts = cells_by_row(*lists, rows, columns, self._item_marks)
+        elif total <= 2 * from_items:
             by_user = (self.positive_indptr, self.positive_items)
             cells, starts = find_positives(by_user, rows, columns, self._item_marks)
         else:

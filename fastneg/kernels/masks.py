@@ -16,6 +16,7 @@ from fastneg.kernels.jit import helper, kernel, prefetch
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
 UInt64 = npt.NDArray[np.uint64]
+Codes = Int64 | Int32
 
 _ONE = np.uint64(1)
 _LOW = np.uint64(63)
@@ -51,7 +52,7 @@ def unmark_codes(codes: Int64, bits: UInt64, slots: Int32) -> None:
 
 
 @helper
-def _keep_marked(members: Int64, start: int, stop: int, bits: UInt64, kept: Int64) -> int:
+def _keep_marked(members: Codes, start: int, stop: int, bits: UInt64, kept: Int64) -> int:
     """Write the members whose bit is set to ``kept``; how many. Unsigned, so without a branch."""
     count = np.uint64(0)
     for j in range(np.uint64(start), np.uint64(stop)):
@@ -62,7 +63,7 @@ def _keep_marked(members: Int64, start: int, stop: int, bits: UInt64, kept: Int6
 
 
 @helper
-def _ask_early(indptr: Int64, members: Int64, codes: Int64, i: int, stop: int) -> None:
+def _ask_early(indptr: Int64, members: Codes, codes: Int64, i: int, stop: int) -> None:
     """Ask for what the lists after the i-th need first."""
     later = codes[min(i + 2 * _AHEAD, stop - 1)]
     if later >= 0:
@@ -157,6 +158,50 @@ def find_cells(
                         other[found] = position
                     found += 1
                     position = np.int64(following[position])
+    return found
+
+
+@kernel
+def cells_by_row(
+    indptr: Int64,
+    members: Codes,
+    rows: Int64,
+    columns: Int64,
+    bits: UInt64,
+    slots: Int32,
+    following: Int32,
+    cells: Int64,
+    starts: Int64,
+) -> int:
+    """The flat places of known positives among rows x columns, by row, in one call.
+
+    ``mark_codes`` of the columns, a walk over the rows' lists, ``unmark_codes``. Row b's cells are
+    ``cells[starts[b]:starts[b + 1]]``; those beyond the length of ``cells`` are counted and not
+    written.
+
+    Returns:
+        How many there are.
+    """
+    mark_codes(columns, bits, slots, following)
+    kept = np.empty(_BLOCK, np.int64)
+    found, stop = 0, rows.size
+    starts[0] = 0
+    for i in range(stop):
+        _ask_early(indptr, members, rows, i, stop)
+        code = rows[i]
+        if code >= 0:
+            own, last = i * columns.size, indptr[code + 1]
+            for block in range(indptr[code], last, _BLOCK):
+                count = _keep_marked(members, block, min(block + _BLOCK, last), bits, kept)
+                for k in range(count):
+                    position = np.int64(slots[kept[k]])
+                    while position >= 0:
+                        if found < cells.size:
+                            cells[found] = own + position
+                        found += 1
+                        position = np.int64(following[position])
+        starts[i + 1] = found
+    unmark_codes(columns, bits, slots)
     return found
 
 

@@ -13,35 +13,58 @@ from fastneg.training.batches import Batch, NegativeBatches
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 
-_NOTHING_LEFT = object()
+_ENOUGH = 2 << 20  # bytes made in one go
+_MOST = 16
 
 
-def ahead(source: Iterable[Given], make: Callable[[Given], Made]) -> Generator[Made, None, None]:
-    """``make`` of everything in ``source``, in order, the next one made on a thread of its own.
+def ahead(
+    source: Iterable[Given], make: Callable[[Given], Made], size: Callable[[Made], int]
+) -> Generator[Made, None, None]:
+    """``make`` of everything in ``source``, in order, some of them at a time on another thread.
 
-    The same as ``map(make, source)``, but that one more is taken from ``source`` than is asked
-    for, on another thread. What is raised there is raised here, in its place. Closing the generator
-    waits for what is under way.
+    The same as ``map(make, source)``, but that more is taken from ``source`` than is asked for.
+    Small things are made several in a row: between them the training step would clear the caches
+    of their data and of the code that makes them, which then takes several times as long. What is
+    raised there is raised here, in its place. Closing the generator waits for what is under way.
+
+    Args:
+        source: its iterator is asked on the other thread, and begins on this one.
+        make: called on the other thread.
+        size: bytes of what was made.
     """
     items = iter(source)
     with ThreadPoolExecutor(1, "fastneg-ahead") as pool:
-        following = pool.submit(_make_next, items, make)
+        following = pool.submit(_make_some, items, make, size)
         while True:
-            made = following.result()
-            if made is _NOTHING_LEFT:
+            made, error = following.result()
+            if error is None and made:
+                following = pool.submit(_make_some, items, make, size)
+            yield from made
+            if error is not None:
+                raise error
+            if not made:
                 return
-            following = pool.submit(_make_next, items, make)
-            yield made  # type: ignore[misc]
 
 
-def _make_next(items: Iterator[Given], make: Callable[[Given], Made]) -> Made | object:
-    for item in items:
-        return make(item)
-    return _NOTHING_LEFT
+def _make_some(
+    items: Iterator[Given], make: Callable[[Given], Made], size: Callable[[Made], int]
+) -> tuple[list[Made], BaseException | None]:
+    """As many as are worth a turn, and what ended it early."""
+    made: list[Made] = []
+    total = 0
+    try:
+        while total < _ENOUGH and len(made) < _MOST:
+            made.append(make(next(items)))
+            total += size(made[-1])
+    except StopIteration:
+        pass
+    except BaseException as error:  # noqa: BLE001, for the thread that asked
+        return made, error
+    return made, None
 
 
 def loader(
-    batches: NegativeBatches, *, num_workers: int, pin_memory: bool, spawn: bool
+    batches: NegativeBatches, num_workers: int, *, pin_memory: bool, spawn: bool
 ) -> Iterable[Batch]:
     """The batches themselves, or a DataLoader whose workers make them (spawned or forked)."""
     if num_workers == 0:

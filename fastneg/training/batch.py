@@ -74,6 +74,14 @@ class Batch(NamedTuple):
             users=self.users[first:last], items=self.items[first:last], context=context
         )
 
+    def num_bytes(self) -> int:
+        """Of its tensors, but for the context's."""
+        parts = [self.negatives, self.shared, *self.drawn, self.known]
+        tensors = [self.users, self.items, self.rows, self.weights, self.every, self.log_q]
+        for part in parts:
+            tensors += [part] if part is None or isinstance(part, Tensor) else list(part)
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
     def to(self, device: torch.device | str) -> Batch:
         """The batch on another device (the same one: itself)."""
         if self.users.device == torch.device(device):

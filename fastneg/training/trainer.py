@@ -299,15 +299,13 @@ class Trainer:
         self.batches.set_epoch(self.state.epoch)
         if self.state.next_batch:
             self.batches.load_state_dict(self.batches.state_dict(self.state.next_batch))
-        return ahead(
-            loader(
-                self.batches,
-                num_workers=self.settings.num_workers,
-                pin_memory=self.device.type == "cuda",
-                spawn=self._mines_beside(),
-            ),
-            self.objective.prepare,
+        made = loader(
+            self.batches,
+            self.settings.num_workers,
+            pin_memory=self.device.type == "cuda",
+            spawn=self._mines_beside(),
         )
+        return ahead(made, self.objective.prepare, Batch.num_bytes)
 
     def _mines_beside(self) -> bool:
         return self.refresher is not None and self.settings.refresh_background

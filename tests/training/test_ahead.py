@@ -6,11 +6,14 @@ import pytest
 
 from fastneg.training.ahead import ahead
 
+SMALL, LARGE = (lambda made: 1), (lambda made: 1 << 30)
 
-def test_it_is_map() -> None:
-    assert list(ahead(range(7), str)) == [str(number) for number in range(7)]
-    assert list(ahead([], str)) == []
-    assert list(ahead([None, None], lambda item: item)) == [None, None]
+
+@pytest.mark.parametrize("size", [SMALL, LARGE, lambda made: 700_000])
+def test_it_is_map(size) -> None:
+    for count in (0, 1, 2, 3, 15, 16, 17, 33):
+        assert list(ahead(range(count), str, size)) == [str(number) for number in range(count)]
+    assert list(ahead([None, None], lambda item: item, size)) == [None, None]
 
 
 def test_the_next_one_is_made_while_this_one_is_used() -> None:
@@ -25,7 +28,7 @@ def test_the_next_one_is_made_while_this_one_is_used() -> None:
         made.release()
         return -number
 
-    batches = ahead(source(), make)
+    batches = ahead(source(), make, LARGE)
     assert next(batches) == 0
     assert made.acquire(timeout=10)
     assert made.acquire(timeout=10)  # before it is asked for
@@ -34,13 +37,32 @@ def test_the_next_one_is_made_while_this_one_is_used() -> None:
     assert list(batches) == [-1, -2]
 
 
-def test_what_is_raised_is_raised_in_its_place() -> None:
+def test_small_ones_are_made_several_in_a_row() -> None:
+    made = []
+
+    def make(number: int) -> int:
+        made.append(number)
+        return number
+
+    batches = ahead(range(100), make, lambda number: (1 << 20) if number < 4 else 1)
+    assert next(batches) == 0
+    batches.close()
+    assert made == [0, 1, 2, 3]  # two turns, 2 MB each
+    made.clear()
+    batches = ahead(range(100), make, SMALL)
+    next(batches)
+    batches.close()
+    assert made == list(range(32))
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_what_is_raised_is_raised_in_its_place(size) -> None:
     def make(number: int) -> int:
         if number == 2:
             raise ValueError("the third")
         return number
 
-    batches = ahead(range(5), make)
+    batches = ahead(range(5), make, size)
     assert [next(batches), next(batches)] == [0, 1]
     with pytest.raises(ValueError, match="the third"):
         next(batches)
@@ -50,7 +72,7 @@ def test_what_is_raised_is_raised_in_its_place() -> None:
         yield 1
         raise RuntimeError("a worker ended")
 
-    batches = ahead(source(), int)
+    batches = ahead(source(), int, size)
     assert next(batches) == 1
     with pytest.raises(RuntimeError, match="a worker ended"):
         next(batches)
@@ -58,7 +80,7 @@ def test_what_is_raised_is_raised_in_its_place() -> None:
 
 def test_closing_it_ends_the_thread() -> None:
     before = threading.active_count()
-    batches = ahead(range(100), int)
+    batches = ahead(range(100), int, SMALL)
     assert next(batches) == 0
     assert threading.active_count() == before + 1
     batches.close()
