@@ -113,9 +113,29 @@ def section(claim: Claim, stored: Stored, found: Found, picture: str | None) -> 
     verdicts = [f"- {one.statement}: **{judge(one, found)}**" for one in claim.verdicts]
     parts = [f"## {claim.title}", f"`python -m bench.claims --only {claim.name}`. {claim.source}."]
     parts += [claim.text, "\n".join(lines), "\n".join(verdicts)]
+    parts += [
+        _windows_text(label, run["windows"])
+        for label, line in claim.arms.items()
+        for run in stored[line.name].values()
+        if "windows" in run
+    ]
     if picture is not None:
         parts.append(f"![{claim.title}]({picture})")
     return "\n\n".join([*parts, "\n".join(settings)])
+
+
+def _windows_text(label: str, windows: list[dict[str, Any]]) -> str:
+    """Where held-out positives fall, one line a window."""
+    lines = [f"What `diagnose_window` says before anything is mined, by the model of {label}:", ""]
+    for one in windows:
+        first, last = one["window"]
+        suggested = "none" if one["suggested"] is None else "ranks {}-{}".format(*one["suggested"])
+        lines.append(
+            f"- ranks {first}-{last}: {one['verdict']}; {one['share']:.1%} of validation's "
+            f"positives lie there, {one['lift']:.1f} times as dense as in the catalog; suggested "
+            f"of that width: {suggested}."
+        )
+    return "\n".join(lines)
 
 
 def judge(verdict: Verdict, found: Found) -> str:

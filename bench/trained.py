@@ -24,7 +24,9 @@ import torch
 
 from bench.worlds import data_folder
 from fastneg import Interactions
+from fastneg.data.splits import hold_out_validation
 from fastneg.errors import FastnegError
+from fastneg.mining.diagnose import diagnose_window
 from fastneg.recipes import recipe, train_recipe
 from fastneg.training.evaluation import evaluate
 from fastneg.training.rounds import train_rounds
@@ -45,12 +47,15 @@ class Line:
     Attributes:
         name: of the line.
         data: a folder of ``FASTNEG_DATA`` (gowalla, yelp2018, ml-1m), or a public data set of the
-            package's own (movielens, tafeng).
+            package's own: movielens, tafeng, movielens-4 (where ratings below 4 are explicit
+            negatives).
         recipe: named set-up.
         settings: the same in every run of the line.
         grid: what is tried on validation, every combination; several grids one after the other.
+            A "recipe" among the settings replaces the line's.
         bands: lowest training counts of the second popularity band and those after it, for
             metrics by band; None: none.
+        windows: of ranks, to be diagnosed with the model that validation chose.
     """
 
     name: str
@@ -59,6 +64,7 @@ class Line:
     settings: Mapping[str, Any] = field(default_factory=dict)
     grid: Grid | Sequence[Grid] = field(default_factory=dict)
     bands: tuple[int, ...] | None = None
+    windows: tuple[tuple[int, int], ...] = ()
 
 
 def grids(line: Line) -> tuple[Grid, ...]:
@@ -150,14 +156,43 @@ def grid_text(line: Line) -> str:
     )
 
 
+def _of(line: Line, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The recipe's name and the settings of a point."""
+    return settings.get("recipe", line.recipe), {
+        name: value for name, value in settings.items() if name != "recipe"
+    }
+
+
 def _tune(line: Line, settings: dict[str, Any], seed: int) -> dict[str, Any]:
     """A run that sees train and validation."""
     train, _ = read(line.data)
-    result = train_recipe(train, recipe=line.recipe, settings=settings, seed=seed)
+    name, values = _of(line, settings)
+    result = train_recipe(train, recipe=name, settings=values, seed=seed)
     rounds = result.metrics["rounds"][: result.metrics["round"]]
-    return {
+    run = {
         "validation": result.metrics["validation"],
         "epochs": [one["epoch"] for one in rounds],
+    }
+    if line.windows:
+        run["windows"] = [_diagnosis(result.model, train, seed, one) for one in line.windows]
+    return run
+
+
+def _diagnosis(
+    model: Any, train: Interactions, seed: int, window: tuple[int, int]
+) -> dict[str, Any]:
+    """Where the validation positives of ``train_recipe`` fall, as one model ranks them."""
+    known, held_out = hold_out_validation(train, seed=seed)
+    found = diagnose_window(
+        model.user_vectors(), model.item_vectors(), known, held_out,
+        window=window, query_users=np.arange(train.num_users), seed=seed,
+    )  # fmt: skip
+    return {
+        "window": list(window),
+        "share": found.window.share,
+        "lift": found.window.lift,
+        "verdict": found.verdict,
+        "suggested": None if found.suggested is None else list(found.suggested),
     }
 
 
@@ -165,7 +200,8 @@ def _test(line: Line, settings: dict[str, Any], seed: int) -> dict[str, Any]:
     """A run on all training pairs for given epochs, and what it reaches on the test set."""
     train, test = read(line.data)
     epochs = list(settings["epochs"])
-    values = recipe(line.recipe).settings({**settings, "epochs": max(epochs), "seed": seed})
+    name, changes = _of(line, settings)
+    values = recipe(name).settings({**changes, "epochs": max(epochs), "seed": seed})
     model = train_rounds(train, values, epochs=epochs).model
     found = evaluate(
         model.user_vectors(), model.item_vectors(), train=train, test=test, k=(K,),
@@ -181,12 +217,13 @@ def read(data: str) -> tuple[Interactions, Interactions]:
     Raises:
         FastnegError: the data are not there.
     """
-    if data in ("movielens", "tafeng"):
+    if data in ("movielens", "movielens-4", "tafeng"):
         from fastneg.data.movielens import load_movielens_100k
         from fastneg.data.tafeng import load_tafeng
         from fastneg.demo import split_for
 
-        loaded = load_movielens_100k() if data == "movielens" else load_tafeng()
+        rating = 4 if data == "movielens-4" else None
+        loaded = load_tafeng() if data == "tafeng" else load_movielens_100k(min_rating=rating)
         train, test, _ = split_for(loaded)
         return train, test
     import scipy.sparse
