@@ -72,7 +72,7 @@ LINES = (
             _epochs(16, 4, temperature=0.1, correction="none"),
             _epochs(24, 3, temperature=0.08),
             _epochs(20, 4, temperature=0.1, recipe="bsl", positive_temperature=0.12),
-            _epochs(40, 4, temperature=0.08),
+            _epochs(32, 4, temperature=0.08),
         ),
         goal=(0.180, 0.148),
         aim=(0.1882, 0.1584),
@@ -103,7 +103,7 @@ LINES = (
         _RUN,
         (
             _epochs(15, 3, temperature=0.1),
-            _epochs(24, 4, temperature=0.1),
+            _epochs(20, 4, temperature=0.08),
         ),
         goal=(0.070, 0.057),
         aim=(0.0725, 0.0599),
