@@ -243,6 +243,28 @@ def _impressions() -> Claim:
     )
 
 
+# those that need no groups, no impressions and no explicit negatives
+_PLAIN = (
+    "bpr", "ncf-loop", "word2vec", "in-batch", "in-batch-logq", "sampling-bias-corrected",
+    "mixed-negative-sampling", "sampled-softmax", "full-softmax", "youtube-dnn", "bsl", "ccl",
+    "gbce", "dns", "dns-m-n", "cross-batch", "taobao", "facebook-ebr", "linkedin-jobs",
+)  # fmt: skip
+
+
+def _recipes(data: str) -> Claim:
+    name = f"recipes-{data}"
+    return Claim(
+        name,
+        f"The recipes as they come ({data})",
+        "Each its own: `fastneg recipes show NAME`",
+        "Every recipe that needs no more than pairs, with its own settings but for a batch of 512: "
+        "what they are worth before anything is tuned.",
+        {one: Line(f"{name}/{one}", data, one, _RUN, bands=(3,)) for one in _PLAIN},
+        _SHOWN,
+        tuple(Verdict(f"{one} beats bpr", "ndcg@20", one, "bpr") for one in _PLAIN if one != "bpr"),
+    )
+
+
 CLAIMS = (
     *(
         make(data)
@@ -250,4 +272,5 @@ CLAIMS = (
         for data in ("movielens", "tafeng")
     ),
     _impressions(),
+    _recipes("movielens"),
 )
