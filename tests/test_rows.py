@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -76,12 +77,16 @@ def test_masks_of_long_lists_at_any_number_of_threads(
         by_item, by_user = made._transposed, (made.positive_indptr, made.positive_items)
         marks = CodeMarks(70)
         other, _ = find_positives(by_item, columns, rows, marks, columns=True)
+        pieces, _ = find_positives(by_user, rows, columns, CodeMarks(5_000))
+        monkeypatch.setattr("fastneg.rows._ONE_CALL", 1)
+        long, _ = made.positive_cells(rows, columns)  # too long for one call
         mark_positives(by_user, rows, columns, CodeMarks(5_000), by_rows)
         mark_positives(by_item, columns, rows, marks, by_columns, columns=True)
     finally:
         threads.set_num_threads(None)
     expected = dense[rows][:, columns]
-    assert np.array_equal(np.sort(flat.numpy()), np.flatnonzero(expected))
+    for found in (flat.numpy(), pieces, long.numpy()):
+        assert np.array_equal(np.sort(found), np.flatnonzero(expected))
     assert np.array_equal(other, np.flatnonzero(expected))  # columns ascend, whatever the threads
     assert np.array_equal(np.diff(starts.numpy()), expected.sum(1))
     assert np.array_equal(mask.numpy(), expected)
@@ -107,6 +112,15 @@ def test_marks_are_clean_again_and_one_for_each_caller_at_once() -> None:
     for _ in range(3):  # what a failure left marked is not used again
         with marks.of(np.array([7])) as (bits, slots, _):
             assert np.flatnonzero(slots >= 0).tolist() == [7]
+
+
+def test_a_copy_makes_its_marks_anew() -> None:
+    made, _, _ = make([(0, 1), (2, 5), (0, 3)])
+    made.positive_cells(np.array([0, 2]), np.array([3, 5, 5]))
+    copy = pickle.loads(pickle.dumps(made))  # noqa: S301
+    assert not {"_item_marks", "_user_marks", "_narrow_items", "_transposed"} & set(vars(copy))
+    flat, starts = copy.positive_cells(np.array([0, 2]), np.array([3, 5, 5]))
+    assert (sorted(flat.tolist()), starts.tolist()) == ([0, 4, 5], [0, 1, 3])
 
 
 def test_two_python_threads_ask_for_masks_at_once() -> None:
