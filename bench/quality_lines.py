@@ -104,6 +104,7 @@ LINES = (
         (
             _epochs(15, 3, temperature=0.1),
             _epochs(20, 4, temperature=0.08),
+            _epochs(18, 3, temperature=0.14),
         ),
         goal=(0.070, 0.057),
         aim=(0.0725, 0.0599),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fastneg import positives, threads
 from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
-from fastneg.positives import CodeMarks, find_positives, mark_positives
+from fastneg.positives import CodeMarks, cells_by_row, find_positives, mark_positives
 from tests.naive import interactions as naive
 
 pairs = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 12)), min_size=1, max_size=80)
@@ -78,6 +78,7 @@ def test_masks_of_long_lists_at_any_number_of_threads(
         marks = CodeMarks(70)
         other, _ = find_positives(by_item, columns, rows, marks, columns=True)
         pieces, _ = find_positives(by_user, rows, columns, CodeMarks(5_000))
+        at_once, bounds = cells_by_row(*by_user, rows, columns, CodeMarks(5_000))
         monkeypatch.setattr("fastneg.rows._ONE_CALL", 1)
         long, _ = made.positive_cells(rows, columns)  # too long for one call
         mark_positives(by_user, rows, columns, CodeMarks(5_000), by_rows)
@@ -85,10 +86,11 @@ def test_masks_of_long_lists_at_any_number_of_threads(
     finally:
         threads.set_num_threads(None)
     expected = dense[rows][:, columns]
-    for found in (flat.numpy(), pieces, long.numpy()):
+    for found in (flat.numpy(), pieces, long.numpy(), at_once):
         assert np.array_equal(np.sort(found), np.flatnonzero(expected))
     assert np.array_equal(other, np.flatnonzero(expected))  # columns ascend, whatever the threads
-    assert np.array_equal(np.diff(starts.numpy()), expected.sum(1))
+    for ends in (starts.numpy(), bounds):
+        assert np.array_equal(np.diff(ends), expected.sum(1))
     assert np.array_equal(mask.numpy(), expected)
     assert np.array_equal(few.numpy(), expected[:2])
     assert np.array_equal(by_rows, expected)
