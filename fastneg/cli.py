@@ -74,7 +74,9 @@ def _root(
 @app.command()
 def train(
     train: Annotated[Path, typer.Option(metavar="FILE", help=".npz, Parquet, CSV, TSV, text.")],
-    recipe: Annotated[str, typer.Option(metavar="NAME", help="See `fastneg recipes`.")],
+    recipe: Annotated[
+        str, typer.Option(metavar="NAME", help="`fastneg recipes`; or a .toml file.")
+    ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")],
     valid: Annotated[
         Path | None,

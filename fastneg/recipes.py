@@ -73,7 +73,8 @@ def train_recipe(
             it (``data.splits.hold_out_validation``) and trained on only by ``refit``.
         validation, test: interactions with the codes of ``train``; further codes are unknown
             users and items (not in ``validation`` with ``refit``, which trains on it).
-        recipe: a name or a ``Recipe``.
+        recipe: a name, a file as ``fastneg recipes show`` prints it (``NAME.toml``), or a
+            ``Recipe``.
         settings: overrides by name.
         negatives: explicit negatives, with the codes of ``train``, for the sources
             ``"explicit"``, ``"impressions"`` and ``"reinforced"``.

@@ -9,7 +9,7 @@ HISTORY_RECIPES: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
         "youtube-dnn",
         (
             "the mean of the user's last 50 items through layers that halve, no user ids; 2,048 "
-            "negatives shared by the batch, drawn as items are popular, weighted by importance"
+            "negatives shared by the batch, drawn as items are popular, with the logQ correction"
         ),
         "Covington et al. 2016, Deep neural networks for YouTube recommendations",
         {

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from fastneg.errors import FastnegError
+from fastneg.errors import FastnegError, FileFormatError
+from fastneg.tables import existing_file
 from fastneg.training.history_recipes import HISTORY_RECIPES
-from fastneg.training.settings import Settings
+from fastneg.training.settings import Settings, setting_names
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ _RECIPES = (
     ),
     Recipe(
         "ncf-loop",
-        "binary cross-entropy over each positive and four uniform negatives",
+        "binary cross-entropy over each positive and four uniform negatives, on dot products",
         "He et al. 2017, Neural collaborative filtering",
         {"loss": "bce", "num_negatives": 4, "learning_rate": 1e-3, "l2": 1e-4},
     ),
@@ -57,14 +61,15 @@ _RECIPES = (
     ),
     Recipe(
         "in-batch-logq",
-        "in-batch negatives corrected by how often the loader serves each item",
+        "in-batch negatives corrected by how often the loader serves each item, counted exactly",
         "Yi et al. 2019, Sampling-bias-corrected neural modeling for large corpus item "
         "recommendations",
         {**_COSINE, "loss": "in_batch"},
     ),
     Recipe(
         "sampling-bias-corrected",
-        "in-batch negatives, every column corrected by a streaming estimate of how often it comes",
+        "in-batch negatives, every column, the positive's too, corrected by a streaming estimate "
+        "of how often it comes",
         "Yi et al. 2019, Sampling-bias-corrected neural modeling for large corpus item "
         "recommendations",
         {
@@ -77,7 +82,7 @@ _RECIPES = (
     ),
     Recipe(
         "mixed-negative-sampling",
-        "in-batch negatives and as many uniform ones from the whole catalog, corrected",
+        "in-batch negatives and 2,048 uniform ones from the whole catalog, corrected",
         "Yang et al. 2020, Mixed negative sampling for learning two-tower neural networks in "
         "recommendations",
         {**_COSINE, "loss": "mixed", "num_uniform": 2048},
@@ -151,7 +156,7 @@ _RECIPES = (
     ),
     Recipe(
         "dns-m-n",
-        "the same on one of the best 4 of 32 candidates, at random",
+        "pairwise logistic loss on one, at random, of the best 4 of 32 uniform candidates by score",
         "Shi et al. 2023, On the theories behind hard negative sampling for recommendation",
         {**_PAIRWISE, "negatives": ({"source": "dns", "candidates": 32, "top": 4},)},
     ),
@@ -242,14 +247,53 @@ def recipes() -> dict[str, Recipe]:
 
 
 def recipe(name: str) -> Recipe:
-    """The recipe of a name.
+    """The recipe of a name, or of a file of settings (``NAME.toml``, see ``read_recipe``).
 
     Raises:
         FastnegError: there is none; the error names the nearest ones.
     """
+    return read_recipe(name) if name.endswith(".toml") else _named(name)
+
+
+def _named(name: str) -> Recipe:
     known = recipes()
     if name in known:
         return known[name]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}?" if near else "known: " + ", ".join(known)
     raise FastnegError(f"no recipe is called {name!r}; {hint}")
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """A recipe from a file: what ``fastneg recipes show`` prints, and ``config.toml`` of a run.
+
+    ``recipe`` names the one that it starts from (without it: the defaults of ``Settings``), the
+    table ``settings`` what is set; what it does not name stays as it is there.
+
+    Raises:
+        FileFormatError: no file, no TOML, another key.
+        FastnegError: a recipe or settings that there are not.
+    """
+    file = existing_file(path, call="read_recipe")
+    try:
+        found = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise FileFormatError(f"read_recipe: {file} is not TOML: {error}") from error
+    settings, base = found.get("settings", {}), found.get("recipe")
+    other = sorted(found.keys() - {"recipe", "refit", "settings"})
+    if other or not isinstance(settings, dict):
+        raise FileFormatError(
+            f"read_recipe: {file} has {', '.join(other) or 'settings that are no table'}; it may "
+            "have `recipe = NAME` and a table [settings], as `fastneg recipes show NAME` prints"
+        )
+    start = Recipe(file.stem, f"settings of {file}", "")
+    if isinstance(base, str) and set(setting_names()) <= settings.keys():
+        start = recipes().get(base, dataclasses.replace(start, name=base))
+    elif base is not None:
+        start = _named(str(base))
+    try:
+        made = dataclasses.replace(start, changes={**start.changes, **settings})
+        made.settings()
+    except FastnegError as error:
+        raise type(error)(f"{file}: {error}") from error
+    return made

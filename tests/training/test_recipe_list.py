@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fastneg.errors import FastnegError
+from fastneg.commands.tables import recipe_as_toml
+from fastneg.errors import FastnegError, FileFormatError
+from fastneg.training.config import to_toml
 from fastneg.training.recipe_list import recipe, recipes
 from fastneg.training.settings import Settings
 
@@ -45,3 +47,45 @@ def test_names_and_errors():
         recipe("xyz")
     with pytest.raises(FastnegError, match="no setting is called 'learning_rat'"):
         recipe("bpr").settings({"learning_rat": 1})
+
+
+def test_a_file_of_settings(tmp_path):
+    file = tmp_path / "mine.toml"
+    for name in recipes():  # what `fastneg recipes show` prints
+        file.write_text(recipe_as_toml(name))
+        assert recipe(str(file)).settings() == recipe(name).settings()
+        assert recipe(str(file)).name == name
+    file.write_text('recipe = "dns"\n[settings]\nepochs = 3\nwindow = [5, 90]\n')
+    found = recipe(str(file))
+    assert found.settings() == recipe("dns").settings({"epochs": 3, "window": (5, 90)})
+    assert found.paper == recipe("dns").paper
+    file.write_text("[settings]\nloss = 'hinge'\nmargin = 0.5\n")
+    found = recipe(str(file))
+    assert found.name == "mine"
+    assert found.settings() == Settings().replace(loss="hinge", margin=0.5)
+    file.write_text(to_toml({"recipe": "mine", "refit": True, "settings": Settings().to_dict()}))
+    assert recipe(str(file)).settings() == Settings()  # config.toml of a run made from a file
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("recipe = ", "mine.toml is not TOML"),
+        ("epochs = 3", "has epochs; it may have `recipe = NAME` and a table"),
+        ("settings = 3", "has settings that are no table"),
+        ('recipe = "brp"', "no recipe is called 'brp'; did you mean bpr"),
+        ('recipe = "mine.toml"', "no recipe is called 'mine.toml'"),
+        ("[settings]\nepoch = 3", "mine.toml: no setting is called 'epoch'"),
+        ("[settings]\nepochs = 0", "mine.toml: .*epochs"),
+        ("[settings]\nepochs = 'three'", "mine.toml: .*epochs"),
+        ("[settings]\nwindow = 5", "mine.toml: .*window"),
+        ("[settings]\nnegatives = [3]", "mine.toml: .*negatives"),
+    ],
+)
+def test_a_file_that_is_none(tmp_path, text, said):
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    with pytest.raises(FastnegError, match=said):
+        recipe(str(file))
+    with pytest.raises(FileFormatError, match="cannot be read: no such file"):
+        recipe(str(tmp_path / "other.toml"))
