@@ -26,7 +26,7 @@ def test_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clicks = {"user": users, "item": rng.integers(0, 700, len(users))}
     parquet.write_table(pa.table(clicks), "clicks.parquet")
     found = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    first, stream, loss, mining, diagnosing = found
+    first, stream, sampled, loss, mining, diagnosing = found
 
     names_of: dict[str, Any] = {}
     exec(first, names_of)  # noqa: S102
@@ -35,21 +35,26 @@ def test_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = seen.positive_mask(names_of["users"], np.arange(seen.num_items))
     assert not torch.gather(known, 1, names_of["negatives"].items).any()
 
-    exec(stream, {**names_of, "example_numbers": [3, 4]}, stream_names := {})  # noqa: S102
+    of_loop = {**names_of, "example_numbers": [3, 4], "epoch": 2}
+    exec(stream, of_loop, stream_names := {})  # noqa: S102
     assert stream_names["shared"].items.shape == (2048,)
+    assert stream_names["known"].shape == (2, 2048)
 
     batch = {
         "users": seen.row_users[:64],
         "items": torch.from_numpy(seen.row_items[:64].copy()),
         "query_vectors": torch.randn(64, 8),
-        "item_vectors": torch.randn(64, 8),
+        "item_tower": torch.nn.Embedding(seen.num_items, 8),
+        "negatives": names_of["popular"].sample(seen.row_users[:64], 10),
+        "torch": torch,
     }
+    exec(sampled, {**names_of, **batch}, loss_names := {})  # noqa: S102
+    assert torch.isfinite(loss_names["loss"])
     exec(loss, {**names_of, **batch}, loss_names := {})  # noqa: S102
     assert torch.isfinite(loss_names["loss"])
 
     every = {
-        "users": np.arange(seen.num_users),
-        "query_vectors": torch.randn(seen.num_users, 8),
+        "user_vectors": torch.randn(seen.num_users, 8),
         "item_vectors": torch.randn(seen.num_items, 8),
     }
     exec(mining, {**names_of, **every}, mined_names := {})  # noqa: S102
@@ -61,7 +66,7 @@ def test_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     drawn = find_spec("matplotlib") is not None
     if not drawn:  # it is optional
-        diagnosing = diagnosing.replace('found.plot("window.png")\n', "")
+        diagnosing = diagnosing.replace('found.plot("window.png")', "")
     exec(diagnosing, {**names_of, **every, "validation": validation}, told := {})  # noqa: S102
     assert told["found"].num_held_out + told["found"].num_in_training == 200
     assert Path("window.png").is_file() == drawn

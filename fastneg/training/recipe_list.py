@@ -13,7 +13,7 @@ from typing import Any
 from fastneg.errors import FastnegError, FileFormatError
 from fastneg.tables import existing_file
 from fastneg.training.history_recipes import HISTORY_RECIPES
-from fastneg.training.settings import Settings, setting_names
+from fastneg.training.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -264,6 +264,9 @@ def _named(name: str) -> Recipe:
     raise FastnegError(f"no recipe is called {name!r}; {hint}")
 
 
+_ALL_BUT_NONE = {name for name, value in Settings().to_dict().items() if value is not None}
+
+
 def read_recipe(path: str | Path) -> Recipe:
     """A recipe from a file: what ``fastneg recipes show`` prints, and ``config.toml`` of a run.
 
@@ -287,7 +290,7 @@ def read_recipe(path: str | Path) -> Recipe:
             "have `recipe = NAME` and a table [settings], as `fastneg recipes show NAME` prints"
         )
     start = Recipe(file.stem, f"settings of {file}", "")
-    if isinstance(base, str) and set(setting_names()) <= settings.keys():
+    if isinstance(base, str) and settings.keys() >= _ALL_BUT_NONE:
         start = recipes().get(base, dataclasses.replace(start, name=base))
     elif base is not None:
         start = _named(str(base))
