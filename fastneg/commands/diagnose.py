@@ -36,7 +36,7 @@ def diagnose(
         Path | None, typer.Option(metavar="FILE", help="Training pairs, which are never mined.")
     ] = None,
     window: Annotated[
-        tuple[int, int], typer.Option(metavar="FIRST LAST", help="Ranks, both included.")
+        tuple[int, int], typer.Option(metavar="FIRST-LAST", help="Ranks, both included.")
     ] = (101, 500),
     metric: Annotated[str, typer.Option(help="ip or cosine.")] = "ip",
     other_queries: Annotated[
