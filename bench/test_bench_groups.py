@@ -38,6 +38,14 @@ def test_soak(benchmark: Any) -> None:
     assert all(row.reached for row in group.rows)
 
 
+def test_train_time(benchmark: Any) -> None:
+    from bench.groups import train_time
+
+    group = Group(train_time.TITLE)
+    benchmark.pedantic(lambda: train_time.run(TINY, group), rounds=1)
+    _check("train_time", group)
+
+
 def test_train_quality(benchmark: Any) -> None:
     from bench.groups import train_quality
 

@@ -21,6 +21,7 @@ from fastneg.training.rounds import build_model
 from fastneg.training.row_adam import make_optimizer
 
 BATCH, WIDTH, NEGATIVES = 2_048, 64, 2_048
+TUNED = {"learning_rate": 1e-2, "temperature": 0.1}  # for sampled-softmax on gowalla
 
 
 class Ours:

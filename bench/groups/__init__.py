@@ -17,7 +17,7 @@ NAMES = (
     "streaming", "startup", "mining_exact", "mining_ivf", "mining_job", "mining_kills",
     "mining_glove", "train_epoch", "train_share",
 )  # fmt: skip
-APART = ("soak", "train_quality")  # take minutes and more: by name only
+APART = ("soak", "train_quality", "train_time")  # take minutes and more: by name only
 
 
 class Workload(Protocol):
