@@ -114,14 +114,18 @@ def section(claim: Claim, stored: Stored, found: Found, picture: str | None) -> 
     parts = [f"## {claim.title}", f"`python -m bench.claims --only {claim.name}`. {claim.source}."]
     parts += [claim.text, "\n".join(lines), "\n".join(verdicts)]
     parts += [
-        _windows_text(label, run["windows"])
+        _windows_text(label, _chosen_run(line, stored[line.name])["windows"])
         for label, line in claim.arms.items()
-        for run in stored[line.name].values()
-        if "windows" in run
+        if line.windows
     ]
     if picture is not None:
         parts.append(f"![{claim.title}]({picture})")
     return "\n\n".join([*parts, "\n".join(settings)])
+
+
+def _chosen_run(line: trained.Line, runs: trained.Runs) -> dict[str, Any]:
+    """The run on validation that chose the settings."""
+    return runs[trained.run_key("tune", line, trained.choose(line, runs)[0], 0)]
 
 
 def _windows_text(label: str, windows: list[dict[str, Any]]) -> str:

@@ -133,7 +133,8 @@ def _window(data: str) -> Claim:
         f"Which ranks to mine from ({data})",
         "Huang et al. 2020: ranks 101-500 help, the top 100 hurt",
         "Mixed negatives alone, and with hard ones mined at ranks 1-100 or 101-500, which are kept "
-        "whether or not they help validation.",
+        "whether or not they help validation. The mined arms have two rounds, the second from the "
+        "start, and three settings to choose from: more than the arm without mining has.",
         arms,
         _SHOWN,
         (
@@ -257,8 +258,9 @@ def _recipes(data: str) -> Claim:
         name,
         f"The recipes as they come ({data})",
         "Each its own: `fastneg recipes show NAME`",
-        "Every recipe that needs no more than pairs, with its own settings but for a batch of 512: "
-        "what they are worth before anything is tuned.",
+        "Every recipe that needs no more than pairs, with its own settings but for a batch of 512, "
+        "60 epochs and a patience of 4: what they are worth before anything is tuned. Of so many "
+        "verdicts one may be chance.",
         {one: Line(f"{name}/{one}", data, one, _RUN, bands=(3,)) for one in _PLAIN},
         _SHOWN,
         tuple(Verdict(f"{one} beats bpr", "ndcg@20", one, "bpr") for one in _PLAIN if one != "bpr"),

@@ -11,6 +11,7 @@ Runs are stored in quality.json as they end (``bench.trained``).
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,8 @@ random, by validation NDCG@20, with seed 0; then, for each of three seeds, a mod
 the start on train and validation together for that many epochs (what `--refit` does), and that
 model met the test set, once. The published figures chose their epoch on the test set. "Tried" is
 the number of runs on validation, the chosen one among them; each is listed below. Seconds are of
-one such training, at the number of threads said.
+one such training, at the number of threads said. A bpr line has the pairwise logistic loss,
+whatever its negatives.
 """
 
 
@@ -69,7 +71,7 @@ def markdown(stored: Stored, facts: dict[str, str]) -> str:
         if not done:
             missing.append(line.name)
             continue
-        rows.append(_row(line, done, len(list(trained.trials(line)))))
+        rows.append(_row(line, done, trained.choose(line, runs)[1]))
         tried.append(_tried(line, runs))
     head = (
         "| line | Recall@20 | NDCG@20 | must reach | aim | reached | published | epochs | "
@@ -94,6 +96,12 @@ def _tried(line: Published, runs: trained.Runs) -> str:
             f"- {trained.shown(line, settings)}: NDCG@20 {run['validation']['ndcg@20']:.4f} after "
             f"{epochs} epochs" + (" (chosen)" if settings == best else "")
         )
+    known = {trained.run_key("tune", line, one, 0) for one in trained.trials(line)}
+    for key, run in runs.items():  # tried once, and no point of the grid any more
+        kind, _, settings, _ = json.loads(key)
+        if kind == "tune" and key not in known:
+            text = ", ".join(f"{name} {value}" for name, value in settings.items())
+            lines.append(f"- {text}: NDCG@20 {run['validation']['ndcg@20']:.4f}")
     return "\n".join(lines)
 
 

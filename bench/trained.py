@@ -80,7 +80,7 @@ def trials(line: Line) -> Iterator[dict[str, Any]]:
 
 
 def run_key(kind: str, line: Line, settings: Mapping[str, Any], seed: int) -> str:
-    """What a run is stored under: all that it depends on, but for the code."""
+    """What a run of a line is stored under: all but data, code and the recipe's own settings."""
     return json.dumps([kind, line.recipe, settings, seed], sort_keys=True)
 
 
@@ -96,7 +96,8 @@ def measure(line: Line, path: Path, *, tune_only: bool = False) -> None:
 
 def _make(kind: str, line: Line, settings: dict[str, Any], seed: int, path: Path) -> None:
     key = run_key(kind, line, settings, seed)
-    if key in load(path).get(line.name, {}):
+    known = load(path).get(line.name, {}).get(key)
+    if known is not None and (kind != "tune" or len(known.get("windows", [])) == len(line.windows)):
         return
     _say(f"{line.name}, {kind}, seed {seed}: {shown(line, settings)}")
     started = time.perf_counter()
@@ -110,13 +111,17 @@ def _make(kind: str, line: Line, settings: dict[str, Any], seed: int, path: Path
 
 
 def choose(line: Line, runs: Runs) -> tuple[dict[str, Any], int]:
-    """The point of the grid with the best validation NDCG@20, and how many were tried."""
+    """The point of the grid with the best validation NDCG@20, and how many runs were tried.
+
+    Runs that are stored and no point of the grid any more count as tried.
+    """
     tried = [
         (runs[key]["validation"][CHOSEN_BY], settings)
         for settings in trials(line)
         if (key := run_key("tune", line, settings, 0)) in runs
     ]
-    return max(tried, key=lambda pair: pair[0])[1], len(tried)
+    count = sum(json.loads(key)[0] == "tune" for key in runs)
+    return max(tried, key=lambda pair: pair[0])[1], count
 
 
 def final(line: Line, runs: Runs) -> dict[str, Any]:

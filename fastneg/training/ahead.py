@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+import torch
 from torch.utils.data import DataLoader
 
 from fastneg.training.batches import Batch, NegativeBatches
@@ -28,7 +29,7 @@ def ahead(
     raised there is raised here, in its place. Closing the generator waits for what is under way.
 
     Args:
-        source: its iterator is asked on the other thread, and begins on this one.
+        source: ``iter`` of it is called on this thread, and that is asked on the other one.
         make: called on the other thread.
         size: bytes of what was made.
     """
@@ -53,11 +54,11 @@ def _make_some(
     made: list[Made] = []
     total = 0
     try:
-        while total < _ENOUGH and len(made) < _MOST:
-            made.append(make(next(items)))
+        for item in items:
+            made.append(make(item))
             total += size(made[-1])
-    except StopIteration:
-        pass
+            if total >= _ENOUGH or len(made) >= _MOST:
+                break
     except BaseException as error:  # noqa: BLE001, for the thread that asked
         return made, error
     return made, None
@@ -74,6 +75,7 @@ def loader(
         batch_size=None,
         num_workers=num_workers,
         multiprocessing_context="spawn" if spawn else None,
+        generator=torch.Generator(),  # else a loader takes a word of the stream that dropout uses
         pin_memory=pin_memory,
     )
     return made

@@ -196,6 +196,7 @@ class BatchLoss(BatchVectors):
     def _fused(self, model: TwoTower, batch: Batch, known: KnownCells) -> Tensor:
         """Softmax losses over shared columns, without hard ones, from the vectors themselves."""
         settings, rows = self.settings, len(batch.users)
+        whole = rows if batch.every is None else len(batch.every)  # as one process would round
         own = settings.loss in ("in_batch", "mixed")
         users_BD, positives_BD, columns_CD, _, penalty = self._vectors(model, batch)
         positive_log_q_B: Tensor | None = None
@@ -213,7 +214,7 @@ class BatchLoss(BatchVectors):
             "known": known,
             "row_weights_B": batch.weights,
             "temperature": settings.temperature,
-            "dtype": products_dtype(settings.precision, rows, len(columns_CD), users_BD.dtype),
+            "dtype": products_dtype(settings.precision, whole, len(columns_CD), users_BD.dtype),
             "buffers": self._buffers,
         }
         if settings.loss == "bsl":

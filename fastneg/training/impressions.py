@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fastneg.checks import IntArray, fail
+from fastneg.checks import IntArray, as_codes, fail
 from fastneg.interactions import Interactions
 from fastneg.samplers.base import Sampler
 from fastneg.samplers.listed import ListedSampler
@@ -126,6 +126,7 @@ class ImpressionSampler(ListedSampler):
         name: str | None = None,
     ) -> None:
         size = interactions.num_items
+        impressions = _checked(impressions, interactions)
         owners = np.repeat(np.arange(interactions.num_users), interactions.user_positive_counts)
         self._pairs: IntArray = owners * size + interactions.positive_items  # they ascend
         pair = self._pair_of(impressions.users, impressions.positives, size)
@@ -147,6 +148,8 @@ class ImpressionSampler(ListedSampler):
 
     def _pair_of(self, users: IntArray, items: IntArray, size: int) -> IntArray:
         """int64 [n]: which of the positives (user, item) is, -1 for none."""
+        if not len(self._pairs):
+            return np.full(len(users), -1)
         wanted = users * size + items
         places = np.searchsorted(self._pairs, wanted)
         there = self._pairs[np.minimum(places, len(self._pairs) - 1)] == wanted
@@ -168,6 +171,19 @@ class ImpressionSampler(ListedSampler):
     def exhausted_users(self) -> IntArray:
         assert self.fallback is not None  # whoever is exhausted there knows what was shown, too
         return self.fallback.exhausted_users()
+
+
+def _checked(impressions: Impressions, interactions: Interactions) -> Impressions:
+    """The same columns, their codes within the interactions'."""
+    call, (users, items) = "ImpressionSampler", (interactions.num_users, interactions.num_items)
+    sizes = {"users": users, "positives": items, "items": items}
+    columns = [
+        as_codes(getattr(impressions, name), size, call=call, name=f"impressions.{name}")
+        for name, size in sizes.items()
+    ]
+    for name, column in zip(sizes, columns, strict=True):
+        _same_length(call, f"impressions.{name}", len(column), "users", len(columns[0]))
+    return Impressions(*columns)
 
 
 def _same_length(call: str, name: str, size: int, other: str, rows: int) -> None:

@@ -259,8 +259,11 @@ class Objective:
         """The batch with all that its loss needs and no model does: known positives.
 
         ``loss`` does without, but training is sooner done where this is done beside it. Any thread
-        may do it.
+        may do it. A mask of the whole catalog is left to ``loss``, so that there is one at a time.
         """
+        return batch if self.settings.loss == "full_softmax" else self._with_known(batch)
+
+    def _with_known(self, batch: Batch) -> Batch:
         columns_C = self._shared_columns(batch)
         if columns_C is None or not len(batch.users):
             return batch
@@ -305,7 +308,7 @@ class Objective:
         if self.settings.per_row_negatives:
             return self._loss(model, batch.to(self.device), None)
         if batch.known is None:
-            batch = self.prepare(batch)
+            batch = self._with_known(batch)
         if self.frequency is not None:
             batch = batch._replace(log_q=self.frequency.log_q(self._shared_columns(batch)))
         known = batch.known

@@ -95,7 +95,8 @@ class Trainer:
         checkpoint: a file to save the state to, or None.
         log: a file of JSON lines, one per epoch, or None.
         progress: whether to show a bar where stderr is a terminal (None: yes).
-        on_step: called with the number of steps done, after each and before its checkpoint.
+        on_step: called with the number of steps done, before its checkpoint; vectors are current,
+            the ``state_dict`` after ``optimizer.settle()``.
 
     Raises:
         FastnegError: bad settings, data without examples, validation with other codes.
@@ -158,6 +159,7 @@ class Trainer:
                 folder=None if self.checkpoint is None else refresh_folder(self.checkpoint),
                 ranks=ranks,
             )
+        self._between_steps = True
         self._identity: dict[str, Any] = {
             "stage": stage,
             "settings": {k: v for k, v in settings.to_dict().items() if k not in _FREE},
@@ -208,18 +210,18 @@ class Trainer:
                     finally:
                         if self.refresher is not None:
                             self.refresher.close()
+                        self.optimizer.release()
         self.optimizer.release()
         self.model.eval()
-        state = self.state
         return FitResult(
-            epoch=state.best_epoch,
-            epochs_run=state.epoch,
-            steps=state.step,
-            seconds=state.seconds,
-            history=list(state.history),
-            refresh={k: state.refresh[k] for k in _TOTALS if k in state.refresh},
-            reproducible=state.refresh.get("reproducible", True),
-            **state.best_evaluation,
+            epoch=self.state.best_epoch,
+            epochs_run=self.state.epoch,
+            steps=self.state.step,
+            seconds=self.state.seconds,
+            history=list(self.state.history),
+            refresh={k: self.state.refresh[k] for k in _TOTALS if k in self.state.refresh},
+            reproducible=self.state.refresh.get("reproducible", True),
+            **self.state.best_evaluation,
         )
 
     def _run(self, total: int, bar: Bar, stop: Interruption) -> None:
@@ -233,13 +235,12 @@ class Trainer:
                 if not stop.asked:
                     raise
                 # Ctrl-C reached the loader's workers too, and one of them ended; or the mining
-                state.seconds = time.perf_counter() - started
-                self._save()
+                if self._between_steps:
+                    self._save(started)
                 raise KeyboardInterrupt from None
             self._end_epoch(total, epoch_started)
             bar.note(self._note())
-            state.seconds = time.perf_counter() - started
-            self._save()
+            self._save(started)
             if self.ranks.any(stop.asked):
                 raise KeyboardInterrupt
         self.optimizer.settle()
@@ -247,8 +248,7 @@ class Trainer:
             self.model.load_state_dict(state.best)
             state.best = None
         state.finished = True
-        state.seconds = time.perf_counter() - started
-        self._save()
+        self._save(started)
 
     def _train_epoch(self, bar: Bar, stop: Interruption, started: float) -> None:
         state = self.state
@@ -265,6 +265,7 @@ class Trainer:
         state, every, refresher = self.state, self.settings.checkpoint_every, self.refresher
         with contextlib.closing(self._loader()) as batches:
             for batch in batches:
+                self._between_steps = False
                 self._seed_dropout()
                 loss = self.objective.loss(self.model, batch)
                 self.optimizer.zero_grad(set_to_none=True)
@@ -276,13 +277,13 @@ class Trainer:
                     state.sums["mined_age"] += state.step - state.refresh.get("lists_of_step", 0)
                 state.step += 1
                 state.next_batch += 1
+                self._between_steps = True
                 bar.advance()
                 if self.on_step is not None:
                     self.on_step(state.step)
                 asked = self.ranks.any(stop.asked)
                 if asked or (every and state.step % every == 0):
-                    state.seconds = time.perf_counter() - started
-                    self._save()
+                    self._save(started)
                     if asked:
                         raise KeyboardInterrupt
                 if refresher is not None and refresher.due(state.step):
@@ -388,7 +389,8 @@ class Trainer:
     def _parts(self) -> tuple[Any, ...]:
         return self._identity, self.model, self.optimizer, self.batches, self.device
 
-    def _save(self) -> None:
+    def _save(self, started: float) -> None:
+        self.state.seconds = time.perf_counter() - started
         if self.checkpoint is None or not self.ranks.is_first:
             return
         if self.refresher is not None and not self.state.finished:

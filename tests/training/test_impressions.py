@@ -163,6 +163,23 @@ def test_what_is_refused():
         Impressions.of_events(taken, np.arange(R))
     with pytest.raises(FastnegError, match="impressions are of a row's positive: give positives"):
         sampler(taken, events).sample([0, 1], 2)
+    one, beyond = np.array([0]), np.array([N])
+    for columns, said in (
+        ((np.array([U]), one, one), r"impressions\.users"),
+        ((one, beyond, one), r"impressions\.positives"),  # no item 0 of the next user
+        ((one, one, beyond), r"impressions\.items"),
+        ((one, one, np.array([-1])), r"impressions\.items"),
+        ((one, one, np.array([1, 2])), r"impressions\.items has 2 entries for the 1 rows of users"),
+    ):
+        with pytest.raises(FastnegError, match=said):
+            ImpressionSampler(
+                Impressions(*columns), interactions=taken, fallback=UniformSampler(taken)
+            )
+    nothing = Interactions.from_codes([0], [0], weights=[0.0], num_users=U, num_items=N)
+    with pytest.raises(FastnegError, match="of 1 impressions none is an item"):
+        ImpressionSampler(
+            Impressions(one, one, one + 1), interactions=nothing, fallback=UniformSampler(nothing)
+        )
     item = taken.positives_of(0)[:1]
     known = Impressions(np.array([0]), item, item)
     with pytest.raises(FastnegError, match="of 1 impressions none is an item that the user does"):

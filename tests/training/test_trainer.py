@@ -189,8 +189,9 @@ def test_rewards_weigh_rows(data):
         run(train, True)
 
 
-def test_loader_workers_change_nothing(data):
-    settings = BASE.replace(epochs=2, **LOSSES["mixed"])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])  # whose words a loader must not take
+def test_loader_workers_change_nothing(data, dropout):
+    settings = BASE.replace(epochs=2, hidden_layers=1, dropout=dropout, **LOSSES["mixed"])
     model, trainer = trained(data, settings)
     trainer.fit()
     other, trainer = trained(data, settings.replace(num_workers=2))

@@ -118,6 +118,18 @@ def test_resume_is_exact_for_every_loss_at_any_step(data, name, steps, tmp_path)
     assert [h["loss"] for h in result.history] == [h["loss"] for h in expected.history]
 
 
+def test_resume_is_exact_where_workers_make_batches_and_dropout_draws(data, tmp_path):
+    model, trainer = trained(data, MLP)
+    trainer.fit()
+    path, settings = tmp_path / "state.safetensors", MLP.replace(num_workers=1)
+    _, trainer = trained(data, settings, checkpoint=path, on_step=stop_at(8))
+    with pytest.raises(Stopped):
+        trainer.fit()
+    resumed, trainer = trained(data, settings, checkpoint=path)
+    trainer.fit(resume=True)
+    assert_same_weights(weights(model), weights(resumed))
+
+
 def test_without_the_saved_random_state_resume_would_differ(data, tmp_path, monkeypatch):
     """The check of the checks above: dropout makes the random state matter."""
     model, trainer = trained(data, MLP)
@@ -242,6 +254,52 @@ def test_ctrl_c_that_ends_loader_workers_first(data, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         trainer.fit()
     assert load_checkpoint(path).facts["step"] == 7
+
+
+def test_half_a_step_is_not_saved(data, tmp_path, monkeypatch):
+    """torch tells of a worker's end at any line of the main thread, within a step too."""
+    path = tmp_path / "state.safetensors"
+    settings = BASE.replace(checkpoint_every=5, **LOSSES["bpr"])
+    _, trainer = trained(data, settings, checkpoint=path)
+    step, calls = trainer.optimizer.step, []
+
+    def half() -> None:
+        step()
+        calls.append(1)
+        if len(calls) == 7:
+            signal.raise_signal(signal.SIGINT)
+            raise RuntimeError("DataLoader worker (pid 1) exited unexpectedly")
+
+    monkeypatch.setattr(trainer.optimizer, "step", half)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    assert load_checkpoint(path).facts["step"] == 5
+    expected, trainer = trained(data, settings)
+    trainer.fit()
+    resumed, trainer = trained(data, settings, checkpoint=path)
+    trainer.fit(resume=True)
+    assert_same_weights(weights(expected), weights(resumed))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_model_is_whole_after_whatever_ended_its_training(data, error):
+    """Rows that no late batch has read are brought up to date."""
+
+    def run(*, rows: bool):
+        def end(step: int) -> None:
+            if step == 9:
+                raise error
+
+        settings = BASE.replace(batch_size=8, row_updates=rows, **LOSSES["bpr"])
+        model, trainer = trained(data, settings, on_step=end)
+        with pytest.raises(error):
+            trainer.fit()
+        assert not any(hasattr(module, "rows") for module in model.modules())
+        return weights(model)
+
+    by_rows, dense = run(rows=True), run(rows=False)
+    for name, expected in dense.items():
+        assert torch.allclose(by_rows[name], expected, rtol=1e-4, atol=1e-6), name
 
 
 def test_ctrl_c_during_the_last_evaluation_is_not_lost(data, tmp_path, monkeypatch):
