@@ -94,7 +94,7 @@ def _share(name: str, pairs: Any, scale: Scale, threads: int) -> Any:
     use_threads(threads)
     watch = watched(ours)
     ours.run(steps)
-    rounds, whole, discarded = scale.few(0.75), 0, 0
+    rounds, whole, discarded = scale.few(0.25), 0, 0
     try:
         for _ in range(rounds):
             both = threads == 1 or second_core()
