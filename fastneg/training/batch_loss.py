@@ -220,7 +220,8 @@ class BatchLoss(BatchVectors):
         if settings.loss == "bsl":
             return penalty + shared_bilateral_loss(
                 users_BD, positives_BD, columns_CD, users_B=batch.users,
-                positive_temperature=settings.positive_temperature, **common,
+                positive_temperature=settings.positive_temperature,
+                negative_weight=settings.negative_weight, **common,
             )  # fmt: skip
         return penalty + shared_softmax_loss(
             users_BD, positives_BD, columns_CD, log_q_C=log_q_C,
@@ -356,6 +357,7 @@ class BatchLoss(BatchVectors):
                 negative_BC,
                 users_B=batch.users,
                 positive_temperature=settings.positive_temperature,
+                negative_weight=settings.negative_weight,
                 mask_BC=mask_BC,
                 **common,
             )

@@ -36,6 +36,7 @@ def bilateral_softmax_loss(
     mask_BC: Tensor | None = None,
     positive_temperature: float = 1.0,
     temperature: float = 1.0,
+    negative_weight: float = 1.0,
     row_weights_B: Tensor | None = None,
 ) -> Tensor:
     """Bilateral softmax loss, BSL (Wu et al. 2024), its equation over the users of a batch.
@@ -46,18 +47,21 @@ def bilateral_softmax_loss(
     negatives, each row's own or shared by all; and the loss is the weighted mean over rows of::
 
         -t1 * log(exp(positive_scores_B[users_B == users_B[b]] / t1).mean())
-        + t2 * log(exp(negative_scores_BC[b] / t2).mean())
+        + w * t2 * log(exp(negative_scores_BC[b] / t2).mean())
 
     (so a user with two rows counts twice, as in the ``multi`` mode of the authors' program). With
     one row a user, or as t1 grows, the first part is the plain mean of -s_p, and the loss is t2
     times the softmax loss without the positive in its denominator and with log C taken off. The
     smaller t1, the more the user's best-scored positives count, and noisy ones the less.
 
-    Two variants in use are not this one. One takes each row's own positive and a sum over
-    negatives, ``-log(exp(s_p / t1) / (sum_j exp(s_j / t2))^(t2 / t1))``: for one row a user the
-    above over t1, but for a constant. And the authors' program divides both sides by one
-    temperature and raises the negatives' mean (or sum) to a power, which is a weight of the
-    negative side, not a second temperature.
+    w is 1 in the paper. The authors' program, in which their published figures were made, divides
+    both sides by one temperature and raises the negatives' mean to a power: that power is w, with
+    t1 = t2 (``-log(exp(s_p / t).mean() / exp(s_j / t).mean()^w)`` is the above over t). Above 1 it
+    pushes harder than the positives pull, which keeps popular items from filling every list.
+
+    A variant in use takes each row's own positive and a sum over negatives,
+    ``-log(exp(s_p / t1) / (sum_j exp(s_j / t2))^(t2 / t1))``: for one row a user the above over
+    t1, but for a constant.
 
     Args:
         positive_scores_B: float [B].
@@ -67,6 +71,7 @@ def bilateral_softmax_loss(
         mask_BC: bool [B, C], True = left out.
         positive_temperature: t1, more than 0.
         temperature: t2, more than 0, divides the negatives' scores.
+        negative_weight: w, 0 or more: the negatives' side against the positives'.
         row_weights_B: float [B], 0 or more (rewards): weights of the rows, in E_p too.
 
     Returns:
@@ -83,6 +88,7 @@ def bilateral_softmax_loss(
     check_mask(call, "mask_BC", mask_BC, rows, columns)
     t1 = check_temperature(call, positive_temperature, name="positive_temperature")
     t2 = check_temperature(call, temperature)
+    weight = checks.as_number(negative_weight, call=call, name="negative_weight", minimum=0.0)
     z_B: Tensor
     z_B, _ = UnmaskedLogSumExp.apply(  # type: ignore[no-untyped-call]
         negative_scores_BC, None, mask_BC, t2, False
@@ -90,7 +96,8 @@ def bilateral_softmax_loss(
     left_B = None if mask_BC is None else ~mask_BC.all(1)
     return bilateral_rows(
         z_B, positive_scores_B, log_unmasked(mask_BC, columns, False, z_B), left_B,
-        users_B=users_B, positive_temperature=t1, temperature=t2, row_weights_B=row_weights_B,
+        users_B=users_B, positive_temperature=t1, temperature=t2, negative_weight=weight,
+        row_weights_B=row_weights_B,
     )  # fmt: skip
 
 
@@ -103,6 +110,7 @@ def bilateral_rows(
     users_B: Tensor | None,
     positive_temperature: float,
     temperature: float,
+    negative_weight: float,
     row_weights_B: Tensor | None,
 ) -> Tensor:
     """The loss from the rows' log-sum-exps ``z_B`` over scores / temperature of the negatives.
@@ -121,7 +129,7 @@ def bilateral_rows(
         weights_B = weights_B * left_B
     if users_B is not None:
         positive_B = _mean_exp_by_user(positive_B, _groups(call, users_B, rows), weights_B)
-    losses_B = t2 * (z_B - log_left_B) - t1 * positive_B
+    losses_B = negative_weight * t2 * (z_B - log_left_B) - t1 * positive_B
     if left_B is not None:
         losses_B = torch.where(left_B, losses_B, torch.zeros_like(losses_B))
     return weighted_mean(call, losses_B, row_weights_B)

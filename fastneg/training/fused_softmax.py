@@ -267,6 +267,7 @@ def shared_bilateral_loss(
     known: KnownCells,
     positive_temperature: float,
     temperature: float,
+    negative_weight: float,
     row_weights_B: Tensor | None,
     dtype: torch.dtype,
     buffers: Buffers,
@@ -284,5 +285,6 @@ def shared_bilateral_loss(
         users_B=users_B,
         positive_temperature=positive_temperature,
         temperature=temperature,
+        negative_weight=negative_weight,
         row_weights_B=row_weights_B,
     )

@@ -84,7 +84,8 @@ class Settings:
         num_uniform: B' of mixed negatives.
         margin: of ``hinge`` (0 or more) and ``ccl`` (-1 to 1), in units of the scores after the
             temperature.
-        negative_weight: w of ``ccl``: a row's negatives together against its positive.
+        negative_weight: w of ``ccl`` and ``bsl``: a row's negatives together against its
+            positive.
         positive_temperature: of ``bsl``: tau_1, where ``temperature`` is tau_2, the negatives'.
         calibration: t of ``gbce``, 0 (plain binary cross-entropy) to 1.
         memory_budget: bytes that the scores of a batch may take with ``full_softmax``.

@@ -224,7 +224,7 @@ def gbce_loss(
 
 def bilateral_softmax_loss(
     positives: Row, negatives: Matrix, users: list[int], mask: Mask, t1: float, t2: float,
-    weights: Row,
+    weights: Row, negative_weight: float = 1.0,
 ) -> float:  # fmt: skip
     kept = [any(not m for m in row) for row in mask]
     losses = []
@@ -241,7 +241,7 @@ def bilateral_softmax_loss(
         mean_p = sum(weights[c] * exp(positives[c] / t1) for c in same) / mass
         left = left_of(negatives, mask, b, t2)
         mean_j = sum(exp(s) for s in left) / len(left)
-        losses.append(-t1 * log(mean_p) + t2 * log(mean_j))
+        losses.append(-t1 * log(mean_p) + negative_weight * t2 * log(mean_j))
     return weighted_mean(losses, weights)
 
 

@@ -95,7 +95,7 @@ def written_out(objective: Objective, model, train: Interactions) -> tuple[float
             same = batch.users == user
             w = batch.weights[same].double()
             positive = 0.5 * ((w * (own_scores[same] / 0.5).exp()).sum() / w.sum()).log()
-            loss = 0.2 * (scores[columns] / 0.2).exp().mean().log() - positive
+            loss = 3 * 0.2 * (scores[columns] / 0.2).exp().mean().log() - positive
         elif settings.loss == "nce":
             k = settings.num_negatives
             loss = -logsigmoid(scores[item] - math.log(k) - q[item].log())

@@ -19,18 +19,22 @@ TEMPERATURES = {"positive_temperature": 0.6, "temperature": 0.4}
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("users", [USERS, torch.tensor([-1, 3, -1, 3, 0]), None])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_the_formula(users: torch.Tensor | None, masked: bool, weighted: bool) -> None:
+@pytest.mark.parametrize("negative_weight", [1.0, 1.22, 0.0])
+def test_the_formula(
+    users: torch.Tensor | None, masked: bool, weighted: bool, negative_weight: float
+) -> None:
     positives, negatives = numbers(B, seed=3), numbers(B, C, seed=4)
     m = mask(B, C) if masked else None
     w = weights() if weighted else None
     result = bilateral_softmax_loss(
-        positives, negatives, users_B=users, mask_BC=m, row_weights_B=w, **TEMPERATURES
-    )
+        positives, negatives, users_B=users, mask_BC=m, row_weights_B=w,
+        negative_weight=negative_weight, **TEMPERATURES,
+    )  # fmt: skip
     expected = naive.bilateral_softmax_loss(
         positives.tolist(), negatives.tolist(),
         list(range(B)) if users is None else users.tolist(),
         (nothing() if m is None else m).tolist(), 0.6, 0.4,
-        [1.0] * B if w is None else w.tolist(),
+        [1.0] * B if w is None else w.tolist(), negative_weight,
     )  # fmt: skip
     assert float(result) == pytest.approx(expected, rel=1e-12)
 
@@ -49,6 +53,18 @@ def test_one_row_a_user_is_the_softmax_for_every_positive_temperature() -> None:
                 positives, negatives, users_B=users, positive_temperature=t1, temperature=0.3
             )
             torch.testing.assert_close(result, softmax_part(positives, negatives, 0.3))
+
+
+def test_the_authors_program_is_the_case_of_one_temperature_and_a_power() -> None:
+    positives, negatives = numbers(B, seed=3), numbers(B, C, seed=4)
+    same = (USERS[:, None] == USERS[None, :]).to(positives)
+    positive = (same * (positives / 0.3).exp()).sum(1) / same.sum(1)
+    power = (negatives / 0.3).exp().mean(1) ** 1.22
+    result = bilateral_softmax_loss(
+        positives, negatives, users_B=USERS, positive_temperature=0.3, temperature=0.3,
+        negative_weight=1.22,
+    )  # fmt: skip
+    torch.testing.assert_close(result, 0.3 * -(positive / power).log().mean())
 
 
 def test_the_limits_of_the_positive_temperature() -> None:
@@ -141,6 +157,8 @@ def test_borders() -> None:
         bilateral_softmax_loss(*scores, positive_temperature=0.0)
     with pytest.raises(FastnegError, match=r"loss: temperature = -1\.0 is not above 0"):
         bilateral_softmax_loss(*scores, temperature=-1.0)
+    with pytest.raises(FastnegError, match=r"negative_weight = -0\.5 is too small"):
+        bilateral_softmax_loss(*scores, negative_weight=-0.5)
     with pytest.raises(FastnegError, match=r"users_B .* give shape \(5,\)"):
         bilateral_softmax_loss(*scores, users_B=USERS[:2])
     with pytest.raises(FastnegTypeError, match=r"users_B .* is not of an integer dtype"):

@@ -150,7 +150,10 @@ LOSSES = {
     },
     "in_batch": {"loss": "in_batch"},
     "mixed": {"loss": "mixed", "num_uniform": 16},
-    "bsl": {"loss": "bsl", "shared": True, "num_negatives": 30, "positive_temperature": 0.3},
+    "bsl": {
+        "loss": "bsl", "shared": True, "num_negatives": 30, "positive_temperature": 0.3,
+        "negative_weight": 1.3,
+    },
 }  # fmt: skip
 
 
