@@ -7,7 +7,7 @@ import json
 import pytest
 import scipy.sparse
 
-from bench import quality, trained
+from bench import quality, split_check, trained
 from bench.quality_lines import LINES, Published
 from fastneg.data.splits import split_random
 from fastneg.data.synthetic import generate_dataset
@@ -36,6 +36,7 @@ def data(tmp_path, monkeypatch):
         )
         scipy.sparse.save_npz(folder / f"{name}.npz", matrix.tocsr())
     monkeypatch.setattr(trained, "data_folder", lambda: tmp_path)
+    monkeypatch.setattr(split_check, "data_folder", lambda: tmp_path)
     trained.read.cache_clear()
     yield tmp_path / "runs.json"
     trained.read.cache_clear()
