@@ -31,7 +31,19 @@ def _epochs(epochs: int, eval_every: int, **settings: Any) -> Grid:
     return {name: [value] for name, value in one.items()}
 
 
-_SHARED = [{"source": "sampled", "shared": True, "num_negatives": 256, "sampler": "uniform"}]
+def _shared(number: int) -> list[dict[str, Any]]:
+    """A list of one source: uniform negatives that the batch shares."""
+    return [{"source": "sampled", "shared": True, "num_negatives": number, "sampler": "uniform"}]
+
+
+def _bsl(epochs: int, eval_every: int, temperature: float, weight: float, **more: Any) -> Grid:
+    """The loss of BSL's authors' program: one temperature, and a weight of the negatives' side."""
+    return _epochs(
+        epochs, eval_every, recipe="bsl", temperature=temperature,
+        positive_temperature=temperature, negative_weight=weight, **more,
+    )  # fmt: skip
+
+
 _COSINE: dict[str, Any] = {"similarity": "cosine", "temperature": 0.1}
 
 LINES = (
@@ -44,8 +56,8 @@ LINES = (
             _epochs(20, 4, learning_rate=5e-3, l2=1e-2),
             _epochs(20, 4, learning_rate=5e-3, l2=5e-2),
             _epochs(40, 8, learning_rate=1e-3, l2=1e-3),
-            _epochs(20, 5, learning_rate=2e-3, l2=1e-3, negatives=_SHARED),
-            _epochs(20, 5, learning_rate=5e-3, l2=0, negatives=_SHARED, **_COSINE),
+            _epochs(20, 5, learning_rate=2e-3, l2=1e-3, negatives=_shared(256)),
+            _epochs(20, 5, learning_rate=5e-3, l2=0, negatives=_shared(256), **_COSINE),
             _epochs(
                 24,
                 6,
@@ -56,6 +68,7 @@ LINES = (
                 temperature=0.15,
             ),
             _epochs(20, 5, learning_rate=5e-3, l2=3e-3, num_negatives=16),
+            _epochs(20, 4, learning_rate=1e-3, l2=1e-2, batch_size=256, negatives=_shared(300)),
         ),
         goal=(0.160, 0.135),
         aim=(0.1627, 0.1378),
@@ -73,6 +86,8 @@ LINES = (
             _epochs(24, 3, temperature=0.08),
             _epochs(20, 4, temperature=0.1, recipe="bsl", positive_temperature=0.12),
             _epochs(32, 4, temperature=0.08),
+            _bsl(20, 4, 0.08, 1.22),
+            _bsl(32, 4, 0.08, 1.22),
         ),
         goal=(0.180, 0.148),
         aim=(0.1882, 0.1584),
@@ -105,6 +120,8 @@ LINES = (
             _epochs(15, 3, temperature=0.1),
             _epochs(20, 4, temperature=0.08),
             _epochs(18, 3, temperature=0.14),
+            _bsl(12, 3, 0.11, 1.1),
+            _bsl(20, 4, 0.11, 1.1),
         ),
         goal=(0.070, 0.057),
         aim=(0.0725, 0.0599),
@@ -121,6 +138,7 @@ LINES = (
             _epochs(
                 20, 4, temperature=0.15, learning_rate=0.005, recipe="bsl", positive_temperature=0.2
             ),
+            _bsl(20, 4, 0.17, 1.06, learning_rate=0.005),
         ),
         goal=(0.277, 0.261),
         aim=(0.2809, 0.2681),
