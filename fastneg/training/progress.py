@@ -137,3 +137,15 @@ def start_log(path: Path, stage: str, history: Sequence[Mapping[str, Any]]) -> N
                 lines.append(text)
     lines += [json.dumps(line) for line in history]
     write_text(path, "".join(line + "\n" for line in lines))
+
+
+def epoch_note(line: Mapping[str, Any], key: str) -> str:
+    """What the bar says of an epoch, from its line of the log; ``key`` is the validation metric."""
+    shown = f"epoch {line['epoch']}: loss {line['loss']:.4f}"
+    if "validation" in line:
+        shown += f", {key} {line['validation'][key]:.4f}"
+    if "refreshes" in line:
+        shown += f", lists {line['mined_age_steps']:.0f} steps old"
+        if line["refresh_wait_seconds"]:
+            shown += f", waited {line['refresh_wait_seconds']:.1f} s for them"
+    return shown

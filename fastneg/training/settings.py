@@ -132,6 +132,9 @@ class Settings:
         l2: half the squared length of the towers' outputs of the batch (users and every item that
             is scored; before any normalisation), mean over rows, is added to the loss times this:
             the regulariser of most BPR implementations.
+        average_decay: d, 0 to 0.999. Above 0, the weights that are evaluated, kept and handed to
+            mining between rounds are the mean of those at the ends of the epochs so far, each
+            epoch's weighing d times that of the next (see ``training.averaging``).
         patience: evaluations without a better validation NDCG before stopping; 0 never stops
             early (the best epoch is kept all the same).
         eval_every: epochs from one evaluation to the next.
@@ -210,6 +213,7 @@ class Settings:
     epochs: int = 100
     weight_decay: float = 0.0
     l2: float = 0.0
+    average_decay: float = 0.0
     patience: int = 5
     eval_every: int = 1
     k: int = 20

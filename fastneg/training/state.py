@@ -50,7 +50,8 @@ class TrainingState:
     Attributes:
         sums: running sums of the epoch under way, updated in place: ``loss`` (float64, of the
             batches' losses) and whatever else is counted.
-        memory: tensors that outlive an epoch, changed in place (queues of item vectors).
+        memory: tensors that outlive an epoch, changed in place (queues of item
+            vectors, averaged weights).
         frequency: the estimator of the served items' frequencies, or None.
         epoch: whole epochs done.
         step: optimizer steps done.

@@ -27,6 +27,7 @@ from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
 from fastneg.streams import key_of, stream_of
 from fastneg.training.ahead import ahead, loader
+from fastneg.training.averaging import WeightAverage, averaged
 from fastneg.training.background import Stopped
 from fastneg.training.batches import Batch
 from fastneg.training.distributed import Ranks, pick_device
@@ -34,7 +35,7 @@ from fastneg.training.event_evaluation import evaluate_model
 from fastneg.training.hard_negatives import HardNegatives
 from fastneg.training.metrics import Evaluation
 from fastneg.training.negatives import Objective
-from fastneg.training.progress import Bar, Interruption, start_log
+from fastneg.training.progress import Bar, Interruption, epoch_note, start_log
 from fastneg.training.refresh import Refresher, refresh_folder
 from fastneg.training.row_adam import make_optimizer
 from fastneg.training.settings import Settings
@@ -141,7 +142,11 @@ class Trainer:
         self.optimizer = make_optimizer(model, settings, self.device, ranks=ranks)
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self.state = TrainingState({"loss": loss_sum, **self.objective.sums})
-        self.state.memory = self.objective.memory
+        self.average: WeightAverage | None = None
+        if settings.average_decay > 0:
+            self.average = WeightAverage(self.model, settings.average_decay)
+        averages = {} if self.average is None else self.average.tensors
+        self.state.memory = {**self.objective.memory, **averages}
         self.state.frequency = self.objective.frequency
         self.hard = hard
         if hard is not None:
@@ -239,7 +244,7 @@ class Trainer:
                     self._save(started)
                 raise KeyboardInterrupt from None
             self._end_epoch(total, epoch_started)
-            bar.note(self._note())
+            bar.note(epoch_note(state.history[-1], f"ndcg@{self.settings.k}"))
             self._save(started)
             if self.ranks.any(stop.asked):
                 raise KeyboardInterrupt
@@ -247,6 +252,8 @@ class Trainer:
         if state.best is not None:
             self.model.load_state_dict(state.best)
             state.best = None
+        elif self.average is not None and state.epoch:
+            self.average.copy_to(self.model)
         state.finished = True
         self._save(started)
 
@@ -340,6 +347,9 @@ class Trainer:
             line["reproducible"] = state.refresh["reproducible"]
         for running in state.sums.values():
             running.zero_()
+        if self.average is not None:
+            self.optimizer.settle()
+            self.average.update(self.model, state.epoch)
         if self.validation is None:
             state.best_epoch = state.epoch
         elif state.epoch == total or state.epoch % self.settings.eval_every == 0:
@@ -354,14 +364,15 @@ class Trainer:
         self.optimizer.settle()
         key, facts = f"ndcg@{self.settings.k}", None
         metrics: dict[str, float]
-        if self.ranks.is_first:
-            result = self.evaluation()
-            facts = dict(result.metrics), dict(result.counts)
-        metrics, counts = self.ranks.from_first(facts)
-        if metrics[key] > self.state.best_evaluation["metrics"].get(key, -1.0):
-            self.state.keep(self.model, {"metrics": metrics, "counts": counts})
-        else:
-            self.state.since_best += 1
+        with averaged(self.model, self.average):
+            if self.ranks.is_first:
+                result = self.evaluation()
+                facts = dict(result.metrics), dict(result.counts)
+            metrics, counts = self.ranks.from_first(facts)
+            if metrics[key] > self.state.best_evaluation["metrics"].get(key, -1.0):
+                self.state.keep(self.model, {"metrics": metrics, "counts": counts})
+            else:
+                self.state.since_best += 1
         return metrics
 
     def evaluation(self) -> Evaluation:
@@ -374,17 +385,6 @@ class Trainer:
 
     def _out_of_patience(self) -> bool:
         return 0 < self.settings.patience <= self.state.since_best
-
-    def _note(self) -> str:
-        line, key = self.state.history[-1], f"ndcg@{self.settings.k}"
-        shown = f"epoch {self.state.epoch}: loss {line['loss']:.4f}"
-        if "validation" in line:
-            shown += f", {key} {line['validation'][key]:.4f}"
-        if self.refresher is not None:
-            shown += f", lists {line['mined_age_steps']:.0f} steps old"
-            if line["refresh_wait_seconds"]:
-                shown += f", waited {line['refresh_wait_seconds']:.1f} s for them"
-        return shown
 
     def _parts(self) -> tuple[Any, ...]:
         return self._identity, self.model, self.optimizer, self.batches, self.device
