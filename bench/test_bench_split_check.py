@@ -40,6 +40,6 @@ def test_the_table_has_a_row_for_each_set(monkeypatch):
     monkeypatch.setattr(split_check, "read", lambda name: (split.train, split.test))
     rows = split_check.table(("one", "two")).splitlines()[2:]
     assert [row.split(" | ")[0] for row in rows] == ["| one", "| two"]
-    assert all(row.count("|") == 7 for row in rows)
+    assert all(row.count("|") == 5 for row in rows)
     share = split.test.positive_items.size / everything.positive_items.size
     assert f"{100 * share:.1f} %" in rows[0]

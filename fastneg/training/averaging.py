@@ -1,8 +1,9 @@
 """A model's weights averaged over the ends of epochs.
 
-Adam's last steps leave every embedding somewhere around the place it hovers about; rows that few
-examples touch are the furthest from it. The mean over several epochs is nearer (Polyak and Juditsky
-1992; for networks Izmailov et al. 2018). Training goes on from the plain weights.
+Adam's last steps leave every embedding somewhere around the place it hovers about. The mean over
+several epochs is nearer to it (Polyak and Juditsky 1992; for networks Izmailov et al. 2018).
+Training goes on from the plain weights; rows that an optimizer left behind are brought up to date
+at the end of every epoch, which may round them otherwise than a run without averages does.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ def averaged(model: nn.Module, average: WeightAverage | None) -> Iterator[None]:
         yield
         return
     own = {name: value.clone() for name, value in model.state_dict().items()}
-    average.copy_to(model)
     try:
+        average.copy_to(model)
         yield
     finally:
         with torch.no_grad():

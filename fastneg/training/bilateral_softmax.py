@@ -50,18 +50,19 @@ def bilateral_softmax_loss(
         + w * t2 * log(exp(negative_scores_BC[b] / t2).mean())
 
     (so a user with two rows counts twice, as in the ``multi`` mode of the authors' program). With
-    one row a user, or as t1 grows, the first part is the plain mean of -s_p, and the loss is t2
-    times the softmax loss without the positive in its denominator and with log C taken off. The
-    smaller t1, the more the user's best-scored positives count, and noisy ones the less.
+    one row a user, or as t1 grows, the first part is the plain mean of -s_p, and for w = 1 the loss
+    is t2 times the softmax loss without the positive in its denominator and with log C taken off.
+    The smaller t1, the more the user's best-scored positives count, and noisy ones the less.
 
     w is 1 in the paper. The authors' program, in which their published figures were made, divides
     both sides by one temperature and raises the negatives' mean to a power: that power is w, with
-    t1 = t2 (``-log(exp(s_p / t).mean() / exp(s_j / t).mean()^w)`` is the above over t). Above 1 it
-    pushes harder than the positives pull, which keeps popular items from filling every list.
+    t1 = t2 (``-log(exp(s_p / t).mean() / exp(s_j / t).mean()^w)`` is the above over t). For
+    w != 1 a number added to all scores changes the loss, which then has a lower bound for scores
+    that have bounds alone, as cosines do.
 
     A variant in use takes each row's own positive and a sum over negatives,
-    ``-log(exp(s_p / t1) / (sum_j exp(s_j / t2))^(t2 / t1))``: for one row a user the above over
-    t1, but for a constant.
+    ``-log(exp(s_p / t1) / (sum_j exp(s_j / t2))^(t2 / t1))``: for one row a user and w = 1 the
+    above over t1, but for a constant.
 
     Args:
         positive_scores_B: float [B].
@@ -78,7 +79,7 @@ def bilateral_softmax_loss(
         The loss, a scalar float tensor, in units of the scores.
 
     Raises:
-        FastnegError: for shapes that do not fit, a temperature out of range.
+        FastnegError: for shapes that do not fit, a temperature or weight out of range.
     """
     call = "bilateral_softmax_loss"
     rows, columns = check_matrix(call, "negative_scores_BC", negative_scores_BC)

@@ -85,7 +85,7 @@ class Settings:
         margin: of ``hinge`` (0 or more) and ``ccl`` (-1 to 1), in units of the scores after the
             temperature.
         negative_weight: w of ``ccl`` and ``bsl``: a row's negatives together against its
-            positive.
+            positive. In ``bsl``, other than 1 for cosines only.
         positive_temperature: of ``bsl``: tau_1, where ``temperature`` is tau_2, the negatives'.
         calibration: t of ``gbce``, 0 (plain binary cross-entropy) to 1.
         memory_budget: bytes that the scores of a batch may take with ``full_softmax``.
@@ -133,8 +133,8 @@ class Settings:
             is scored; before any normalisation), mean over rows, is added to the loss times this:
             the regulariser of most BPR implementations.
         average_decay: d, 0 to 0.999. Above 0, the weights that are evaluated, kept and handed to
-            mining between rounds are the mean of those at the ends of the epochs so far, each
-            epoch's weighing d times that of the next (see ``training.averaging``).
+            mining between rounds are the mean of those at the ends of the round's epochs so far,
+            each epoch's weighing d times that of the next (see ``training.averaging``).
         patience: evaluations without a better validation NDCG before stopping; 0 never stops
             early (the best epoch is kept all the same).
         eval_every: epochs from one evaluation to the next.

@@ -242,6 +242,13 @@ def _check_loss(settings: Settings) -> None:
             _CALL,
             f"loss = 'ccl' is of cosines; give similarity = 'cosine', not {settings.similarity!r}",
         )
+    weight = settings.negative_weight
+    if loss == "bsl" and weight != 1 and settings.similarity != "cosine":
+        fail(
+            _CALL,
+            f"negative_weight = {weight} with loss = 'bsl' has no lower bound for dot products "
+            "(all scores may move together); give similarity = 'cosine', or 1",
+        )
     if loss == "gbce" and settings.sampler != "uniform":
         fail(
             _CALL,

@@ -59,7 +59,7 @@ class TrainingState:
         since_best: evaluations since the best one.
         best_epoch: epochs behind the weights to keep.
         best_evaluation: metrics and counts of these.
-        best: the weights to keep; None where they are the model's.
+        best: the weights to keep; None where they are the model's, or its averages.
         history: one mapping per epoch.
         seconds: wall-clock time so far.
         finished: whether the stage is over and the model holds the weights that were kept.

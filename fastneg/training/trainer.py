@@ -1,9 +1,9 @@
 """One stage of training: epochs over fresh negatives, early stopping, checkpoints, exact resume.
 
 A run that is killed at any step and resumed gives the weights of the undisturbed run, bit for bit
-on the CPU: a checkpoint holds the weights, the optimizer's state, the best weights so far, torch's
-random state (dropout), the place in the epoch and the sums over its batches; of mined lists that
-are renewed under way (``training.refresh``), the steps they come from.
+on the CPU: a checkpoint holds the weights, their average and the best so far, the optimizer's
+state, torch's random state (dropout), the place in the epoch and the sums over its batches; of
+mined lists that are renewed under way (``training.refresh``), the steps they come from.
 
 Under torchrun all processes train together (``training.distributed``): each its slice of every
 batch, with the loss and (but for dropout) the weights of one process; the first alone writes.
@@ -63,7 +63,7 @@ class FitResult:
             that an epoch served where positives are subsampled; ``mined_age_steps`` the mean number
             of steps that an epoch's mined lists were behind; ``refreshes`` and
             ``refresh_wait_seconds`` how often they were renewed and how long training waited;
-            ``temperature`` the learnt one;
+            ``temperature`` the learnt one, not averaged;
             ``sources`` what each source of a list of negatives gave (see ``list_statistics``).
         refresh: of all epochs: ``refreshes``, ``wait_seconds``, ``mining_seconds``; empty where
             lists are not renewed.
@@ -89,7 +89,7 @@ class Trainer:
         train: the interactions whose positives are the examples.
         settings: see ``Settings``.
         validation: held-out positives with the codes of ``train``. With it, NDCG@k on it decides
-            which epoch is kept and when to stop; without it, all epochs run and the last is kept.
+            which epoch is kept and when to stop; without it all run, and what is then is kept.
         hard: mined hard negatives, renewed every ``settings.refresh_every`` steps; or None.
         data: what a list of negatives draws from besides (see ``source_data``).
         stage: a name for the log, the checkpoint's identity and the streams of random words.

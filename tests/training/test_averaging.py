@@ -19,7 +19,7 @@ from fastneg.training.trainer import Trainer
 DECAY = 0.6
 SETTINGS = Settings(
     dim=8, epochs=4, batch_size=64, learning_rate=0.05, loss="sampled_softmax", shared=True,
-    num_negatives=16, patience=0, average_decay=DECAY, seed=3,
+    num_negatives=16, patience=0, average_decay=DECAY, seed=3, device="cpu",
 )  # fmt: skip
 
 
@@ -67,6 +67,9 @@ def test_the_formula_and_the_model_as_it_was():
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     with averaged(model, None):
         assert torch.equal(model.weight, before["weight"])
+    with pytest.raises(ZeroDivisionError), averaged(model, average):
+        _ = 1 // 0
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
 @pytest.mark.parametrize("row_updates", [False, True])
@@ -110,12 +113,15 @@ def test_validation_judges_and_keeps_the_average(parts):
         assert line["validation"]["ndcg@20"] == pytest.approx(there.metrics["ndcg@20"], abs=2e-3)
 
 
-@pytest.mark.parametrize("step", [5, 17])
+@pytest.mark.parametrize("epochs_done", [0.5, 1.5, 2, 2.5, 3.5])
 @pytest.mark.parametrize("with_validation", [False, True])
-def test_a_run_that_was_cut_off_ends_with_the_same_bits(parts, tmp_path, step, with_validation):
+def test_a_run_that_was_cut_off_ends_with_the_same_bits(
+    parts, tmp_path, epochs_done, with_validation
+):
     train, validation = parts[0], parts[1] if with_validation else None
     settings = dataclasses.replace(SETTINGS, checkpoint_every=1, eval_every=2)
     _, whole = ends(train, validation, settings)
+    step = int(epochs_done * len(whole.batches))
     path = tmp_path / "state.safetensors"
 
     class Cut(Exception):
@@ -143,6 +149,12 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bits(parts, tmp_path, step, w
     assert result.epoch == whole.result.epoch
     for name, weight in whole.model.state_dict().items():
         assert torch.equal(weight, second.model.state_dict()[name])
+    third = Trainer(
+        build_model(train, settings), train, settings, validation=validation, checkpoint=path
+    )
+    assert third.fit(resume=True).epoch == result.epoch  # it is over: nothing is trained
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, third.model.state_dict()[name])
 
 
 def test_refusals():

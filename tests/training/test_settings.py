@@ -220,6 +220,7 @@ def test_towers_are_set_from_text_and_toml():
         ({"temperature_bounds": (2.0, 1.0)}, "ends before it starts"),
         ({"learn_temperature": True, "temperature": 20.0}, "temperature = 20.0 is not within"),
         ({"learn_temperature": True, "loss": "bsl"}, "loss = 'bsl' has two"),
+        ({"loss": "bsl", "negative_weight": 1.2}, "negative_weight = 1.2 with loss = 'bsl'"),
     ],
 )
 def test_towers_that_mean_nothing(values, message):
