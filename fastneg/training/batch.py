@@ -40,8 +40,8 @@ class Batch(NamedTuple):
     Attributes:
         users, items: int64 [B], codes of the examples.
         rows: int64 [B], the examples' global indices.
-        weights: float32 [B], rewards times the importance weights of subsampling; None without
-            both.
+        weights: float32 [B], rewards times what balances users times the importance weights of
+            subsampling; None without any.
         negatives: of each row: ids, log_q and source tags [B, K], or None.
         shared: of the whole batch: ids, log_q and source tags [C], or None.
         drawn: of each further source, in order, [B, K] or [C].

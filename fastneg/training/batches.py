@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from fastneg.checks import FloatArray, IntArray, as_choice, as_integer, fail
+from fastneg.checks import FloatArray, IntArray, as_choice, as_integer, as_number, fail
 from fastneg.data.events import Events
 from fastneg.errors import CheckpointError, ExhaustedUserError
 from fastneg.interactions import Interactions
@@ -58,6 +58,8 @@ class NegativeBatches(IterableDataset[Batch]):
         num_shared: C.
         draws: further sources, each row's own or shared.
         rewards: carry interaction weights as ``weights``.
+        user_balance: a, 0 to 1; above 0 ``weights`` are n^-a, n being the examples of the row's
+            user, scaled to a mean of 1 over the examples, times the reward if there are any.
         shuffle: False keeps the input order.
         seed, name: decide the order of examples.
         exhausted: ``"drop"`` leaves out rows of users for whom a sampler can draw nothing,
@@ -79,6 +81,7 @@ class NegativeBatches(IterableDataset[Batch]):
         num_shared: int = 0,
         draws: Sequence[Draw] = (),
         rewards: bool = False,
+        user_balance: float = 0.0,
         shuffle: bool = True,
         seed: int = 0,
         name: str = "batches",
@@ -110,6 +113,12 @@ class NegativeBatches(IterableDataset[Batch]):
             if weights is None:
                 fail(_CALL, "rewards = True needs interactions with weights; these have none")
             self._weights = np.ascontiguousarray(weights[positive_rows], dtype=np.float32)
+        balance = as_number(user_balance, call=_CALL, name="user_balance", minimum=0, maximum=1)
+        if balance > 0 and len(self._users):
+            shares = np.bincount(self._users)[self._users].astype(np.float64) ** -balance
+            shares /= shares.mean()
+            rewarded = shares if self._weights is None else shares * self._weights
+            self._weights = rewarded.astype(np.float32)
         if not len(self._users):
             fail(_CALL, "the interactions have no positive row (weight > 0), so no example")
 

@@ -154,6 +154,7 @@ class Objective:
             num_shared=num_shared,
             draws=tuple(draws.values()),
             rewards=settings.rewards,
+            user_balance=settings.user_balance,
             seed=settings.seed,
             name=f"{stage}/batches",
             exhausted=settings.exhausted,

@@ -74,6 +74,8 @@ class Settings:
         correction: the form of the logQ correction of the softmax losses (see
             ``training.losses``).
         rewards: weigh each row by its interaction weight.
+        user_balance: a, 0 to 1: weigh each row by n^-a, n being its user's training rows (mean 1,
+            times the reward): 0 counts every row alike, 1 every user, as the metrics do.
         sampler, exponent, smoothing: where sampled negatives come from; popularity is
             (users + smoothing)^exponent.
         num_negatives: K, per row, or per batch where ``shared``.
@@ -173,6 +175,7 @@ class Settings:
     loss: str = "bpr"
     correction: str = "expected_count"
     rewards: bool = False
+    user_balance: float = 0.0
     sampler: str = "uniform"
     exponent: float = 0.75
     smoothing: float = 0.0

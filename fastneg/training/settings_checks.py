@@ -73,6 +73,7 @@ _NUMBERS: dict[str, tuple[float | None, float | None]] = {
     "weight_decay": (0.0, None),
     "l2": (0.0, None),
     "average_decay": (0.0, 0.999),
+    "user_balance": (0.0, 1.0),
     "margin": (-1.0, None),
     "negative_weight": (0.0, None),
     "calibration": (0.0, 1.0),
