@@ -149,6 +149,9 @@ LINES = (
             ),
             _bsl(20, 4, 0.17, 1.06, learning_rate=0.005),
             _epochs(24, 4, temperature=0.15, learning_rate=0.005, average_decay=0.75),
+            _epochs(
+                24, 4, temperature=0.15, learning_rate=0.005, average_decay=0.75, user_balance=0.5
+            ),
         ),
         goal=(0.277, 0.261),
         aim=(0.2809, 0.2681),
