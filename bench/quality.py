@@ -59,9 +59,10 @@ random, by validation NDCG@20, with seed 0; then, for each of three seeds, a mod
 the start on train and validation together for that many epochs (what `--refit` does), and that
 model met the test set, once. A line that was tuned further met it again with its new choice; what
 earlier choices reached stands below. The published figures chose their epoch on the test set.
-"Tried" is the number of runs on validation, the chosen one among them; each is listed below.
-Seconds are of one such training, at the number of threads said. A bpr line has the pairwise
-logistic loss, whatever its negatives.
+"Tried" is the number of whole runs on validation, the chosen one among them; each is listed below
+(those given up before their end are not). Temperatures and weights of the bsl points are what its
+authors published. Seconds are of one such training, at the number of threads said. A bpr line has
+the pairwise logistic loss, whatever its negatives.
 """
 
 

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from fastneg.training.progress import Bar, Interruption
+from fastneg.training.progress import Bar, Interruption, epoch_note
 
 
 def test_bar_is_silent_without_a_terminal(capsys):
@@ -67,3 +67,13 @@ def test_other_threads_are_left_alone():
     thread.start()
     thread.join()
     assert seen == [(False, True)]
+
+
+def test_the_note_of_an_epoch():
+    line = {"epoch": 3, "loss": 1.25, "validation": {"ndcg@20": 0.12345}}
+    assert epoch_note(line, "ndcg@20") == "epoch 3: loss 1.2500, ndcg@20 0.1235"
+    assert epoch_note({"epoch": 1, "loss": 2.0}, "ndcg@20") == "epoch 1: loss 2.0000"
+    lists = {"refreshes": 1, "mined_age_steps": 7.4, "refresh_wait_seconds": 1.26}
+    assert epoch_note({"epoch": 1, "loss": 2.0} | lists, "ndcg@20") == (
+        "epoch 1: loss 2.0000, lists 7 steps old, waited 1.3 s for them"
+    )

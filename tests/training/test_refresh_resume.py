@@ -14,6 +14,7 @@ from fastneg.errors import CheckpointError, FastnegError
 from fastneg.training import refresh
 from fastneg.training.checkpoints import load_checkpoint
 from fastneg.training.hard_negatives import mine_lists
+from fastneg.training.progress import epoch_note
 from tests.training.refreshed import (
     SETTINGS,
     Stopped,
@@ -145,7 +146,9 @@ def test_training_waits_for_late_lists_and_says_how_long(train, tmp_path, monkey
     )
     assert len(said) == 1
     assert said[0].startswith("step 14: waited ")
-    assert "waited" in trainer._note()
+    shown = epoch_note(line, "ndcg@20")
+    assert "waited" in shown
+    assert "steps old" in shown
 
 
 def test_lists_in_time_cost_no_waiting(train):
@@ -157,7 +160,9 @@ def test_lists_in_time_cost_no_waiting(train):
     result = trainer.fit()
     assert result.refresh["wait_seconds"] == 0.0
     assert result.refresh["mining_seconds"] > 0.0
-    assert "waited" not in trainer._note()
+    shown = epoch_note(result.history[-1], "ndcg@20")
+    assert "steps old" in shown
+    assert "waited" not in shown
 
 
 @pytest.mark.parametrize("background", [False, True])
