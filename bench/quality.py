@@ -60,9 +60,10 @@ the start on train and validation together for that many epochs (what `--refit` 
 model met the test set, once. A line that was tuned further met it again with its new choice; what
 earlier choices reached stands below. The published figures chose their epoch on the test set.
 "Tried" is the number of whole runs on validation, the chosen one among them; each is listed below
-(those given up before their end are not). Temperatures and weights of the bsl points are what its
-authors published. Seconds are of one such training, at the number of threads said. A bpr line has
-the pairwise logistic loss, whatever its negatives.
+(those given up before their end are not). Temperature and weight of the points with a
+negative_weight are what BSL's authors published, who had chosen them on the test set. Seconds are
+of one such training, at the number of threads said. A bpr line has the pairwise logistic loss,
+whatever its negatives.
 """
 
 

@@ -89,7 +89,7 @@ class Trainer:
         train: the interactions whose positives are the examples.
         settings: see ``Settings``.
         validation: held-out positives with the codes of ``train``. With it, NDCG@k on it decides
-            which epoch is kept and when to stop; without it all run, and what is then is kept.
+            which epoch is kept and when to stop; without it the last, or the average, is kept.
         hard: mined hard negatives, renewed every ``settings.refresh_every`` steps; or None.
         data: what a list of negatives draws from besides (see ``source_data``).
         stage: a name for the log, the checkpoint's identity and the streams of random words.
