@@ -57,21 +57,22 @@ import numpy as np
 from bench.worlds import zipf_weights
 from fastneg import AliasTable
 
-def resident(name):
+def resident():  # the highest size and the present one, in bytes, of one moment
     text = open("/proc/self/status").read()
-    return int(re.search(name + r":\\s+(\\d+)", text).group(1)) * 1024
+    return [int(re.search(n + r":\\s+(\\d+)", text).group(1)) * 1024 for n in ("VmHWM", "VmRSS")]
 
 AliasTable(zipf_weights(1000))  # kernels compiled and loaded
 weights = zipf_weights(int(sys.argv[1]))
-before = resident("VmRSS")
+_, before = resident()
 open("/proc/self/clear_refs", "w").write("5")  # the high-water mark starts again
 table = AliasTable(weights)
-print(json.dumps([resident("VmHWM") - before, resident("VmRSS") - before]))
+print(json.dumps([size - before for size in resident()]))
 """
 
 
 def _memory(group: Group, num_items: int) -> None:
     """One fresh process: nothing that other groups left lying about counts."""
+    num_items = max(num_items, 1_000_000)  # below that, single pages of the allocator decide
     size = f"{num_items:,} items"
     command = [sys.executable, "-c", _PEAK, str(num_items)]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
