@@ -149,28 +149,29 @@ class CodeMarks:
             masks.unmark_codes(codes, bits, slots)
 
 
-def cells_by_row(
-    indptr: IntArray,
-    members: Int32Array | IntArray,
-    rows: IntArray,
-    columns: IntArray,
+def cells_at_once(
+    lists: tuple[IntArray, Int32Array | IntArray],
+    walked: IntArray,
+    looked_up: IntArray,
     marks: CodeMarks,
+    *,
+    columns: bool = False,
 ) -> tuple[IntArray, IntArray]:
-    """``find_positives`` on one thread, in one call of a kernel; lists are the rows'.
+    """``find_positives`` on one thread, in one call of a kernel.
 
     Args:
-        indptr, members: the rows' lists.
-        rows, columns: codes, -1 for none; a code may occur more than once.
-        marks: for the codes of the columns.
+        lists, walked, looked_up, marks, columns: as for ``mark_positives``.
     """
-    following, starts = np.empty(columns.size, np.int32), np.empty(rows.size + 1, np.int64)
-    room = 1024 + 8 * (rows.size + columns.size)  # untouched, it costs nothing
+    following = np.empty(looked_up.size, np.int32)
+    starts = np.empty((looked_up if columns else walked).size + 1, np.int64)
+    room = 1024 + 8 * (walked.size + looked_up.size)  # untouched, it costs nothing
     while True:
-        cells = np.empty(room, np.int64)
+        own, other, cells = np.empty((3, room), np.int64)
         with marks.clean() as (bits, slots):
-            found = masks.cells_by_row(
-                indptr, members, rows, columns, bits, slots, following, cells, starts
-            )
+            found = masks.cells_at_once(
+                *lists, walked, looked_up, columns,
+                bits, slots, following, own, other, cells, starts,
+            )  # fmt: skip
         if found <= room:
             return cells[:found], starts
         room = found

@@ -16,7 +16,7 @@ from fastneg.positives import (
     Int32Array,
     Positives,
     build_positives,
-    cells_by_row,
+    cells_at_once,
     find_positives,
     mark_positives,
     transpose,
@@ -45,6 +45,7 @@ _ONE_CALL = 1 << 19  # list members that one thread walks, and no call before it
 _MADE_ANEW = (
     "_transposed",
     "_narrow_items",
+    "_narrow_users",
     "_user_marks",
     "_item_marks",
 )  # where a copy needs them
@@ -191,6 +192,12 @@ class Rows:
         return frozen(items.astype(np.int32)) if self.num_items <= 1 << 31 else items
 
     @cached_property
+    def _narrow_users(self) -> Int32Array | IntArray:
+        """The same of the lists by item."""
+        users = self._transposed[1]
+        return frozen(users.astype(np.int32)) if self.num_users <= 1 << 31 else users
+
+    @cached_property
     def _user_marks(self) -> CodeMarks:
         return CodeMarks(self.num_users)
 
@@ -311,9 +318,13 @@ class Rows:
         columns = checks.as_codes(items, self.num_items, call=call, name="items")
         total = list_lengths(self.positive_indptr, rows)
         from_items = int(self.item_user_counts[columns].sum())
-        if total <= _ONE_CALL and total <= 8 * from_items:
+        if total <= _ONE_CALL and total <= 2 * from_items:
             lists = self.positive_indptr, self._narrow_items
-            cells, starts = cells_by_row(*lists, rows, columns, self._item_marks)
+            cells, starts = cells_at_once(lists, rows, columns, self._item_marks)
+        elif from_items <= _ONE_CALL and 2 * from_items < total:
+            marks = self._user_marks
+            lists = self._transposed[0], self._narrow_users
+            cells, starts = cells_at_once(lists, columns, rows, marks, columns=True)
         elif total <= 2 * from_items:
             by_user = (self.positive_indptr, self.positive_items)
             cells, starts = find_positives(by_user, rows, columns, self._item_marks)

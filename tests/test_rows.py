@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from fastneg import positives, threads
 from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
-from fastneg.positives import CodeMarks, cells_by_row, find_positives, mark_positives
+from fastneg.positives import CodeMarks, cells_at_once, find_positives, mark_positives
 from tests.naive import interactions as naive
 
 pairs = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 12)), min_size=1, max_size=80)
@@ -52,8 +53,10 @@ def test_mask_equals_the_naive_twin(
         marks = CodeMarks(10 if columns else 13)
         mark_positives(lists, walked, looked_up, marks, cells, columns=columns)
         assert (cells > 0).tolist() == expected
-        found, _ = find_positives(lists, walked, looked_up, marks, columns=columns)
-        assert np.array_equal(np.sort(found), np.flatnonzero(cells))
+        for find in (find_positives, cells_at_once):
+            found, bounds = find(lists, walked, looked_up, marks, columns=columns)
+            pieces = itertools.pairwise(bounds.tolist())
+            assert [sorted(found[a:b].tolist()) for a, b in pieces] == by_row
 
 
 @pytest.mark.parametrize("num_threads", [1, 2, 3, 7])
@@ -78,7 +81,8 @@ def test_masks_of_long_lists_at_any_number_of_threads(
         marks = CodeMarks(70)
         other, _ = find_positives(by_item, columns, rows, marks, columns=True)
         pieces, _ = find_positives(by_user, rows, columns, CodeMarks(5_000))
-        at_once, bounds = cells_by_row(*by_user, rows, columns, CodeMarks(5_000))
+        at_once, bounds = cells_at_once(by_user, rows, columns, CodeMarks(5_000))
+        from_columns, others = cells_at_once(by_item, columns, rows, marks, columns=True)
         monkeypatch.setattr("fastneg.rows._ONE_CALL", 1)
         long, _ = made.positive_cells(rows, columns)  # too long for one call
         mark_positives(by_user, rows, columns, CodeMarks(5_000), by_rows)
@@ -88,8 +92,9 @@ def test_masks_of_long_lists_at_any_number_of_threads(
     expected = dense[rows][:, columns]
     for found in (flat.numpy(), pieces, long.numpy(), at_once):
         assert np.array_equal(np.sort(found), np.flatnonzero(expected))
-    assert np.array_equal(other, np.flatnonzero(expected))  # columns ascend, whatever the threads
-    for ends in (starts.numpy(), bounds):
+    for found in (other, from_columns):  # columns ascend, whatever the threads
+        assert np.array_equal(found, np.flatnonzero(expected))
+    for ends in (starts.numpy(), bounds, others):
         assert np.array_equal(np.diff(ends), expected.sum(1))
     assert np.array_equal(mask.numpy(), expected)
     assert np.array_equal(few.numpy(), expected[:2])
@@ -120,7 +125,8 @@ def test_a_copy_makes_its_marks_anew() -> None:
     made, _, _ = make([(0, 1), (2, 5), (0, 3)])
     made.positive_cells(np.array([0, 2]), np.array([3, 5, 5]))
     copy = pickle.loads(pickle.dumps(made))  # noqa: S301
-    assert not {"_item_marks", "_user_marks", "_narrow_items", "_transposed"} & set(vars(copy))
+    made_anew = {"_item_marks", "_user_marks", "_narrow_items", "_narrow_users", "_transposed"}
+    assert not made_anew & set(vars(copy))
     flat, starts = copy.positive_cells(np.array([0, 2]), np.array([3, 5, 5]))
     assert (sorted(flat.tolist()), starts.tolist()) == ([0, 4, 5], [0, 1, 3])
 

@@ -122,7 +122,7 @@ def walk_lists(
 @kernel
 def find_cells(
     indptr: Int64,
-    members: Int64,
+    members: Codes,
     codes: Int64,
     start: int,
     stop: int,
@@ -162,50 +162,6 @@ def find_cells(
 
 
 @kernel
-def cells_by_row(
-    indptr: Int64,
-    members: Codes,
-    rows: Int64,
-    columns: Int64,
-    bits: UInt64,
-    slots: Int32,
-    following: Int32,
-    cells: Int64,
-    starts: Int64,
-) -> int:
-    """The flat places of known positives among rows x columns, by row, in one call.
-
-    ``mark_codes`` of the columns, a walk over the rows' lists, ``unmark_codes``. Row b's cells are
-    ``cells[starts[b]:starts[b + 1]]``; those beyond the length of ``cells`` are counted and not
-    written.
-
-    Returns:
-        How many there are.
-    """
-    mark_codes(columns, bits, slots, following)
-    kept = np.empty(_BLOCK, np.int64)
-    found, stop = 0, rows.size
-    starts[0] = 0
-    for i in range(stop):
-        _ask_early(indptr, members, rows, i, stop)
-        code = rows[i]
-        if code >= 0:
-            own, last = i * columns.size, indptr[code + 1]
-            for block in range(indptr[code], last, _BLOCK):
-                count = _keep_marked(members, block, min(block + _BLOCK, last), bits, kept)
-                for k in range(count):
-                    position = np.int64(slots[kept[k]])
-                    while position >= 0:
-                        if found < cells.size:
-                            cells[found] = own + position
-                        found += 1
-                        position = np.int64(following[position])
-        starts[i + 1] = found
-    unmark_codes(columns, bits, slots)
-    return found
-
-
-@kernel
 def count_cells(rows: Int64, starts: Int64) -> None:
     """Add the number of cells in row b to ``starts[b + 1]``; rows: [P]."""
     for row in rows:
@@ -219,3 +175,44 @@ def order_cells(rows: Int64, columns: Int64, num_columns: int, places: Int64, ce
         row = rows[k]
         cells[places[row]] = row * num_columns + columns[k]
         places[row] += 1
+
+
+@kernel
+def cells_at_once(
+    indptr: Int64,
+    members: Codes,
+    walked: Int64,
+    looked_up: Int64,
+    columns: bool,
+    bits: UInt64,
+    slots: Int32,
+    following: Int32,
+    own: Int64,
+    other: Int64,
+    cells: Int64,
+    starts: Int64,
+) -> int:
+    """The flat places of known positives among rows x columns, by row, in one call.
+
+    ``walked`` are the rows and ``looked_up`` the columns, or with ``columns`` the other way round;
+    the lists are those of ``walked``. Row b's cells are ``cells[starts[b]:starts[b + 1]]``.
+    ``own``, ``other`` and ``cells``, of one length, are room: where it does not do, nothing but
+    the number of cells is to be used.
+
+    Returns:
+        How many there are.
+    """
+    mark_codes(looked_up, bits, slots, following)
+    found = find_cells(indptr, members, walked, 0, walked.size, bits, slots, following, own, other)
+    unmark_codes(looked_up, bits, slots)
+    if found > cells.size:
+        return found
+    rows, others = (other, own) if columns else (own, other)
+    num_rows = looked_up.size if columns else walked.size
+    num_columns = walked.size if columns else looked_up.size
+    starts[:] = 0
+    count_cells(rows[:found], starts)
+    for b in range(num_rows):
+        starts[b + 1] += starts[b]
+    order_cells(rows[:found], others[:found], num_columns, starts[:num_rows].copy(), cells)
+    return found
