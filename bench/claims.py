@@ -21,9 +21,11 @@ from typing import Any
 from bench import machine, trained
 from bench.claims_list import CLAIMS, Claim, Verdict
 from bench.trained import Stored
+from fastneg.training.config import to_toml
 
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"
+RECIPES = HERE.parent / "fastneg" / "training" / "recipe_results.toml"
 
 Found = dict[str, list[dict[str, Any]]]
 
@@ -35,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--report", action="store_true", help="write claims.md, train nothing")
     parser.add_argument("--stored", default=str(HERE), help="folder of claims.json")
     parser.add_argument("--out", default=str(DOCS), help="folder of claims.md and its pictures")
+    parser.add_argument("--recipes", default=str(RECIPES), help="file of the recipes' results")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     options = parser.parse_args(arguments)
     chosen = [claim for claim in CLAIMS if claim.name.startswith(options.only)]
@@ -45,8 +48,29 @@ def main(arguments: list[str] | None = None) -> int:
         for claim in chosen:
             for line in claim.arms.values():
                 trained.measure(line, path)
-    write(Path(options.out), trained.load(path), machine.facts())
+    stored = trained.load(path)
+    write(Path(options.out), stored, machine.facts())
+    write_recipe_results(Path(options.recipes), stored)
     return 0
+
+
+def write_recipe_results(path: Path, stored: Stored) -> None:
+    """Write what the recipes were worth, a table for each data set, where all of it is known."""
+    tables = {}
+    for claim in CLAIMS:
+        kind, _, data = claim.name.partition("-")
+        found = whole(claim, stored) if kind == "recipes" else None
+        if found is not None:
+            tables[data] = recipe_results(claim, found)
+    if tables:
+        trained.replace(path, _RECIPES_HEAD + to_toml(tables))
+
+
+_RECIPES_HEAD = """\
+# What the recipes were worth as they come, on the test set: made by `python -m bench.claims`,
+# which says in docs/claims.md how it was measured.
+
+"""
 
 
 def write(folder: Path, stored: Stored, facts: dict[str, str]) -> None:
@@ -142,19 +166,39 @@ def _windows_text(label: str, windows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def recipe_results(claim: Claim, found: Found) -> dict[str, str]:
+    """What each recipe of a comparison with bpr was worth, in words."""
+    words = {1: "better than", 0: "not to be told from", -1: "worse than"}
+    results = {}
+    for one in claim.verdicts:
+        sign, text = compare(one, found)
+        results[one.better] = f"{words[sign]} {one.worse}, NDCG@20 {text}" if text else "no result"
+    mean, deviation = trained.means(found["bpr"], "ndcg@20")
+    return {"bpr": f"NDCG@20 {mean:.4f} ± {deviation:.4f}", **results}
+
+
 def judge(verdict: Verdict, found: Found) -> str:
     """In words, with the difference."""
+    sign, text = compare(verdict, found)
+    if not text:
+        return "not on this data (it has no such test pairs)"
+    words = {1: "holds here", 0: "no difference seen here", -1: "the opposite here"}
+    return f"{words[sign]} ({text})"
+
+
+def compare(verdict: Verdict, found: Found) -> tuple[int, str]:
+    """1: the better arm is better, -1: worse, 0: no difference seen; and the means ("": none)."""
     better, spread = trained.means(found[verdict.better], verdict.metric)
     worse, other = trained.means(found[verdict.worse], verdict.metric)
     if math.isnan(better) or math.isnan(worse):
-        return "not on this data (it has no such test pairs)"
+        return 0, ""
     difference = better - worse
     error = math.sqrt((spread**2 + other**2) / len(trained.SEEDS))
     relative = difference / worse if worse else math.inf
-    shown = f"{better:.4f} against {worse:.4f}, {relative:+.1%}"
+    text = f"{better:.4f} against {worse:.4f}, {relative:+.1%}"
     if abs(difference) <= 2 * error or abs(relative) <= 0.01:
-        return f"no difference seen here ({shown})"
-    return f"{'holds' if difference > 0 else 'the opposite'} here ({shown})"
+        return 0, text
+    return (1 if difference > 0 else -1), text
 
 
 def _words(metric: str) -> str:

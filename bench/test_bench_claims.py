@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
+
 from bench import claims, trained
 from bench.claims_list import CLAIMS, Claim, Verdict
 from bench.trained import Line
@@ -26,6 +28,44 @@ def test_a_verdict_asks_for_more_than_chance():
     assert claims.judge(SAYS, close).startswith("no difference seen here")
     absent = {"new": [{"test": {}}] * 3, "old": found["old"]}
     assert claims.judge(SAYS, absent) == "not on this data (it has no such test pairs)"
+
+
+def test_results_of_recipes_are_those_against_bpr(tmp_path, monkeypatch):
+    arms = {name: Line(f"recipes-tiny/{name}", "tiny", name) for name in ("bpr", "ccl", "bsl")}
+    says = tuple(Verdict("", "ndcg@20", name, "bpr") for name in ("ccl", "bsl"))
+    claim = Claim("recipes-tiny", "", "", "", arms, ("ndcg@20",), says)
+    monkeypatch.setattr(claims, "CLAIMS", (claim, CLAIMS[0]))
+    stored: trained.Stored = {}
+    for name, mean in (("bpr", 0.2), ("ccl", 0.1), ("bsl", 0.2004)):
+        stored[arms[name].name] = {
+            trained.run_key("tune", arms[name], {}, 0): {
+                "validation": {"ndcg@20": 0.1}, "epochs": [7],
+            },
+            **{
+                trained.run_key("test", arms[name], {"epochs": [7]}, seed): run
+                for seed, run in zip(trained.SEEDS, runs(*[mean] * 3), strict=True)
+            },
+        }  # fmt: skip
+    path = tmp_path / "results.toml"
+    claims.write_recipe_results(path, stored)
+    assert tomllib.loads(path.read_text()) == {
+        "tiny": {
+            "bpr": "NDCG@20 0.2000 ± 0.0000",
+            "ccl": "worse than bpr, NDCG@20 0.1000 against 0.2000, -50.0%",
+            "bsl": "not to be told from bpr, NDCG@20 0.2004 against 0.2000, +0.2%",
+        }
+    }
+    del stored["recipes-tiny/ccl"]
+    path.unlink()
+    claims.write_recipe_results(path, stored)  # of a part nothing is written
+    assert not path.exists()
+
+
+def test_the_recipes_file_is_that_of_the_stored_runs(tmp_path):
+    path = tmp_path / "results.toml"
+    claims.write_recipe_results(path, trained.load(claims.HERE / "claims.json"))
+    if path.exists():
+        assert path.read_text() == claims.RECIPES.read_text()
 
 
 def test_the_page_shows_whole_experiments_only(tmp_path, monkeypatch):

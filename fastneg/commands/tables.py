@@ -108,15 +108,25 @@ def show_recipes(console: Console | None = None) -> None:
     for one in recipes().values():
         table.add_row(one.name, escape(one.description), escape(one.paper))
     console.print(table)
-    console.print("`fastneg recipes show NAME` prints all settings of one", soft_wrap=True)
+    console.print(
+        "`fastneg recipes show NAME` prints all settings of one, and what it was worth",
+        soft_wrap=True,
+    )
 
 
 def recipe_as_toml(name: str) -> str:
-    """A recipe's settings as ``config.toml`` holds them.
+    """A recipe's settings as ``config.toml`` holds them, below what is known of it.
 
     Raises:
         FastnegError: no recipe of that name.
     """
     chosen = recipe(name)
     facts = {"recipe": chosen.name, "settings": chosen.settings().to_dict()}
-    return f"# {chosen.description}\n# {chosen.paper}\n{to_toml(facts)}"
+    seen = [f"# On {data}: {text}." for data, text in chosen.seen.items()]
+    head = [
+        f"# {chosen.description}",
+        f"# {chosen.paper}",
+        f"# It changes {', '.join(chosen.changes) or 'nothing'}.",
+        *(seen or ["# Not compared with other recipes on public data."]),
+    ]
+    return "\n".join([*head, to_toml(facts)])

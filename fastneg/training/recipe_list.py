@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,9 +33,22 @@ class Recipe:
     paper: str
     changes: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def seen(self) -> dict[str, str]:
+        """What it was worth as it comes, in words by data set; empty where that is not known."""
+        if recipes().get(self.name) != self:  # of a file, with other settings
+            return {}
+        return {data: found[self.name] for data, found in _results().items() if self.name in found}
+
     def settings(self, overrides: Mapping[str, Any] | None = None) -> Settings:
         """The recipe's settings, some of them overridden; checked."""
         return Settings().replace(**{**self.changes, **(overrides or {})})
+
+
+@functools.cache
+def _results() -> dict[str, dict[str, str]]:
+    text = Path(__file__).with_name("recipe_results.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
 
 
 _COSINE: dict[str, Any] = {"similarity": "cosine", "learning_rate": 5e-3, "temperature": 0.2}

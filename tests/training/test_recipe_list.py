@@ -6,6 +6,7 @@ import pytest
 
 from fastneg.commands.tables import recipe_as_toml
 from fastneg.errors import FastnegError, FileFormatError
+from fastneg.training import recipe_list
 from fastneg.training.config import to_toml
 from fastneg.training.recipe_list import recipe, recipes
 from fastneg.training.settings import Settings
@@ -47,6 +48,26 @@ def test_names_and_errors():
         recipe("xyz")
     with pytest.raises(FastnegError, match="no setting is called 'learning_rat'"):
         recipe("bpr").settings({"learning_rat": 1})
+
+
+def test_what_a_recipe_changes_and_was_worth(tmp_path, monkeypatch):
+    known = {"somewhere": {"dns": "better than bpr"}}
+    monkeypatch.setattr(recipe_list, "_results", lambda: known)
+    lines = recipe_as_toml("dns").splitlines()
+    assert lines[2] == "# It changes loss, learning_rate, l2, negatives."
+    assert lines[3] == "# On somewhere: better than bpr."
+    assert lines[4] == 'recipe = "dns"'
+    assert recipe_as_toml("ccl").splitlines()[3].startswith("# Not compared")
+    file = tmp_path / "dns.toml"
+    file.write_text('recipe = "dns"\n[settings]\nepochs = 3\n')
+    assert recipe(str(file)).name == "dns"
+    assert recipe(str(file)).seen == {}  # another recipe now
+
+
+def test_results_are_of_recipes():
+    for found in recipe_list._results().values():
+        assert found.keys() <= recipes().keys()
+        assert "bpr" in found
 
 
 def test_a_file_of_settings(tmp_path):
