@@ -4,6 +4,9 @@ python -m bench.claims                             # every experiment
 python -m bench.claims --only logq-movielens       # those whose names begin so
 python -m bench.claims --report                    # write claims.md from what is stored
 
+`fastneg recipes show` tells what the comparison of all recipes found; unless --stored or --out say
+another folder, it is written to fastneg/training/recipe_results.toml.
+
 Settings are chosen on validation, arm by arm, with the same number of runs for the arms that have a
 grid; three seeds then meet the test set. Runs are stored in claims.json as they end
 (``bench.trained``). Pictures are drawn where matplotlib is installed.
@@ -37,7 +40,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--report", action="store_true", help="write claims.md, train nothing")
     parser.add_argument("--stored", default=str(HERE), help="folder of claims.json")
     parser.add_argument("--out", default=str(DOCS), help="folder of claims.md and its pictures")
-    parser.add_argument("--recipes", default=str(RECIPES), help="file of the recipes' results")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     options = parser.parse_args(arguments)
     chosen = [claim for claim in CLAIMS if claim.name.startswith(options.only)]
@@ -50,7 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
                 trained.measure(line, path)
     stored = trained.load(path)
     write(Path(options.out), stored, machine.facts())
-    write_recipe_results(Path(options.recipes), stored)
+    if options.out == str(DOCS) and options.stored == str(HERE):
+        write_recipe_results(RECIPES, stored)
     return 0
 
 
@@ -62,13 +65,12 @@ def write_recipe_results(path: Path, stored: Stored) -> None:
         found = whole(claim, stored) if kind == "recipes" else None
         if found is not None:
             tables[data] = recipe_results(claim, found)
-    if tables:
-        trained.replace(path, _RECIPES_HEAD + to_toml(tables))
+    trained.replace(path, _RECIPES_HEAD + (to_toml(tables) if tables else ""))
 
 
 _RECIPES_HEAD = """\
-# What the recipes were worth as they come, on the test set: made by `python -m bench.claims`,
-# which says in docs/claims.md how it was measured.
+# What the recipes were worth on test sets, three seeds each: written by `python -m bench.claims`,
+# whose page says when a difference counts as one.
 
 """
 
@@ -167,14 +169,17 @@ def _windows_text(label: str, windows: list[dict[str, Any]]) -> str:
 
 
 def recipe_results(claim: Claim, found: Found) -> dict[str, str]:
-    """What each recipe of a comparison with bpr was worth, in words."""
-    words = {1: "better than", 0: "not to be told from", -1: "worse than"}
+    """What each arm of a comparison with one of them was worth, in words."""
+    words = {1: "better than", 0: "no difference seen from", -1: "worse than"}
     results = {}
     for one in claim.verdicts:
+        line = claim.arms[one.better]
         sign, text = compare(one, found)
-        results[one.better] = f"{words[sign]} {one.worse}, NDCG@20 {text}" if text else "no result"
-    mean, deviation = trained.means(found["bpr"], "ndcg@20")
-    return {"bpr": f"NDCG@20 {mean:.4f} ± {deviation:.4f}", **results}
+        how = trained.shown(line, line.settings)
+        results[one.better] = f"{words[sign]} {one.worse}, {one.metric} {text} ({how})"
+        mean, _ = trained.means(found[one.worse], one.metric)
+        results[one.worse] = f"{one.metric} {mean:.4f}, to compare with ({how})"
+    return results
 
 
 def judge(verdict: Verdict, found: Found) -> str:

@@ -161,7 +161,7 @@ def grid_text(line: Line) -> str:
     )
 
 
-def _of(line: Line, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def recipe_of(line: Line, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """The recipe's name and the settings of a point."""
     return settings.get("recipe", line.recipe), {
         name: value for name, value in settings.items() if name != "recipe"
@@ -171,7 +171,7 @@ def _of(line: Line, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 def _tune(line: Line, settings: dict[str, Any], seed: int) -> dict[str, Any]:
     """A run that sees train and validation."""
     train, _ = read(line.data)
-    name, values = _of(line, settings)
+    name, values = recipe_of(line, settings)
     result = train_recipe(train, recipe=name, settings=values, seed=seed)
     rounds = result.metrics["rounds"][: result.metrics["round"]]
     run = {
@@ -205,7 +205,7 @@ def _test(line: Line, settings: dict[str, Any], seed: int) -> dict[str, Any]:
     """A run on all training pairs for given epochs, and what it reaches on the test set."""
     train, test = read(line.data)
     epochs = list(settings["epochs"])
-    name, changes = _of(line, settings)
+    name, changes = recipe_of(line, settings)
     values = recipe(name).settings({**changes, "epochs": max(epochs), "seed": seed})
     model = train_rounds(train, values, epochs=epochs).model
     found = evaluate(

@@ -166,7 +166,7 @@ def cells_at_once(
     starts = np.empty((looked_up if columns else walked).size + 1, np.int64)
     room = 1024 + 8 * (walked.size + looked_up.size)  # untouched, it costs nothing
     while True:
-        own, other, cells = np.empty((3, room), np.int64)
+        own, other, cells = (np.empty(room, np.int64) for _ in range(3))
         with marks.clean() as (bits, slots):
             found = masks.cells_at_once(
                 *lists, walked, looked_up, columns,
@@ -178,7 +178,7 @@ def cells_at_once(
 
 
 def find_positives(
-    lists: tuple[IntArray, IntArray],
+    lists: tuple[IntArray, Int32Array | IntArray],
     walked: IntArray,
     looked_up: IntArray,
     marks: CodeMarks,

@@ -286,7 +286,7 @@ class Rows:
         # NumPy asks for huge pages, which torch.zeros does not: a third of the time of a mask.
         cells = np.zeros((rows.size, columns.size), np.uint8)
         if cells.size:
-            if self._walks_users(rows, columns):
+            if self._side(rows, columns)[0]:
                 by_user = (self.positive_indptr, self.positive_items)
                 mark_positives(by_user, rows, columns, self._item_marks, cells)
             else:
@@ -296,9 +296,12 @@ class Rows:
         device = getattr(users, "device", None)
         return mask if device is None or str(device) == "cpu" else mask.to(device)
 
-    def _walks_users(self, rows: IntArray, columns: IntArray) -> bool:
+    def _side(self, rows: IntArray, columns: IntArray) -> tuple[bool, int]:
+        """Whether to walk the users' lists, not the items'; how many members the walk reads."""
+        from_users = list_lengths(self.positive_indptr, rows)
         from_items = int(self.item_user_counts[columns].sum())
-        return list_lengths(self.positive_indptr, rows) <= 2 * from_items
+        by_user = from_users <= 2 * from_items
+        return by_user, from_users if by_user else from_items
 
     def positive_cells(self, users: Any, items: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Where ``positive_mask`` is True, without the mask: of a large one it is a small part.
@@ -316,19 +319,15 @@ class Rows:
         call = "Interactions.positive_cells"
         rows = checks.as_codes(users, self.num_users, call=call, name="users", unknown=True)
         columns = checks.as_codes(items, self.num_items, call=call, name="items")
-        total = list_lengths(self.positive_indptr, rows)
-        from_items = int(self.item_user_counts[columns].sum())
-        if total <= _ONE_CALL and total <= 2 * from_items:
-            lists = self.positive_indptr, self._narrow_items
-            cells, starts = cells_at_once(lists, rows, columns, self._item_marks)
-        elif from_items <= _ONE_CALL and 2 * from_items < total:
-            marks = self._user_marks
-            lists = self._transposed[0], self._narrow_users
-            cells, starts = cells_at_once(lists, columns, rows, marks, columns=True)
-        elif total <= 2 * from_items:
-            by_user = (self.positive_indptr, self.positive_items)
-            cells, starts = find_positives(by_user, rows, columns, self._item_marks)
+        by_user, total = self._side(rows, columns)
+        short = total <= _ONE_CALL
+        find = cells_at_once if short else find_positives
+        if by_user:
+            members = self._narrow_items if short else self.positive_items
+            lists = self.positive_indptr, members
+            cells, starts = find(lists, rows, columns, self._item_marks)
         else:
-            marks = self._user_marks
-            cells, starts = find_positives(self._transposed, columns, rows, marks, columns=True)
+            indptr, members = self._transposed
+            lists = indptr, self._narrow_users if short else members
+            cells, starts = find(lists, columns, rows, self._user_marks, columns=True)
         return torch.from_numpy(cells), torch.from_numpy(starts)

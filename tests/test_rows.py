@@ -70,6 +70,7 @@ def test_masks_of_long_lists_at_any_number_of_threads(
     dense = np.zeros((71, 5_000), bool)
     dense[users, items] = True
     rows, columns = generator.integers(-1, 70, 301), generator.integers(0, 5_000, 1_003)
+    every = generator.integers(0, 5_000, 20_000)
     by_rows = np.zeros((rows.size, columns.size), np.uint8)
     by_columns = np.zeros_like(by_rows)
     try:
@@ -84,7 +85,8 @@ def test_masks_of_long_lists_at_any_number_of_threads(
         at_once, bounds = cells_at_once(by_user, rows, columns, CodeMarks(5_000))
         from_columns, others = cells_at_once(by_item, columns, rows, marks, columns=True)
         monkeypatch.setattr("fastneg.rows._ONE_CALL", 1)
-        long, _ = made.positive_cells(rows, columns)  # too long for one call
+        long, _ = made.positive_cells(rows, columns)  # too long for one call, by items
+        wide, _ = made.positive_cells(rows, every)  # by users
         mark_positives(by_user, rows, columns, CodeMarks(5_000), by_rows)
         mark_positives(by_item, columns, rows, marks, by_columns, columns=True)
     finally:
@@ -92,6 +94,7 @@ def test_masks_of_long_lists_at_any_number_of_threads(
     expected = dense[rows][:, columns]
     for found in (flat.numpy(), pieces, long.numpy(), at_once):
         assert np.array_equal(np.sort(found), np.flatnonzero(expected))
+    assert np.array_equal(np.sort(wide), np.flatnonzero(dense[rows][:, every]))
     for found in (other, from_columns):  # columns ascend, whatever the threads
         assert np.array_equal(found, np.flatnonzero(expected))
     for ends in (starts.numpy(), bounds, others):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import fastneg
+from bench import trained
+from bench.quality_lines import LINES
 from bench.report import Group, Row
 from bench.worlds import Scale, data_folder, gowalla, know
 from fastneg import Interactions
@@ -20,13 +24,8 @@ from fastneg.training.trainer import Trainer
 
 TITLE = "Time to Recall@20 = 0.175: the best softmax line on gowalla"
 _RECALL = 0.175
-_SETTINGS = {
-    "learning_rate": 1e-2,
-    "temperature": 0.08,
-    "positive_temperature": 0.08,
-    "negative_weight": 1.22,
-    "average_decay": 0.8,
-}
+_LINE = "gowalla-softmax"
+_RUNS = Path(__file__).parents[1] / "quality.json"
 
 
 class _GoodError(Exception):
@@ -49,8 +48,9 @@ def run(scale: Scale, group: Group, epochs: int = 40) -> None:
     group.add(_time_to_recall(known.interactions, test, epochs))
     group.note(
         f"Data: {known.name}, all training pairs, evaluated on the test pairs after every epoch; "
-        "no choice is made on them, and evaluations are not counted. Recipe bsl, batch 2,048, "
-        f"2,048 shared negatives, d = 64, {_SETTINGS}, chosen on validation (QUALITY.md)."
+        "no choice is made on them, and evaluations are not counted. d = 64, batch 2,048, 2,048 "
+        f"shared negatives; {trained.shown(*_chosen())}: chosen on validation ({_LINE} in "
+        "QUALITY.md)."
     )
 
 
@@ -66,11 +66,17 @@ def _test_pairs(train: Interactions) -> Interactions:
     )  # fmt: skip
 
 
+def _chosen() -> tuple[trained.Line, dict[str, Any]]:
+    """The line, and the settings that won on validation."""
+    line = next(one for one in LINES if one.name == _LINE)
+    return line, trained.choose(line, trained.load(_RUNS)[_LINE])[0]
+
+
 def _time_to_recall(train: Interactions, test: Interactions, epochs: int) -> Row:
     """Seconds of training until Recall@20 on test, no choice being made on it."""
-    settings = recipe("bsl").settings(
-        {**_SETTINGS, "device": "cpu", "epochs": epochs, "eval_every": 1, "patience": 0, "k": 20}
-    )
+    name, values = trained.recipe_of(*_chosen())
+    changes = {"device": "cpu", "epochs": epochs, "eval_every": 1, "patience": 0, "k": 20}
+    settings = recipe(name).settings({**values, **changes})
     evaluating = 0.0
 
     def recalls() -> list[float]:

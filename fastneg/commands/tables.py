@@ -11,6 +11,7 @@ from rich.table import Table
 
 from fastneg.recipes import recipe, recipes
 from fastneg.training.config import to_toml
+from fastneg.training.settings import Settings
 
 if TYPE_CHECKING:
     from fastneg.commands.evaluate import Evaluated
@@ -121,12 +122,14 @@ def recipe_as_toml(name: str) -> str:
         FastnegError: no recipe of that name.
     """
     chosen = recipe(name)
-    facts = {"recipe": chosen.name, "settings": chosen.settings().to_dict()}
+    settings, defaults = chosen.settings().to_dict(), Settings().to_dict()
+    changed = [name for name, value in settings.items() if value != defaults[name]]
+    facts = {"recipe": chosen.name, "settings": settings}
     seen = [f"# On {data}: {text}." for data, text in chosen.seen.items()]
     head = [
         f"# {chosen.description}",
         f"# {chosen.paper}",
-        f"# It changes {', '.join(chosen.changes) or 'nothing'}.",
-        *(seen or ["# Not compared with other recipes on public data."]),
+        f"# It changes {', '.join(changed) or 'nothing'}.",
+        *(seen or ["# No result is recorded here."]),
     ]
     return "\n".join([*head, to_toml(facts)])

@@ -35,8 +35,12 @@ class Recipe:
 
     @property
     def seen(self) -> dict[str, str]:
-        """What it was worth as it comes, in words by data set; empty where that is not known."""
-        if recipes().get(self.name) != self:  # of a file, with other settings
+        """What it was worth, in words by data set; empty where none is recorded.
+
+        With its own settings but for those that the words name, as no file has changed them.
+        """
+        known = recipes().get(self.name)
+        if known is None or known.settings() != self.settings():
             return {}
         return {data: found[self.name] for data, found in _results().items() if self.name in found}
 

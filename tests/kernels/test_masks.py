@@ -78,3 +78,32 @@ def test_cells_one_after_the_other_and_by_row() -> None:
     assert starts.tolist() == [0, 1, 0, 2]
     masks.order_cells(rows, columns, 3, np.array([0, 1, 1]), cells)
     assert cells.tolist() == [2, 7, 6]
+
+
+def test_cells_at_once_from_either_side_and_with_too_little_room() -> None:
+    generator = np.random.default_rng(4)
+    dense = generator.random((40, 60)) < 0.2
+    rows, columns = generator.integers(-1, 40, 30), generator.integers(-1, 60, 50)
+    expected = dense[rows][:, columns] & (rows >= 0)[:, None] & (columns >= 0)
+    for transposed in (False, True):
+        table = dense.T if transposed else dense
+        indptr = np.concatenate([[0], table.sum(1).cumsum()])
+        walked, looked_up = (columns, rows) if transposed else (rows, columns)
+        bits, slots, following = marked(looked_up[:0], table.shape[1])
+        following = np.empty(looked_up.size, np.int32)
+        for dtype in (np.int32, np.int64):
+            members = np.nonzero(table)[1].astype(dtype)
+            for room in (expected.sum(), 7):
+                own, other, cells = (np.full(room, -1) for _ in range(3))
+                starts = np.full(rows.size + 1, -1)
+                found = masks.cells_at_once(
+                    indptr, members, walked, looked_up, transposed,
+                    bits, slots, following, own, other, cells, starts,
+                )  # fmt: skip
+                assert found == expected.sum()
+                assert not bits.any()
+                assert (slots == -1).all()
+                if room == found:
+                    assert np.array_equal(np.diff(starts), expected.sum(1))
+                    assert np.array_equal(np.sort(cells), np.flatnonzero(expected))
+                    assert (np.diff(cells // columns.size) >= 0).all()  # by row
