@@ -45,6 +45,13 @@ def _bsl(epochs: int, eval_every: int, temperature: float, weight: float, **more
 
 
 _COSINE: dict[str, Any] = {"similarity": "cosine", "temperature": 0.1}
+_SMALL_BATCHES: dict[str, Any] = {
+    "learning_rate": 1e-3,
+    "l2": 1e-2,
+    "batch_size": 256,
+    "negatives": _shared(300),
+    "average_decay": 0.8,
+}
 
 LINES = (
     Published(
@@ -69,15 +76,7 @@ LINES = (
             ),
             _epochs(20, 5, learning_rate=5e-3, l2=3e-3, num_negatives=16),
             _epochs(20, 4, learning_rate=1e-3, l2=1e-2, batch_size=256, negatives=_shared(300)),
-            _epochs(
-                16,
-                4,
-                learning_rate=1e-3,
-                l2=1e-2,
-                batch_size=256,
-                negatives=_shared(300),
-                average_decay=0.8,
-            ),
+            _epochs(16, 4, **_SMALL_BATCHES),
         ),
         goal=(0.160, 0.135),
         aim=(0.1627, 0.1378),
@@ -115,16 +114,7 @@ LINES = (
         "yelp2018",
         "bpr",
         _RUN,
-        _epochs(
-            16,
-            4,
-            learning_rate=1e-3,
-            l2=1e-2,
-            batch_size=256,
-            negatives=_shared(300),
-            average_decay=0.8,
-            init_std=0.01,
-        ),
+        _epochs(16, 4, **_SMALL_BATCHES, init_std=0.01),
         goal=(0.057, 0.046),
         aim=(0.0576, 0.0468),
         published="0.0576 / 0.0468 (BARS)",
