@@ -13,17 +13,21 @@ from bench.claims_list import Claim
 
 def draw(claim: Claim, found: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """Write a PNG."""
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-    axes = figure.add_subplot()
     labels = list(claim.arms)
+    height = 3.6 if claim.plotted else 1.1 + 0.32 * len(labels)
+    figure = Figure(figsize=(6.4, height), layout="constrained")
+    axes = figure.add_subplot()
     if claim.plotted is None:
         metric = claim.verdicts[0].metric
         values = [trained.means(found[label], metric) for label in labels]
-        axes.bar(
-            labels, [mean for mean, _ in values], yerr=[deviation for _, deviation in values],
-            color="#4477aa", capsize=4,
+        bars = axes.barh(
+            labels, [mean for mean, _ in values], xerr=[deviation for _, deviation in values],
+            color="#4477aa", capsize=3,
         )  # fmt: skip
-        axes.set_ylabel(metric)
+        axes.bar_label(bars, [f"{mean:.4f}" for mean, _ in values], padding=8, fontsize=8)
+        axes.invert_yaxis()
+        axes.margins(x=0.12)
+        axes.set_xlabel(metric)
     else:
         across, up = claim.plotted
         sides = [[trained.means(found[label], name) for label in labels] for name in (across, up)]
