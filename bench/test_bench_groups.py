@@ -105,12 +105,16 @@ def test_recall_counts_members() -> None:
     assert recall_of(np.array([[3, 9, 8, -1]]), true) == pytest.approx(1 / 3)
 
 
+# Groups with differences of two times, which on a busy machine may be of either sign.
+_DIFFERENCES = ("overhead", "train_share", "mining_exact", "mining_glove")
+
+
 def _check(name: str, group: Group) -> None:
     assert group.rows
     for row in group.rows:
         assert row.what
         for figure in (row.ours, row.other, *(row.ratio or ())):
-            assert figure is None or figure >= 0 or name == "overhead"
+            assert figure is None or figure >= 0 or name in _DIFFERENCES
     stored = {**as_json(group), "machine": {"cores": "2"}, "when": "now", "seconds": 1.0}
     page = markdown({"groups": {name: stored}}, [name], quick=True)
     assert group.title in page
