@@ -168,8 +168,13 @@ def test_ctrl_c_leaves_a_folder_and_says_the_command(files: Path) -> None:
         np.save(name, np.random.default_rng(rows).standard_normal((rows, 64), np.float32))
     words = ["mine", "q.npy", "i.npy", "--out", "my folder", "--shard-queries", "500", "--restart",
              "--window", "1-50", "--num-negatives", "3"]  # fmt: skip
+    # where a shell started the tests in the background, its children ignore Ctrl-C
+    start = (
+        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "runpy.run_module('fastneg', run_name='__main__', alter_sys=True)"
+    )
     with subprocess.Popen(
-        [sys.executable, "-m", "fastneg", *words], text=True,
+        [sys.executable, "-c", start, *words], text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)},
     ) as process:  # fmt: skip
         deadline = time.monotonic() + 120
