@@ -137,6 +137,55 @@ def bring_up_to_date(
 
 
 @kernel
+def read_rows(
+    weight: Float32,
+    first: Float32,
+    second: Float32,
+    reached: Int64,
+    codes: Int64,
+    start: int,
+    stop: int,
+    step: int,
+    distance: Float64,
+    spread: Float64,
+    kept: Float64,
+    powers: Float64,
+    epsilon: np.float32,
+    vectors: Float32,
+) -> None:
+    """The rows ``codes[start:stop]`` as ``bring_up_to_date`` would leave them; tables stay.
+
+    Args:
+        weight, first, second, reached, step, distance, spread, kept, powers, epsilon: as there.
+        codes: [n], below 0 for none.
+        vectors: [n, D], written; zeros for none.
+    """
+    wide_vectors()
+    width = weight.shape[1]
+    for k in range(start, stop):
+        ahead = max(0, codes[min(k + _AHEAD, stop - 1)]) * width
+        _ask_for(flat(weight), ahead, width)
+        _ask_for(flat(first), ahead, width)
+        _ask_for(flat(second), ahead, width)
+        row, out = codes[k], vectors[k]
+        if row < 0:
+            out[:] = np.float32(0.0)
+            continue
+        w = weight[row]
+        last = reached[row]
+        missed = step - last
+        if missed == 0:
+            out[:] = w
+            continue
+        far = np.float32(distance[last] * powers[missed])
+        wide = np.float32(spread[last])
+        of_weight = np.float32(kept[missed, 0])
+        m, v = first[row], second[row]
+        for c in range(width):
+            out[c] = of_weight * w[c] - far * m[c] / (np.sqrt(v[c]) * wide + epsilon)
+
+
+@kernel
 def update_rows(
     weight: Float32,
     first: Float32,

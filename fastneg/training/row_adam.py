@@ -82,17 +82,18 @@ class RowTable:
 
     @torch.no_grad()
     def read(self, codes: Tensor) -> Tensor:
-        """The same without gradient, from copies: the table stays as it is."""
-        flat = codes.reshape(-1)
-        known = flat.clamp(min=0)
-        vectors, first, second = (
-            part.index_select(0, known) for part in (self.weight, self.first, self.second)
-        )
-        reached = self.reached[known.numpy()]
-        copies = (vectors.numpy(), first.numpy(), second.numpy())
-        self._bring(copies, reached, np.arange(len(flat), dtype=np.int64))
-        if (flat < 0).any():
-            vectors[flat < 0] = 0.0
+        """The same without gradient: the table stays as it is."""
+        flat, clock = codes.reshape(-1).contiguous().numpy(), self.clock
+        vectors = torch.empty(len(flat), self.weight.shape[1])
+        out = vectors.numpy()
+
+        def read(start: int, stop: int) -> None:
+            kernels.read_rows(
+                *self._arrays, self.reached, flat, start, stop, clock.step, clock.distance,
+                clock.spread, clock.kept, clock.powers, clock.epsilon, out,
+            )  # fmt: skip
+
+        run_chunks(read, len(flat), smallest=_ROWS)
         return vectors.view(*codes.shape, -1)
 
     def settle(self) -> None:
