@@ -12,7 +12,7 @@ a row, D width, X items that are embedded, N items.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,6 +54,24 @@ def own_first(batch: Batch, ranks: Ranks) -> Tensor:
     return batch.every.roll(-ranks.bounds(len(batch.every))[0])
 
 
+class _Penalty(torch.autograd.Function):
+    """``factor / 2`` times the sum of squares of two matrices: a product each is its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, users_BD: Tensor, items_XD: Tensor, factor: float) -> Tensor:
+        ctx.save_for_backward(users_BD, items_XD)
+        ctx.factor = factor
+        lengths = (torch.linalg.vector_norm(one, dim=-1) for one in (users_BD, items_XD))
+        return 0.5 * factor * sum((one.square().sum() for one in lengths), users_BD.new_zeros(()))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        users_BD, items_XD = ctx.saved_tensors
+        scale = ctx.factor * gradients[0]
+        return scale * users_BD, scale * items_XD, None
+
+
 class BatchVectors:
     """Embeds batches.
 
@@ -91,8 +109,9 @@ class BatchVectors:
             items_XD = ranks.gather(items_XD, len(items))
         penalty = self._no_penalty
         if not plain:
-            penalty = (users_BD.square().sum() + items_XD.square().sum()) * (
-                0.5 * self.settings.l2 / (len(batch.users) if rows is None else rows)
+            rows = len(batch.users) if rows is None else rows
+            penalty = _Penalty.apply(  # type: ignore[no-untyped-call]
+                users_BD, items_XD, self.settings.l2 / rows
             )
             if model.similarity == "cosine":
                 users_BD, items_XD = unit_rows(users_BD), unit_rows(items_XD)
@@ -118,17 +137,24 @@ class BatchVectors:
             num_rows = len(every) * (batch.share if rows else 1.0)
         users_BD, items_XD, penalty = self._embed(model, batch, torch.cat(parts), rows=num_rows)
         own, end = len(own_B), len(own_B) + last - first
-        own_BD, columns_CD = items_XD[:own], items_XD[0 if in_batch else own : end]
+        # one split: each slice would have a gradient of its own, as long as all items
+        if in_batch:
+            columns_CD, own_negatives_XD = items_XD.split_with_sizes([end, len(items_XD) - end])
+            own_BD = columns_CD[:own]
+        else:
+            sizes = [own, end - own, len(items_XD) - end]
+            own_BD, columns_CD, own_negatives_XD = items_XD.split_with_sizes(sizes)
         if every is not None:
             columns = []
             if in_batch:
                 every_GD = ranks.gather(own_BD, len(every))
                 columns.append(every_GD.roll(-ranks.bounds(len(every))[0], 0))
             if len(shared_S):
-                columns.append(ranks.gather(items_XD[own:end], len(shared_S)))
+                drawn_SD = columns_CD[own:] if in_batch else columns_CD
+                columns.append(ranks.gather(drawn_SD, len(shared_S)))
             columns_CD = torch.cat(columns) if columns else columns_CD
         negatives_BKD = None
         if batch.negatives is not None:
             shape = (*batch.negatives.items.shape, users_BD.shape[-1])
-            negatives_BKD = items_XD[end:].view(shape)
+            negatives_BKD = own_negatives_XD.view(shape)
         return Vectors(users_BD, own_BD, columns_CD, negatives_BKD, penalty)
