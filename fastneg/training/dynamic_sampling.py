@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from fastneg.checks import as_integer, fail
 from fastneg.streams import key_of, row_words, stream_of, unit_interval
@@ -122,21 +123,26 @@ def candidate_scores(
     """The scores [B, N] of the model as it is, in evaluation mode; the mode is restored.
 
     With a batch its queries score, each without its target in the history and with its context.
+    Where there are more candidates than items, each item is embedded once.
     """
     rows, candidates = items_BN.shape
+    every = items_BN.numel() > model.item_tower.num_codes and bool((items_BN >= 0).all())
     step = max(1, _BLOCK // candidates)
     was_training = model.training
     model.eval()
     try:
         queries_BD = model.embed_users(users_B) if batch is None else model.embed_queries(batch)
-        parts = [
-            torch.einsum(
-                "bd,bnd->bn",
-                queries_BD[start : start + step],
-                model.embed_items(items_BN[start : start + step]),
-            )
-            for start in range(0, rows, step)
-        ]
+        every_MD = None
+        if every:
+            every_MD = model.embed_items(torch.arange(model.item_tower.num_codes, device=items_BN.device))
+        parts = []
+        for start in range(0, rows, step):
+            block_bN = items_BN[start : start + step]
+            if every_MD is None:
+                items_bND = model.embed_items(block_bN)
+            else:
+                items_bND = functional.embedding(block_bN, every_MD)
+            parts.append(torch.einsum("bd,bnd->bn", queries_BD[start : start + step], items_bND))
     finally:
         model.train(was_training)
     return torch.cat(parts)

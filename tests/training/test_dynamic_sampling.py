@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fastneg.errors import FastnegError
 from fastneg.streams import key_of, mix64, row_words, stream_of
+from fastneg.training import dynamic_sampling
 from fastneg.training.dynamic_sampling import (
     candidate_scores,
     choice_uniforms,
@@ -101,18 +102,26 @@ class Interactions:
     num_users, num_items = 20, 30
 
 
-def test_candidates_are_scored_as_the_model_is_without_dropout():
+@pytest.mark.parametrize("candidates", [5, 40])  # fewer than items in all, and more
+def test_candidates_are_scored_as_the_model_is_without_dropout(candidates, monkeypatch):
+    monkeypatch.setattr(dynamic_sampling, "_BLOCK", 2 * candidates)  # two rows at a time
     settings = Settings(dim=4, hidden_layers=1, dropout=0.5, similarity="cosine")
     model = build_model(Interactions, settings)
     model.train()
+    users, items = torch.arange(7), torch.randperm(7 * candidates).view(7, -1) % 30
     state = torch.get_rng_state()
-    users, items = torch.arange(6), torch.arange(6 * 5).view(6, 5)
     scores = candidate_scores(model, users, items)
     assert model.training
     assert not scores.requires_grad
     assert torch.equal(torch.get_rng_state(), state)
     expected = model.user_vectors()[users] @ model.item_vectors().T
     torch.testing.assert_close(scores, expected.gather(1, items))
+    items[3, 2] = -1  # of an item that is not known
+    some = candidate_scores(model, users, items)
+    unknown = model.user_vectors()[3] @ model.embed_items(torch.tensor([-1])).detach()[0]
+    assert not torch.isclose(unknown, scores[3, 2])
+    scores[3, 2] = unknown
+    torch.testing.assert_close(some, scores)
 
 
 def test_sources_choose_by_their_options():
