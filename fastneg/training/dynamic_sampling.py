@@ -134,7 +134,9 @@ def candidate_scores(
         queries_BD = model.embed_users(users_B) if batch is None else model.embed_queries(batch)
         every_MD = None
         if every:
-            every_MD = model.embed_items(torch.arange(model.item_tower.num_codes, device=items_BN.device))
+            every_MD = model.embed_items(
+                torch.arange(model.item_tower.num_codes, device=items_BN.device)
+            )
         parts = []
         for start in range(0, rows, step):
             block_bN = items_BN[start : start + step]
