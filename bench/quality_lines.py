@@ -118,6 +118,8 @@ LINES = (
             _epochs(16, 4, learning_rate=2e-3, l2=1e-3),
             _epochs(60, 6, l2=3e-3, **_LONG),
             _epochs(60, 6, l2=1e-2, **_LONG),
+            _epochs(60, 6, l2=3e-2, **_LONG),
+            _epochs(80, 8, l2=1.5e-2, **{**_LONG, "learning_rate": 4e-3}),
         ),
         published="+7 % NDCG@20 over BPR's line to reach, +14 % to aim at",
     ),
