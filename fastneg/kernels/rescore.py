@@ -16,13 +16,13 @@ from numba.core import cgutils as untyped_cgutils
 from numba.core import types
 from numba.extending import intrinsic
 
-from fastneg.kernels.jit import helper, prefetch
+from fastneg.kernels.jit import flat, helper, kernel, prefetch
 
 cgutils: Any = untyped_cgutils
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
-Codes = npt.NDArray[np.int32]
+Codes = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
 _LANES = 16
 _AHEAD = 12  # vectors asked for before they are scored
@@ -75,14 +75,14 @@ _whole: Any = intrinsic(_sum_whole)
 
 @helper
 def exact_scores(
-    query: Floats, flat: Floats, codes: Codes, count: int, wide: Doubles, scores: Floats
+    query: Floats, items: Floats, codes: Codes, count: int, wide: Doubles, scores: Floats
 ) -> None:
     """scores[c] = the exact inner product with item codes[c], rounded once; never -0.0.
 
     Args:
         query: float32 [d].
-        flat: float32 [N * d], the items one after the other.
-        codes: int32, items.
+        items: float32 [N * d], one item after the other.
+        codes: integers, of items.
         count: how many of them.
         wide: float64 [d], used up.
         scores: float32, the answer.
@@ -95,9 +95,26 @@ def exact_scores(
         if c + _AHEAD < count:
             ahead = np.int64(codes[c + _AHEAD]) * width
             for k in range(0, width, _LANES):
-                prefetch(flat, ahead + k)
+                prefetch(items, ahead + k)
         start = np.int64(codes[c]) * width
-        total = _whole(wide, flat, start, width)
+        total = _whole(wide, items, start, width)
         for k in range(whole, width):
-            total += wide[k] * np.float64(flat[start + k])
+            total += wide[k] * np.float64(items[start + k])
         scores[c] = np.float32(total) + np.float32(0.0)
+
+
+@kernel
+def score_own(
+    queries: Floats, items: Floats, codes: Codes, start: int, stop: int, scores: Floats
+) -> None:
+    """Queries ``start..stop - 1`` with items of their own: ``scores[b, c]``, of item codes[b, c].
+
+    Args:
+        queries: float32 [B, d].
+        items: float32 [N, d].
+        codes: integers [B, C], in 0..N-1.
+        scores: float32 [B, C], written.
+    """
+    wide = np.empty(queries.shape[1], np.float64)
+    for b in range(start, stop):
+        exact_scores(queries[b], flat(items), codes[b], codes.shape[1], wide, scores[b])

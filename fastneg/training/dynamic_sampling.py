@@ -21,12 +21,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from fastneg.checks import as_integer, fail
+from fastneg.kernels.rescore import score_own
 from fastneg.streams import key_of, row_words, stream_of, unit_interval
+from fastneg.threads import run_chunks
 from fastneg.training.batches import Batch
 from fastneg.training.corrections import check_matrix, check_temperature
 from fastneg.training.towers import TwoTower
 
-_BLOCK = 1 << 14  # candidates embedded at a time: their vectors stay in a core's cache
+_BLOCK = 1 << 14  # candidates at a time: their vectors stay in a core's cache
 
 
 def choose_top(
@@ -125,29 +127,41 @@ def candidate_scores(
     With a batch its queries score, each without its target in the history and with its context.
     Where there are more candidates than items, each item is embedded once.
     """
-    rows, candidates = items_BN.shape
-    every = items_BN.numel() > model.item_tower.num_codes and bool((items_BN >= 0).all())
-    step = max(1, _BLOCK // candidates)
     was_training = model.training
     model.eval()
     try:
         queries_BD = model.embed_users(users_B) if batch is None else model.embed_queries(batch)
-        every_MD = None
-        if every:
-            every_MD = model.embed_items(
-                torch.arange(model.item_tower.num_codes, device=items_BN.device)
-            )
-        parts = []
-        for start in range(0, rows, step):
-            block_bN = items_BN[start : start + step]
-            if every_MD is None:
-                items_bND = model.embed_items(block_bN)
-            else:
-                items_bND = functional.embedding(block_bN, every_MD)
-            parts.append(torch.einsum("bd,bnd->bn", queries_BD[start : start + step], items_bND))
+        if items_BN.numel() > model.item_tower.num_codes and int(items_BN.min()) >= 0:
+            return _among_all(model, queries_BD, items_BN)
+        step = max(1, _BLOCK // items_BN.shape[1])
+        blocks = [slice(start, start + step) for start in range(0, len(items_BN), step)]
+        return torch.cat([_scores(queries_BD[b], model.embed_items(items_BN[b])) for b in blocks])
     finally:
         model.train(was_training)
-    return torch.cat(parts)
+
+
+def _scores(queries_BD: Tensor, items_BND: Tensor) -> Tensor:
+    return torch.einsum("bd,bnd->bn", queries_BD, items_BND)
+
+
+def _among_all(model: TwoTower, queries_BD: Tensor, items_BN: Tensor) -> Tensor:
+    """Scores from one vector of every item."""
+    codes_M = torch.arange(model.item_tower.num_codes, device=items_BN.device)
+    if int(items_BN.max()) >= len(codes_M):
+        model.embed_items(items_BN)  # says what is wrong
+    every_MD = model.embed_items(codes_M)
+    if every_MD.device.type != "cpu" or every_MD.dtype != torch.float32:
+        return _scores(queries_BD, functional.embedding(items_BN, every_MD))
+    scores_BN = torch.empty(items_BN.shape)
+    queries, every, items, scores = (
+        one.contiguous().numpy() for one in (queries_BD, every_MD, items_BN, scores_BN)
+    )
+
+    def score(start: int, stop: int) -> None:
+        score_own(queries, every, items, start, stop, scores)
+
+    run_chunks(score, len(items), smallest=max(1, _BLOCK // items.shape[1]))
+    return scores_BN
 
 
 def choose(
