@@ -16,7 +16,7 @@ from numba.core import cgutils as untyped_cgutils
 from numba.core import types
 from numba.extending import intrinsic
 
-from fastneg.kernels.jit import flat, helper, kernel, prefetch
+from fastneg.kernels.jit import helper, prefetch
 
 cgutils: Any = untyped_cgutils
 
@@ -101,20 +101,3 @@ def exact_scores(
         for k in range(whole, width):
             total += wide[k] * np.float64(items[start + k])
         scores[c] = np.float32(total) + np.float32(0.0)
-
-
-@kernel
-def score_own(
-    queries: Floats, items: Floats, codes: Codes, start: int, stop: int, scores: Floats
-) -> None:
-    """Queries ``start..stop - 1`` with items of their own: ``scores[b, c]``, of item codes[b, c].
-
-    Args:
-        queries: float32 [B, d].
-        items: float32 [N, d].
-        codes: integers [B, C], in 0..N-1.
-        scores: float32 [B, C], written.
-    """
-    wide = np.empty(queries.shape[1], np.float64)
-    for b in range(start, stop):
-        exact_scores(queries[b], flat(items), codes[b], codes.shape[1], wide, scores[b])

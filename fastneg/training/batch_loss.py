@@ -38,6 +38,7 @@ from fastneg.training.losses import (
     softmax_loss,
 )
 from fastneg.training.margin_losses import cosine_contrastive_loss, hinge_loss
+from fastneg.training.own_scores import own_scores
 from fastneg.training.settings import Settings
 from fastneg.training.towers import TwoTower
 
@@ -139,7 +140,7 @@ class BatchLoss(BatchVectors):
         """Scores and mask with the row's hard columns after the shared ones; they are negatives."""
         if hard_BHD is None or mask_BC is None:
             return scores_BC, mask_BC
-        hard_BH = torch.einsum("bd,bhd->bh", users_BD, hard_BHD)
+        hard_BH = own_scores(users_BD, hard_BHD)
         none_BH = torch.zeros(hard_BH.shape, dtype=torch.bool, device=mask_BC.device)
         return torch.cat([scores_BC, hard_BH], 1), torch.cat([mask_BC, none_BH], 1)
 
@@ -235,7 +236,7 @@ class BatchLoss(BatchVectors):
         num_hard = 0
         if batch.shared is None:
             assert negatives_BKD is not None
-            negative_BC = torch.einsum("bd,bkd->bk", users_BD, negatives_BKD)
+            negative_BC = own_scores(users_BD, negatives_BKD)
         else:
             num_hard = 0 if negatives_BKD is None else negatives_BKD.shape[1]
             negative_BC = users_BD @ columns_CD.T

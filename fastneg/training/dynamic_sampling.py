@@ -9,7 +9,7 @@ The scores are those of the model as it is, without dropout, and no gradient run
 choice. What is random in it depends on (seed, epoch, the example's global index) alone. No
 probability of a chosen item is known, so there is no log Q: losses take these columns uncorrected.
 
-Shapes: B rows, N candidates of a row, M of them to choose from, K chosen.
+Shapes: B rows (b of a block), N candidates of a row, M of them to choose from, K chosen, X vectors.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from fastneg.checks import as_integer, fail
-from fastneg.kernels.rescore import score_own
 from fastneg.streams import key_of, row_words, stream_of, unit_interval
-from fastneg.threads import run_chunks
+from fastneg.threads import get_num_threads
 from fastneg.training.batches import Batch
 from fastneg.training.corrections import check_matrix, check_temperature
+from fastneg.training.own_scores import own_scores, scores_at, takes
 from fastneg.training.towers import TwoTower
 
-_BLOCK = 1 << 14  # candidates at a time: their vectors stay in a core's cache
+_BLOCK, _BLOCK_ELSEWHERE = 1 << 14, 1 << 18  # candidates at a time: of a core, of a GPU
+_BLOCK_OF_ITEMS = 1 << 16
 
 
 def choose_top(
@@ -125,43 +125,47 @@ def candidate_scores(
     """The scores [B, N] of the model as it is, in evaluation mode; the mode is restored.
 
     With a batch its queries score, each without its target in the history and with its context.
-    Where there are more candidates than items, each item is embedded once.
+    On the CPU a float32 score is the exact inner product, rounded once, whatever the batch; and
+    where there are more candidates than items, all of them known, each item is embedded once.
+
+    Raises:
+        FastnegError: for codes that the model does not have, or shapes that do not fit.
     """
     was_training = model.training
     model.eval()
     try:
         queries_BD = model.embed_users(users_B) if batch is None else model.embed_queries(batch)
-        if items_BN.numel() > model.item_tower.num_codes and int(items_BN.min()) >= 0:
-            return _among_all(model, queries_BD, items_BN)
-        step = max(1, _BLOCK // items_BN.shape[1])
-        blocks = [slice(start, start + step) for start in range(0, len(items_BN), step)]
-        return torch.cat([_scores(queries_BD[b], model.embed_items(items_BN[b])) for b in blocks])
+        if items_BN.ndim != 2 or len(items_BN) != len(queries_BD):
+            shape = tuple(items_BN.shape)
+            fail("candidate_scores", f"{len(queries_BD)} queries and candidates {shape}; give rows")
+        exact, num_items = takes(queries_BD), model.item_tower.num_codes
+        if exact and items_BN.numel() > num_items and _known(items_BN, num_items):
+            every_XD = _every_item(model)
+            if takes(every_XD):
+                return scores_at(queries_BD, every_XD, items_BN)
+        block = _BLOCK * get_num_threads() if exact else _BLOCK_ELSEWHERE
+        step, parts = max(1, block // max(1, items_BN.shape[1])), []
+        for start in range(0, len(items_BN), step):
+            queries_bD = queries_BD[start : start + step]
+            items_bND = model.embed_items(items_BN[start : start + step])
+            parts.append(own_scores(queries_bD, items_bND))
+        return torch.cat(parts) if parts else queries_BD.new_zeros(items_BN.shape)
     finally:
         model.train(was_training)
 
 
-def _scores(queries_BD: Tensor, items_BND: Tensor) -> Tensor:
-    return torch.einsum("bd,bnd->bn", queries_BD, items_BND)
+def _known(items_BN: Tensor, num_items: int) -> bool:
+    low, high = torch.aminmax(items_BN)
+    return int(low) >= 0 and int(high) < num_items
 
 
-def _among_all(model: TwoTower, queries_BD: Tensor, items_BN: Tensor) -> Tensor:
-    """Scores from one vector of every item."""
-    codes_M = torch.arange(model.item_tower.num_codes, device=items_BN.device)
-    if int(items_BN.max()) >= len(codes_M):
-        model.embed_items(items_BN)  # says what is wrong
-    every_MD = model.embed_items(codes_M)
-    if every_MD.device.type != "cpu" or every_MD.dtype != torch.float32:
-        return _scores(queries_BD, functional.embedding(items_BN, every_MD))
-    scores_BN = torch.empty(items_BN.shape)
-    queries, every, items, scores = (
-        one.contiguous().numpy() for one in (queries_BD, every_MD, items_BN, scores_BN)
+def _every_item(model: TwoTower) -> Tensor:
+    """The vectors [X, D] of all items; by blocks, for what a tower's layers make of them."""
+    num_items = model.item_tower.num_codes
+    starts = range(0, num_items, _BLOCK_OF_ITEMS)
+    return torch.cat(
+        [model.embed_items(torch.arange(a, min(a + _BLOCK_OF_ITEMS, num_items))) for a in starts]
     )
-
-    def score(start: int, stop: int) -> None:
-        score_own(queries, every, items, start, stop, scores)
-
-    run_chunks(score, len(items), smallest=max(1, _BLOCK // items.shape[1]))
-    return scores_BN
 
 
 def choose(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fastneg.training.in_batch_hard import hardest_columns, interpolated_scores
 from fastneg.training.item_queue import ItemQueue
+from fastneg.training.own_scores import own_scores
 
 
 class Columns(NamedTuple):
@@ -87,7 +88,7 @@ def drawn_columns(
     if items.ndim == 1:
         return Columns(users_BD @ vectors_XD.T, items, mask_BC, log_q, 0)
     own_BKD = vectors_XD.view(*items.shape, users_BD.shape[1])
-    return Columns(torch.einsum("bd,bkd->bk", users_BD, own_BKD), items, None, log_q)
+    return Columns(own_scores(users_BD, own_BKD), items, None, log_q)
 
 
 def joined_mask(columns: list[Columns]) -> Tensor | None:

@@ -78,13 +78,13 @@ class RowTable:
         vectors: Tensor = _Lookup.apply(  # type: ignore[no-untyped-call]
             self.weight, flat, self, numbers
         )
-        return vectors.view(*codes.shape, -1)
+        return vectors.view(*codes.shape, self.weight.shape[1])
 
     @torch.no_grad()
     def read(self, codes: Tensor) -> Tensor:
-        """The same without gradient: the table stays as it is."""
+        """The same without gradient: the table stays as it is. Codes are in -1..N-1."""
         flat, clock = codes.reshape(-1).contiguous().numpy(), self.clock
-        vectors = torch.empty(len(flat), self.weight.shape[1])
+        vectors = self.weight.new_empty(len(flat), self.weight.shape[1])
         out = vectors.numpy()
 
         def read(start: int, stop: int) -> None:
@@ -94,7 +94,7 @@ class RowTable:
             )  # fmt: skip
 
         run_chunks(read, len(flat), smallest=_ROWS)
-        return vectors.view(*codes.shape, -1)
+        return vectors.view(*codes.shape, self.weight.shape[1])
 
     def settle(self) -> None:
         """Bring every row up to date."""

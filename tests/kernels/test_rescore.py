@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastneg.kernels.rescore import exact_scores, score_own
+from fastneg.kernels.rescore import exact_scores
 from fastneg.kernels.selection import exact_score
 
 
@@ -24,17 +24,3 @@ def test_the_same_bits_as_exact_score(width):
     np.testing.assert_array_equal(scores[:200].view(np.uint32), wanted.view(np.uint32))
     assert (scores[200:] == 7).all()
     assert scores.view(np.uint32)[0] == 0  # 0.0, not -0.0
-
-
-@pytest.mark.parametrize("width", [1, 17, 64])
-@pytest.mark.parametrize("kind", [np.int32, np.int64])
-def test_queries_with_items_of_their_own(width, kind):
-    rng = np.random.default_rng(width)
-    queries = rng.standard_normal((9, width)).astype(np.float32)
-    items = rng.standard_normal((31, width)).astype(np.float32)
-    codes = rng.integers(0, 31, (9, 20)).astype(kind)
-    scores = np.full((9, 20), 7.0, np.float32)
-    score_own(queries, items, codes, 2, 8, scores)
-    assert (scores[[0, 1, 8]] == 7).all()
-    wanted = [[exact_score(queries, b, items, c) for c in codes[b]] for b in range(2, 8)]
-    np.testing.assert_array_equal(scores[2:8], np.array(wanted, np.float32))

@@ -102,26 +102,58 @@ class Interactions:
     num_users, num_items = 20, 30
 
 
-@pytest.mark.parametrize("candidates", [5, 40])  # fewer than items in all, and more
-def test_candidates_are_scored_as_the_model_is_without_dropout(candidates, monkeypatch):
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+@pytest.mark.parametrize("candidates", [4, 40])  # fewer in all than there are items, and more
+def test_candidates_are_scored_as_the_model_is_without_dropout(candidates, kind, monkeypatch):
     monkeypatch.setattr(dynamic_sampling, "_BLOCK", 2 * candidates)  # two rows at a time
+    monkeypatch.setattr(dynamic_sampling, "_BLOCK_ELSEWHERE", 3 * candidates)
+    monkeypatch.setattr(dynamic_sampling, "_BLOCK_OF_ITEMS", 7)
+    asked, every = [], dynamic_sampling._every_item
+    monkeypatch.setattr(dynamic_sampling, "_every_item", lambda m: asked.append(m) or every(m))
     settings = Settings(dim=4, hidden_layers=1, dropout=0.5, similarity="cosine")
-    model = build_model(Interactions, settings)
+    model = build_model(Interactions, settings).to(kind)
     model.train()
     users, items = torch.arange(7), torch.randperm(7 * candidates).view(7, -1) % 30
     state = torch.get_rng_state()
     scores = candidate_scores(model, users, items)
     assert model.training
     assert not scores.requires_grad
+    assert scores.dtype == kind
+    assert len(asked) == (candidates == 40 and kind == torch.float32)
     assert torch.equal(torch.get_rng_state(), state)
-    expected = model.user_vectors()[users] @ model.item_vectors().T
-    torch.testing.assert_close(scores, expected.gather(1, items))
+    model.eval()
+    with torch.no_grad():
+        queries_UD, items_ID = model.embed_users(users), model.embed_items(torch.arange(30))
+        unknown_D = model.embed_items(torch.tensor([-1]))[0]
+    torch.testing.assert_close(scores, (queries_UD @ items_ID.T).gather(1, items))
     items[3, 2] = -1  # of an item that is not known
     some = candidate_scores(model, users, items)
-    unknown = model.user_vectors()[3] @ model.embed_items(torch.tensor([-1])).detach()[0]
-    assert not torch.isclose(unknown, scores[3, 2])
-    scores[3, 2] = unknown
+    assert not torch.isclose(queries_UD[3] @ unknown_D, scores[3, 2])
+    scores[3, 2] = queries_UD[3] @ unknown_D
     torch.testing.assert_close(some, scores)
+
+
+@pytest.mark.parametrize("width", [1, 40])
+def test_a_score_does_not_depend_on_the_batch(width):
+    model = build_model(Interactions, Settings(dim=24))
+    users, items = torch.arange(9), torch.randint(0, 30, (9, width))
+    whole = candidate_scores(model, users, items)
+    for row in range(9):  # alone it has fewer candidates than there are items, or more as well
+        one = slice(row, row + 1)
+        assert torch.equal(candidate_scores(model, users[one], items[one, :20]), whole[one, :20])
+
+
+def test_what_candidates_cannot_be():
+    model = build_model(Interactions, Settings(dim=4))
+    for number in (1, 3, 9):
+        with pytest.raises(FastnegError, match=r"candidate_scores: \d queries"):
+            candidate_scores(model, torch.arange(number), torch.zeros(7, 40, dtype=torch.long))
+    for wrong in (30, -2, 1000):
+        for width in (4, 40):
+            items = torch.zeros(7, width, dtype=torch.long)
+            items[2, 1] = wrong
+            with pytest.raises(FastnegError, match="codes"):
+                candidate_scores(model, torch.arange(7), items)
 
 
 def test_sources_choose_by_their_options():

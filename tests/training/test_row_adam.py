@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from fastneg import threads
 from fastneg.errors import FastnegError
+from fastneg.training import row_adam
 from fastneg.training.checkpoints import flatten_optimizer, restore_optimizer
 from fastneg.training.row_adam import Clock, RowAdam, make_optimizer
 from fastneg.training.settings import Settings
@@ -142,8 +143,9 @@ def test_reading_changes_nothing_and_unknown_codes_are_zeros() -> None:
     assert model.embedding.weight.grad is None
 
 
-def test_the_same_bits_at_any_number_of_threads() -> None:
-    found = []
+def test_the_same_bits_at_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_adam, "_ROWS", 64)
+    found, seen = [], []
     for number in (1, 3):
         torch.manual_seed(0)
         embedding = nn.Embedding(5_000, 40)
@@ -158,10 +160,14 @@ def test_the_same_bits_at_any_number_of_threads() -> None:
                 (vectors * torch.randn(vectors.shape, generator=generator)).sum().backward()
                 optimizer.step()
                 optimizer.zero_grad()
+            rows = torch.arange(-1, 5_000)
+            seen.append(embedding.rows.read(rows))
             optimizer.settle()
         finally:
             threads.set_num_threads(None)
         found.append(embedding.weight.detach().clone())
+        assert not seen[-1][0].any()
+        assert torch.equal(seen[-1][1:], found[-1])
     assert torch.equal(*found)
 
 
