@@ -62,8 +62,8 @@ earlier choices reached stands below. The published figures chose their epoch on
 "Tried" is the number of whole runs on validation, the chosen one among them; each is listed below
 (those given up before their end are not). Temperature and weight of the points with a
 negative_weight are what BSL's authors published, who had chosen them on the test set. Seconds are
-of one such training, at the number of threads said. A bpr line has the pairwise logistic loss,
-whatever its negatives.
+of one such training, at the number of threads said, on the machine that made it, which need not be
+the one below. A bpr line has the pairwise logistic loss, whatever its negatives.
 """
 
 
