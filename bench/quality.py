@@ -84,7 +84,7 @@ def markdown(stored: Stored, facts: dict[str, str], splits: str = "") -> str:
         if not done:
             missing.append(line.name)
             continue
-        rows.append(_row(line, done, trained.choose(line, runs)[1]))
+        rows.append(_row(line, done, trained.choose(line, runs)[1], _base(line, stored)))
         tried.append(_tried(line, runs))
     head = (
         "| line | Recall@20 | NDCG@20 | must reach | aim | reached | published | epochs | "
@@ -134,19 +134,25 @@ def _earlier(line: Published, runs: trained.Runs) -> list[str]:
             f"{np.mean([run['test'][name] for run in found]):.4f}"
             for name in ("recall@20", "ndcg@20")
         )
-        + f" ({len(found)} seeds)"
+        + f" ({len(found)} seed{'s' * (len(found) > 1)})"
         for text, found in met.items()
     ]
 
 
-def _row(line: Published, runs: list[dict[str, Any]], tried: int) -> str:
+def _base(line: Published, stored: Stored) -> float | None:
+    """NDCG@20 of the line that this one is to exceed; None: there is none, or it has no seeds."""
+    other = next((one for one in LINES if one.name == line.over), None)
+    done = trained.finished(other, stored.get(other.name, {})) if other else []
+    return trained.means(done, "ndcg@20")[0] if done else None
+
+
+def _row(line: Published, runs: list[dict[str, Any]], tried: int, base: float | None) -> str:
     found = [trained.means(runs, name) for name in ("recall@20", "ndcg@20")]
     cells = [
         line.name,
         *(f"{mean:.4f} ± {deviation:.4f}" for mean, deviation in found),
-        _pair(line.goal),
-        _pair(line.aim),
-        _reached([mean for mean, _ in found], line),
+        *_bounds(line),
+        _reached([mean for mean, _ in found], line, base),
         line.published,
         ", ".join(map(str, runs[0]["epochs"])),
         f"{np.median([run['seconds'] for run in runs]):,.0f}",
@@ -156,17 +162,27 @@ def _row(line: Published, runs: list[dict[str, Any]], tried: int) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def _bounds(line: Published) -> tuple[str, str]:
+    """What is to be reached, and aimed at, in words."""
+    if line.over:
+        goal, aim = (f"{100 * gain:+.3g} % NDCG@20" for gain in line.gains)
+        return f"{goal} over {line.over}", aim
+    return _pair(line.goal), _pair(line.aim)
+
+
 def _pair(values: tuple[float, float] | None) -> str:
     return "" if values is None else f"{values[0]:.4g} / {values[1]:.4g}"
 
 
-def _reached(found: list[float], line: Published) -> str:
+def _reached(found: list[float], line: Published, base: float | None) -> str:
+    words = ("no", "goal", "goal and aim")
+    if base is not None:
+        gain = found[1] / base - 1.0
+        return f"{words[sum(gain >= one for one in line.gains)]} ({100 * gain:+.1f} %)"
     if line.goal is None:
         return ""
     bounds = [bound for bound in (line.goal, line.aim) if bound is not None]
-    return ("no", "goal", "goal and aim")[
-        sum(all(a >= b for a, b in zip(found, bound, strict=True)) for bound in bounds)
-    ]
+    return words[sum(all(a >= b for a, b in zip(found, bound, strict=True)) for bound in bounds)]
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import scipy.sparse
@@ -125,6 +126,19 @@ def test_validation_chooses_and_the_table_shows_means(monkeypatch):
         "3 | 10 | 1 | 2 |"
     )
     assert "learning_rate 1e-06: NDCG@20 0.2000 after 3 epochs (chosen)" in text
+    for gains, reached in (
+        ((-0.1, 0.14), "goal (+0.0 %)"),
+        ((0.07, 0.14), "no (+0.0 %)"),
+        ((-0.2, -0.1), "goal and aim (+0.0 %)"),
+    ):
+        other = replace(LINE, name="harder", goal=None, over="tiny-softmax", gains=gains)
+        monkeypatch.setattr(quality, "LINES", (LINE, other))
+        text_of_both = quality.markdown({LINE.name: runs, "harder": runs}, {})
+        goal, aim = (f"{100 * gain:+.0f} % NDCG@20" for gain in gains)
+        cells = f" | {goal} over tiny-softmax | {aim} | {reached} | none | 3 | 10 | 1 | 2 |"
+        assert "| harder | 0.3100 ± 0.0100 | 0.3000 ± 0.0000" + cells in text_of_both
+        unknown = quality.markdown({"harder": runs}, {})  # its base has no seeds yet
+        assert f" over tiny-softmax | {aim} |  | none | 3 | 10 | 1 | 2 |" in unknown
     assert "learning_rate 0.05: NDCG@20 0.1000 after 9 epochs\n" in text
     assert "Not measured yet: gowalla-bpr." in text
     assert "- processor: P" in text
