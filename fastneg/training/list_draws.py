@@ -13,6 +13,7 @@ from fastneg.interactions import Interactions
 from fastneg.samplers.base import Sampler
 from fastneg.samplers.grouped import GroupedSampler
 from fastneg.samplers.listed import ListedSampler
+from fastneg.samplers.mixed import MixedSampler
 from fastneg.samplers.popularity import PopularitySampler
 from fastneg.samplers.uniform import UniformSampler
 from fastneg.training.batches import Draw
@@ -92,6 +93,8 @@ def _sampler(
     sampler = _base(train, settings, source, name)
     if kind == "explicit":
         return _listed(train, settings, explicit_lists(train), sampler, name)
+    if kind == "reinforced" and source["shown"]:
+        return _with_shown(train, settings, source, sampler, name)
     if kind != "impressions":
         return sampler
     if data.impressions is None:
@@ -120,6 +123,19 @@ def _listed(
 ) -> Sampler:
     return ListedSampler(
         lists, fallback=fallback, interactions=train, seed=settings.seed, name=name
+    )
+
+
+def _with_shown(
+    train: Interactions, settings: Settings, source: Any, easy: Sampler, name: str
+) -> Sampler:
+    """The last ``shown`` of a row's candidates are from its user's list, where it has one."""
+    lists, rest = explicit_lists(train), source["candidates"] - source["shown"]
+    if not rest:
+        return _listed(train, settings, lists, easy, name)
+    shown = ListedSampler(lists, interactions=train, seed=settings.seed, name="shown")
+    return MixedSampler(
+        [(easy, rest), (shown, source["shown"])], mode="quota", seed=settings.seed, name=name
     )
 
 

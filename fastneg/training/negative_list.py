@@ -40,10 +40,11 @@ for each) and its name in the log; a source that is listed twice is numbered.
                     ``candidates`` draws (``training.dynamic_sampling``)
 ``"dns-softmax"``   ``num_negatives`` of ``candidates`` draws, by a softmax     none
                     of their scores with a ``temperature``
-``"reinforced"``    ``num_negatives`` of ``candidates`` draws, picked by a      none
-                    small model of width ``dim`` that is rewarded for hard
-                    picks and, weighing ``exposure``, for ones like what users
-                    were shown (``training.reinforced``)
+``"reinforced"``    ``num_negatives`` of ``candidates`` draws, ``shown`` of     none
+                    them from the rows of the user with weight 0 or less,
+                    picked by a small model of width ``dim`` that is rewarded
+                    for hard picks and, weighing ``exposure``, for ones like
+                    what users were shown (``training.reinforced``)
 =================== ==========================================================  ================
 
 Columns of one's own that are hard can come in over the epochs, easy ones first: ``"explicit"``,
@@ -136,6 +137,7 @@ KINDS: dict[str, dict[str, Option]] = {
     "reinforced": {
         "num_negatives": _NUM_NEGATIVES,
         "candidates": Option(32, 1),
+        "shown": Option(1, 0),
         "temperature": Option(1.0, 0.0),
         "dim": Option(16, 1),
         "learning_rate": Option(0.05, 0.0),
@@ -192,8 +194,10 @@ def _checked(place: str, source: Any) -> dict[str, Any]:
         )
     elif kind == "dns-softmax":
         _at_most(place, "num_negatives", values, "candidates")
-    elif kind == "reinforced" and values["exposure"] < 0:
-        fail(CALL, f"{place}.exposure = {values['exposure']} is negative; give 0 or more")
+    elif kind == "reinforced":
+        if values["exposure"] < 0:
+            fail(CALL, f"{place}.exposure = {values['exposure']} is negative; give 0 or more")
+        _at_most(place, "shown", values, "candidates")
     elif kind in LISTED:
         if values["full_epoch"] is None:
             values["full_epoch"] = values["first_epoch"]

@@ -4,7 +4,8 @@ Ding et al. 2019 (Reinforced negative sampling for recommendation with exposure 
 of its own embeddings picks a row's negatives from some candidates by a softmax of its scores. It is
 rewarded where the recommender scores the pick high (it is hard), and where the picks look like what
 users were really shown and did not take (it is a real negative), and learns by policy gradient
-(REINFORCE). The paper's forms:
+(REINFORCE). Some of the candidates are of what the user was shown (one of 30 in the authors'
+program). The forms, as that program has them:
 
 * the policy over candidates c: pi(c | u) = softmax_c(p_u . q_c / temperature);
 * the adversarial reward: r(u, j) = -sigmoid(-s(u, j)), s the recommender's score;
@@ -13,7 +14,9 @@ users were really shown and did not take (it is a real negative), and learns by 
   products of vectors: -(2 mean_b' k(y_b, y_b') - 2 mean_b' k(x_b', y_b)), k Gaussian;
 * the gradient: sum of d log pi(j | u) (r + exposure times the exposure reward - baseline).
 
-The baseline is the batch's mean reward, which changes no expectation.
+The baseline is the batch's mean reward, which changes no expectation (theirs: the last epoch's
+mean). Their widths of the kernels are absolute (19 to 23), ours in units of the features' distance.
+Left out: their share (1 - beta) of the exposure reward that is 1 for a pick that was itself shown.
 
 Shapes: B rows, N candidates of a row, K picked, D width of the recommender, E of the generator.
 """

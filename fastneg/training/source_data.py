@@ -73,13 +73,15 @@ def source_data(
                 groups[name] = column.codes
             else:
                 missing.append(_no_column(name, item_features))
-    for kind in ("explicit", "reinforced"):
-        asks = any(one["source"] == kind and one.get("exposure", 1.0) > 0
-                   for one in settings.negatives)  # fmt: skip
+    for kind, else_give in (("explicit", ""), ("reinforced", "; or say exposure = 0, shown = 0")):
+        asks = any(
+            one["source"] == kind and (one.get("exposure", 1.0) > 0 or one.get("shown", 0) > 0)
+            for one in settings.negatives
+        )
         if asks and not _has_explicit(train):
             missing.append(
                 f"the source {kind!r} draws from rows with weight 0 or less, and there are none "
-                "(--negatives FILE gives such rows)"
+                f"(--negatives FILE gives such rows{else_give})"
             )
     if "impressions" in kinds and impressions is None:
         missing.append(

@@ -25,7 +25,7 @@ EXAMPLES = {
     "mined": {"num_negatives": 4, "full_epoch": 4, "ratio": 50.0},
     "dns": {"num_negatives": 2, "candidates": 9, "top": 4, "sampler": "popularity"},
     "dns-softmax": {"num_negatives": 2, "candidates": 9, "temperature": 0.5},
-    "reinforced": {"num_negatives": 2, "candidates": 9, "dim": 4, "exposure": 0.5},
+    "reinforced": {"num_negatives": 2, "candidates": 9, "dim": 4, "exposure": 0.5, "shown": 3},
 }
 
 
@@ -138,6 +138,11 @@ GROUP = {"source": "same-group", "groups": "market"}
         ),
         ([{"source": "explicit", "first_epoch": 0}], {}, r"first_epoch = 0 is too small"),
         ([{"source": "reinforced", "exposure": -1}], {}, r"\[0\].exposure = -1.0 is negative"),
+        (
+            [{"source": "reinforced", "candidates": 4, "shown": 5}],
+            {},
+            r"\[0\]: shown = 5 is more than candidates = 4",
+        ),
         ([{"source": "mined", "ratio": 0}], {}, r"\[0\].ratio = 0.0 must be greater than 0"),
     ],
 )

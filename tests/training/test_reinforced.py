@@ -21,6 +21,7 @@ from fastneg.training.reinforced import (
 )
 from fastneg.training.rounds import build_model
 from fastneg.training.settings import Settings
+from fastneg.training.source_data import source_data
 from tests.naive.statistics import LEVEL, chi_square
 from tests.training.inputs import numbers
 
@@ -156,12 +157,54 @@ def test_rewards_of_a_source_weigh_what_was_really_shown():
     assert model.training
 
 
-def test_a_source_teaches_its_generator_once_a_batch():
-    """The loss of a batch moves exactly the rows that were candidates, as by hand."""
+def half_shown() -> Interactions:
+    """Users 0..19 were shown a third of their rows and did not take them, the others nothing."""
     world = generate_dataset(40, 30, positives_per_user=8, seed=1).interactions
     third = np.arange(world.num_rows) % 3 == 0
     rejected = world.select(third & (world.row_users < 20))
-    train = with_explicit_negatives(world.select(~third), rejected)
+    return with_explicit_negatives(world.select(~third), rejected)
+
+
+@pytest.mark.parametrize("shown", [0, 1, 3, 5])
+def test_so_many_of_the_candidates_were_shown(shown):
+    train = half_shown()
+    source = {"source": "reinforced", "candidates": 5, "num_negatives": 2, "shown": shown}
+    settings = Settings(negatives=[source], dim=4, batch_size=16, seed=3)
+    lists = [
+        set(train.row_items[(train.row_users == u) & (train.row_weights <= 0)]) for u in range(40)
+    ]
+    taken = [
+        set(train.row_items[(train.row_users == u) & (train.row_weights > 0)]) for u in range(40)
+    ]
+    others = []
+    for _, batch in zip(range(8), Objective(train, settings).batches, strict=False):
+        candidates = batch.drawn[1].items
+        assert candidates.shape == (len(batch.users), 5)
+        for user, row in zip(batch.users.tolist(), candidates.tolist(), strict=True):
+            assert not taken[user] & set(row)
+            if lists[user]:
+                assert set(row[5 - shown :]) <= lists[user]
+                others += [item in lists[user] for item in row[: 5 - shown]]
+    if shown < 5:  # those are of the whole catalog
+        assert 0 < np.mean(others) < 0.5
+
+
+def test_without_anything_shown():
+    world = generate_dataset(40, 30, positives_per_user=8, seed=1).interactions
+    source = {"source": "reinforced", "candidates": 5, "exposure": 0}
+    message = r"'reinforced' draws from .* or say exposure = 0, shown = 0"
+    with pytest.raises(FastnegError, match=message):
+        source_data(world, Settings(negatives=[source], dim=4))
+    with pytest.raises(FastnegError, match="weight 0 or less"):
+        Objective(world, Settings(negatives=[source], dim=4))
+    settings = Settings(negatives=[{**source, "shown": 0}], dim=4, batch_size=16)
+    batch = next(iter(Objective(world, settings).batches))
+    assert [drawn.items.shape for drawn in batch.drawn] == [(16, 5)]
+
+
+def test_a_source_teaches_its_generator_once_a_batch():
+    """The loss of a batch moves exactly the rows that were candidates, as by hand."""
+    train = half_shown()
     source = {"source": "reinforced", "candidates": 5, "num_negatives": 2, "dim": 3}
     settings = Settings(negatives=[source], dim=4, batch_size=16, temperature=0.5, seed=3)
     objective, model = Objective(train, settings), build_model(train, settings)
