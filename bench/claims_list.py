@@ -257,6 +257,9 @@ _PLAIN = (
     "gbce", "dns", "dns-m-n", "cross-batch", "taobao", "facebook-ebr", "linkedin-jobs",
 )  # fmt: skip
 
+# those that do
+_RATED = ("bpr", "reinforced", "airbnb", "impressions-only")
+
 
 def _recipes(data: str) -> Claim:
     name = f"recipes-{data}"
@@ -273,9 +276,30 @@ def _recipes(data: str) -> Claim:
     )
 
 
+def _recipes_rated() -> Claim:
+    name, data = "recipes-movielens-rated", "movielens-rated"
+    shown = [{"source": "explicit", "num_negatives": 4}]
+    arms = {one: Line(f"{name}/{one}", data, one, _RUN, bands=(3,)) for one in _RATED}
+    line = arms["impressions-only"]
+    arms["impressions-only"] = replace(line, settings={**line.settings, "negatives": shown})
+    return Claim(
+        name,
+        "The recipes that take rejected items (movielens, rated)",
+        "Each its own: `fastneg recipes show NAME`",
+        "Films rated 4 or more are positives, films rated lower were rejected, and the rarest of a "
+        "film's genres is its market, which every arm's item tower knows. The recipes have their "
+        "own settings but for a batch of 512, 60 epochs and a patience of 4; impressions-only, there "
+        "being no events, draws from all that the user rejected.",
+        arms,
+        _SHOWN,
+        tuple(Verdict(f"{one} beats bpr", "ndcg@20", one, "bpr") for one in _RATED if one != "bpr"),
+    )
+
+
 CLAIMS = (
     *(make(data) for make in (_logq, _mixed) for data in ("movielens", "tafeng")),
     *(make("movielens") for make in (_window, _exponent, _verified)),
     _impressions(),
     _recipes("movielens"),
+    _recipes_rated(),
 )

@@ -24,6 +24,7 @@ import torch
 
 from bench.worlds import data_folder
 from fastneg import Interactions
+from fastneg.data.features import FeatureTable
 from fastneg.data.splits import hold_out_validation
 from fastneg.errors import FastnegError
 from fastneg.mining.diagnose import diagnose_window
@@ -39,6 +40,8 @@ Grid = Mapping[str, Sequence[Any]]
 Runs = dict[str, dict[str, Any]]
 Stored = dict[str, Runs]
 
+_RATED = ("movielens-4", "movielens-rated")
+
 
 @dataclass(frozen=True)
 class Line:
@@ -48,7 +51,7 @@ class Line:
         name: of the line.
         data: a folder of ``FASTNEG_DATA`` (gowalla, yelp2018, ml-1m), or a public data set of the
             package's own: movielens, tafeng, movielens-4 (where ratings below 4 are explicit
-            negatives).
+            negatives), movielens-rated (that, and a film's genre for the item tower).
         recipe: named set-up.
         settings: the same in every run of the line.
         grid: what is tried on validation, every combination; several grids one after the other.
@@ -172,7 +175,8 @@ def _tune(line: Line, settings: dict[str, Any], seed: int) -> dict[str, Any]:
     """A run that sees train and validation."""
     train, _ = read(line.data)
     name, values = recipe_of(line, settings)
-    result = train_recipe(train, recipe=name, settings=values, seed=seed)
+    features = item_features(line.data)
+    result = train_recipe(train, recipe=name, settings=values, seed=seed, item_features=features)
     rounds = result.metrics["rounds"][: result.metrics["round"]]
     run = {
         "validation": result.metrics["validation"],
@@ -207,7 +211,8 @@ def _test(line: Line, settings: dict[str, Any], seed: int) -> dict[str, Any]:
     epochs = list(settings["epochs"])
     name, changes = recipe_of(line, settings)
     values = recipe(name).settings({**changes, "epochs": max(epochs), "seed": seed})
-    model = train_rounds(train, values, epochs=epochs).model
+    features = item_features(line.data)
+    model = train_rounds(train, values, epochs=epochs, item_features=features).model
     found = evaluate(
         model.user_vectors(), model.item_vectors(), train=train, test=test, k=(K,),
         bands=line.bands, scores_cold_users=model.scores_cold_users,
@@ -222,12 +227,12 @@ def read(data: str) -> tuple[Interactions, Interactions]:
     Raises:
         FastnegError: the data are not there.
     """
-    if data in ("movielens", "movielens-4", "tafeng"):
+    if data in ("movielens", *_RATED, "tafeng"):
         from fastneg.data.movielens import load_movielens_100k
         from fastneg.data.tafeng import load_tafeng
         from fastneg.demo import split_for
 
-        rating = 4 if data == "movielens-4" else None
+        rating = 4 if data in _RATED else None
         loaded = load_tafeng() if data == "tafeng" else load_movielens_100k(min_rating=rating)
         train, test, _ = split_for(loaded)
         return train, test
@@ -240,6 +245,25 @@ def read(data: str) -> tuple[Interactions, Interactions]:
         scipy.sparse.load_npz(folder / data / f"{part}.npz").tocsr() for part in ("train", "test")
     ]
     return Interactions.from_csr(parts[0]), Interactions.from_csr(parts[1])
+
+
+@functools.cache
+def item_features(data: str) -> FeatureTable | None:
+    """What the towers are given besides ids: of "movielens-rated" the rarest of a film's genres."""
+    if data != "movielens-rated":
+        return None
+    from fastneg.data.movielens import load_movielens_100k
+
+    loaded = load_movielens_100k()
+    assert loaded.item_features is not None
+    genres = loaded.item_features.multi["genres"]
+    films = np.bincount(genres.codes, minlength=genres.num_categories)
+    markets = []
+    for begin, end in itertools.pairwise(genres.indptr):
+        codes = genres.codes[begin:end]
+        markets.append(genres.categories[codes[films[codes].argmin()]] if len(codes) else None)
+    ids = loaded.interactions.item_ids
+    return FeatureTable.from_table({"id": ids, "market": markets}, ids=ids)
 
 
 def _say(text: str) -> None:
