@@ -288,8 +288,8 @@ def _recipes_rated() -> Claim:
         "Each its own: `fastneg recipes show NAME`",
         "Films rated 4 or more are positives, films rated lower were rejected, and the rarest of a "
         "film's genres is its market, which every arm's item tower knows. The recipes have their "
-        "own settings but for a batch of 512, 60 epochs and a patience of 4; impressions-only, there "
-        "being no events, draws from all that the user rejected.",
+        "own settings but for a batch of 512, 60 epochs and a patience of 4; impressions-only, as "
+        "there are no events, draws from all that the user rejected.",
         arms,
         _SHOWN,
         tuple(Verdict(f"{one} beats bpr", "ndcg@20", one, "bpr") for one in _RATED if one != "bpr"),
