@@ -124,14 +124,15 @@ def _mixed(data: str) -> Claim:
 
 def _window(data: str) -> Claim:
     name = f"window-{data}"
-    mined = {"num_uniform": 512, "temperature": 0.15, "keep_round": "last", "warm_start": False}
+    plain = {"num_uniform": 512, "temperature": 0.15}
+    mined = {**plain, "rounds": 2, "keep_round": "last", "warm_start": False}
     grid = {"easy_to_hard": [10.0, 30.0, 100.0]}
     arms = _arms(
         name,
         data,
-        no_mining=("mixed-negative-sampling", {"num_uniform": 512, "temperature": 0.15}, {}),
-        top_100=("facebook-ebr", {**mined, "window": (1, 100)}, grid),
-        ranks_101_to_500=("facebook-ebr", {**mined, "window": (101, 500)}, grid),
+        no_mining=("mixed-negative-sampling", plain, {}),
+        top_100=("mixed-negative-sampling", {**mined, "window": (1, 100)}, grid),
+        ranks_101_to_500=("mixed-negative-sampling", {**mined, "window": (101, 500)}, grid),
     )
     arms["no mining"] = replace(arms["no mining"], windows=((1, 100), (101, 500)))
     return Claim(

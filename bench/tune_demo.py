@@ -17,41 +17,41 @@ from fastneg.demo import ENTRIES, Entry, load, split_for
 from fastneg.recipes import train_recipe
 
 GRIDS: dict[str, dict[str, list[Any]]] = {
-    "bpr": {"learning_rate": [5e-3, 1e-2], "l2": [1e-3, 3e-3, 1e-2]},
+    "BPR": {"learning_rate": [5e-3, 1e-2], "l2": [1e-3, 3e-3, 1e-2]},
     "in-batch": {"learning_rate": [1e-2], "temperature": [0.15, 0.2, 0.3]},
-    "in-batch-logq": {"learning_rate": [5e-3, 1e-2], "temperature": [0.15, 0.2, 0.3]},
-    "mixed-negative-sampling": {"learning_rate": [1e-2], "temperature": [0.15, 0.2, 0.3]},
-    "facebook-ebr": {"easy_to_hard": [10.0, 30.0, 100.0], "warm_start": [True, False]},
+    "in-batch + logQ": {"learning_rate": [5e-3, 1e-2], "temperature": [0.15, 0.2, 0.3]},
+    "mixed": {"learning_rate": [1e-2], "temperature": [0.15, 0.2, 0.3]},
+    "mixed + mined": {"easy_to_hard": [10.0, 30.0, 100.0], "warm_start": [True, False]},
 }
 
 
 def trials(entry: Entry) -> Iterator[dict[str, Any]]:
     """The settings to try for one entry of the demo."""
-    grid = GRIDS[entry.recipe]
+    grid = GRIDS[entry.label]
     for values in itertools.product(*grid.values()):
         yield {**entry.settings, **dict(zip(grid, values, strict=True))}
 
 
 def main(only: list[str]) -> None:
-    """Run the grids (of the recipes named, or all) and print them."""
+    """Run the grids (of the rows named, or all) and print them."""
     console = Console()
     train, _, _ = split_for(load("movielens", None, None, console))
     for entry in ENTRIES:
-        if only and entry.recipe not in only:
+        if only and entry.label not in only:
             continue
         scores: list[tuple[float, dict[str, Any]]] = []
         for settings in trials(entry):
             started = time.perf_counter()
             result = train_recipe(train, recipe=entry.recipe, settings=settings, seed=0)
-            changed = {name: settings[name] for name in GRIDS[entry.recipe]}
+            changed = {name: settings[name] for name in GRIDS[entry.label]}
             score = result.metrics["validation"]["ndcg@20"]
             scores.append((score, changed))
             console.print(
-                f"{entry.recipe} {changed}: validation NDCG@20 {score:.4f}, epoch "
+                f"{entry.label} {changed}: validation NDCG@20 {score:.4f}, epoch "
                 f"{result.metrics['epoch']}, {time.perf_counter() - started:.1f} s"
             )
         best = max(scores, key=lambda pair: pair[0])
-        console.print(f"[bold]{entry.recipe}: best of {len(scores)} runs {best}[/bold]")
+        console.print(f"[bold]{entry.label}: best of {len(scores)} runs {best}[/bold]")
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ _SOFTMAX: dict[str, Any] = {**_COMMON, "learning_rate": 1e-2, "temperature": 0.2
 _MIXED: dict[str, Any] = {**_SOFTMAX, "temperature": 0.15, "num_uniform": 256}
 _MINED: dict[str, Any] = {
     **_MIXED,
+    "rounds": 2,
     "easy_to_hard": 30.0,
     "warm_start": False,
     "keep_round": "last",
@@ -53,7 +54,7 @@ ENTRIES = (
     Entry("in-batch", "in-batch", {**_SOFTMAX, "temperature": 0.3}),
     Entry("in-batch + logQ", "in-batch-logq", _SOFTMAX),
     Entry("mixed", "mixed-negative-sampling", _MIXED),
-    Entry("mixed + mined", "facebook-ebr", _MINED),
+    Entry("mixed + mined", "mixed-negative-sampling", _MINED),
 )
 
 

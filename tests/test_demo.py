@@ -22,8 +22,15 @@ ENTRIES = (
     demo.Entry("BPR", "bpr", TINY),
     demo.Entry(
         "mixed + mined",
-        "facebook-ebr",
-        {**TINY, "num_uniform": 16, "window": (2, 20), "num_mined": 5, "keep_round": "last"},
+        "mixed-negative-sampling",
+        {
+            **TINY,
+            "rounds": 2,
+            "num_uniform": 16,
+            "window": (2, 20),
+            "num_mined": 5,
+            "keep_round": "last",
+        },
     ),
 )
 

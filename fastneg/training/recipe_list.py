@@ -113,15 +113,20 @@ _RECIPES = (
     ),
     Recipe(
         "facebook-ebr",
-        "mixed negatives, then a second round with hard ones mined at ranks 101-500, 100 easy to 1",
+        "2,048 uniform negatives and the batch's two hardest; in a second round also one mined at "
+        "ranks 101-500; 100 easy to 1 hard",
         "Huang et al. 2020, Embedding-based retrieval in Facebook search",
         {
             **_COSINE,
-            "loss": "mixed",
-            "num_uniform": 2048,
+            "loss": "sampled_softmax",
             "rounds": 2,
             "window": (101, 500),
             "easy_to_hard": 100.0,
+            "negatives": (
+                {"source": "sampled", "shared": True, "num_negatives": 2048},
+                {"source": "in-batch-hard", "num_negatives": 2},
+                {"source": "mined", "num_negatives": 1, "ratio": 100.0},
+            ),
         },
     ),
     Recipe(
