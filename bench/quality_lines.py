@@ -92,6 +92,7 @@ LINES = (
             _epochs(16, 4, **_SMALL_BATCHES),
             _epochs(120, 10, l2=3e-3, num_negatives=4, **_LONG),
             _epochs(200, 20, l2=3e-3, num_negatives=4, **_LONG),
+            _epochs(160, 20, l2=3e-3, num_negatives=4, user_balance=0.5, **_LONG),
         ),
         goal=(0.160, 0.135),
         aim=(0.1627, 0.1378),
