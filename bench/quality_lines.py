@@ -131,6 +131,7 @@ LINES = (
             _epochs(60, 6, l2=1.2e-2, negatives=_best_of(64, 8, 4), **_FASTER),
             _epochs(60, 6, l2=1.2e-2, negatives=_best_of(64, 4, 4), **_FASTER),
             _epochs(60, 6, l2=2e-2, negatives=_best_of(128, 4, 4), **_FASTER),
+            _epochs(42, 6, l2=2e-2, negatives=_best_of(128, 4, 4), user_balance=0.5, **_FASTER),
         ),
         over="gowalla-bpr",
         gains=(0.07, 0.14),
