@@ -20,6 +20,7 @@ _RECIPES = (
     "sampled-softmax", "in-batch-logq", "mixed-negative-sampling", "bpr", "ncf-loop", "gbce", "dns",
 )  # fmt: skip
 _MOST = 3.0  # per cent
+_SECONDS = 40.0  # of a recipe
 
 
 class Made(Ours):
@@ -89,27 +90,28 @@ def run(scale: Scale, group: Group) -> None:
 
 
 def _share(name: str, pairs: Any, scale: Scale, threads: int) -> Any:
-    shares, steps = [], 2 if scale.quick else 32  # whole turns of the thread that makes batches
+    steps = 2 if scale.quick else 16  # a whole turn of the thread that makes batches
     ours, made = (kind(pairs, name, {"batch_size": BATCH}) for kind in (Ours, Made))
     use_threads(threads)
     watch = watched(ours)
     ours.run(steps)
-    rounds, whole, discarded = scale.few(0.2), 0, 0
+    shares, wholes, discarded = [], [], 0
     try:
-        for _ in range(rounds):
+        for k in range(_rounds(scale, ours, steps)):
             both = threads == 1 or second_core()
             use_threads(threads)
             made.make(steps + 1)
-            taken = []
-            for one in (ours, made):
+            taken = {}
+            for one in (ours, made)[:: 1 if k % 2 else -1]:  # whatever drifts is in both alike
                 one.run(1)  # both begin as warm
                 watch.ns = 0
                 started = time.perf_counter_ns()
                 one.run(steps)
-                taken.append((time.perf_counter_ns() - started, watch.ns))
-            (whole, within), (ready, _) = taken
+                taken[one] = (time.perf_counter_ns() - started, watch.ns)
+            (whole, within), (ready, _) = taken[ours], taken[made]
             if both:
                 shares.append(100.0 * (whole - ready + within) / whole)
+                wholes.append(whole / steps * 1e-6)
             else:
                 discarded += 1
     finally:
@@ -119,7 +121,16 @@ def _share(name: str, pairs: Any, scale: Scale, threads: int) -> Any:
     shares = sorted(shares) or [float("nan")]
     n = len(shares)
     spread = Spread(shares[n // 2], shares[n // 4], shares[3 * n // 4], n, discarded)
+    step = sorted(wholes)[n // 2] if wholes else float("nan")
     return absolute(
         name, f"B = {BATCH:,}", threads, spread, goal=Goal(_MOST, at_least=False), unit="%",
-        note=f"a step {whole / steps * 1e-6:.1f} ms",
+        note=f"a step {step:.1f} ms",
     )  # fmt: skip
+
+
+def _rounds(scale: Scale, ours: Ours, steps: int) -> int:
+    """Many, for one core or the other may falter in any: as many as a minute holds, 4 at least."""
+    started = time.perf_counter()
+    ours.run(steps)
+    taken = 2 * (time.perf_counter() - started)
+    return max(scale.few(0.2), min(scale.few(2.0), int(_SECONDS / taken)))
