@@ -129,7 +129,7 @@ def _share(name: str, pairs: Any, scale: Scale, threads: int) -> Any:
 
 
 def _rounds(scale: Scale, ours: Ours, steps: int) -> int:
-    """Many, for one core or the other may falter in any: as many as a minute holds, 4 at least."""
+    """As many as ``_SECONDS`` hold: either core may falter in any of them."""
     started = time.perf_counter()
     ours.run(steps)
     taken = 2 * (time.perf_counter() - started)
