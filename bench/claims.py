@@ -36,13 +36,14 @@ Found = dict[str, list[dict[str, Any]]]
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m bench.claims", description=__doc__)
-    parser.add_argument("--only", default="", help="experiments whose names begin so")
+    parser.add_argument("--only", default="", help="the experiment, or those whose names begin so")
     parser.add_argument("--report", action="store_true", help="write claims.md, train nothing")
     parser.add_argument("--stored", default=str(HERE), help="folder of claims.json")
     parser.add_argument("--out", default=str(DOCS), help="folder of claims.md and its pictures")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     options = parser.parse_args(arguments)
-    chosen = [claim for claim in CLAIMS if claim.name.startswith(options.only)]
+    chosen = [claim for claim in CLAIMS if claim.name == options.only]
+    chosen = chosen or [claim for claim in CLAIMS if claim.name.startswith(options.only)]
     if not chosen:
         sys.exit(f"no experiment {options.only}; there are {', '.join(c.name for c in CLAIMS)}")
     path = Path(options.stored) / "claims.json"

@@ -235,9 +235,9 @@ def _impressions() -> Claim:
         "Negatives that were shown, against random ones (movielens)",
         "Huang et al. 2020: negatives from impressions alone are worse than random ones by more "
         "than half",
-        "Films that a user rated below 4 were seen and not liked: the nearest that this data has "
-        "to impressions without a click. Logistic loss, four negatives a positive: of those films, "
-        "of the whole catalog, or two of each.",
+        "Films that a user rated below 4, up to the last of the training films, were seen and not "
+        "liked: the nearest that this data has to impressions without a click. Logistic loss, four "
+        "negatives a positive: of those films, of the whole catalog, or two of each.",
         {
             "random": arm("random", sampled=4),
             "shown": arm("shown", explicit=4),
@@ -258,8 +258,8 @@ _PLAIN = (
     "gbce", "dns", "dns-m-n", "cross-batch", "taobao", "facebook-ebr", "linkedin-jobs",
 )  # fmt: skip
 
-# those that do
-_RATED = ("bpr", "reinforced", "airbnb", "impressions-only")
+# those that need one of them or another, and what they are compared with
+_WITH_MORE = ("bpr", "reinforced", "airbnb", "impressions-only")
 
 
 def _recipes(data: str) -> Claim:
@@ -280,20 +280,23 @@ def _recipes(data: str) -> Claim:
 def _recipes_rated() -> Claim:
     name, data = "recipes-movielens-rated", "movielens-rated"
     shown = [{"source": "explicit", "num_negatives": 4}]
-    arms = {one: Line(f"{name}/{one}", data, one, _RUN, bands=(3,)) for one in _RATED}
+    arms = {one: Line(f"{name}/{one}", data, one, _RUN, bands=(3,)) for one in _WITH_MORE}
     line = arms["impressions-only"]
     arms["impressions-only"] = replace(line, settings={**line.settings, "negatives": shown})
     return Claim(
         name,
         "The recipes that take rejected items (movielens, rated)",
         "Each its own: `fastneg recipes show NAME`",
-        "Films rated 4 or more are positives, films rated lower were rejected, and the rarest of a "
-        "film's genres is its market, which every arm's item tower knows. The recipes have their "
-        "own settings but for a batch of 512, 60 epochs and a patience of 4; impressions-only, as "
-        "there are no events, draws from all that the user rejected.",
+        "Films rated 4 or more are positives; films rated lower, up to the last of the user's "
+        "training films, were rejected; and the rarest of a film's genres is its market, which "
+        "every arm's item tower knows. The recipes have their own settings but for a batch of 512, "
+        "60 epochs and a patience of 4; impressions-only, as there are no events, draws from all "
+        "that the user rejected.",
         arms,
         _SHOWN,
-        tuple(Verdict(f"{one} beats bpr", "ndcg@20", one, "bpr") for one in _RATED if one != "bpr"),
+        tuple(
+            Verdict(f"{one} beats bpr", "ndcg@20", one, "bpr") for one in _WITH_MORE if one != "bpr"
+        ),
     )
 
 

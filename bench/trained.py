@@ -50,8 +50,9 @@ class Line:
     Attributes:
         name: of the line.
         data: a folder of ``FASTNEG_DATA`` (gowalla, yelp2018, ml-1m), or a public data set of the
-            package's own: movielens, tafeng, movielens-4 (where ratings below 4 are explicit
-            negatives), movielens-rated (that, and a film's genre for the item tower).
+            package's own: movielens, tafeng, movielens-4 (where ratings below 4, up to the user's
+            last training film, are explicit negatives), movielens-rated (that, and a film's genre
+            for the item tower).
         recipe: named set-up.
         settings: the same in every run of the line.
         grid: what is tried on validation, every combination; several grids one after the other.
@@ -235,7 +236,7 @@ def read(data: str) -> tuple[Interactions, Interactions]:
         rating = 4 if data in _RATED else None
         loaded = load_tafeng() if data == "tafeng" else load_movielens_100k(min_rating=rating)
         train, test, _ = split_for(loaded)
-        return train, test
+        return (_until_the_split(train) if data in _RATED else train), test
     import scipy.sparse
 
     folder = data_folder()
@@ -245,6 +246,16 @@ def read(data: str) -> tuple[Interactions, Interactions]:
         scipy.sparse.load_npz(folder / data / f"{part}.npz").tocsr() for part in ("train", "test")
     ]
     return Interactions.from_csr(parts[0]), Interactions.from_csr(parts[1])
+
+
+def _until_the_split(train: Interactions) -> Interactions:
+    """Without rejections later than a user's last training positive, which are the test's time."""
+    times, weights, users = train.row_times, train.row_weights, train.row_users
+    assert times is not None
+    assert weights is not None
+    last = np.full(train.num_users, np.iinfo(np.int64).min)
+    np.maximum.at(last, users[weights > 0], times[weights > 0])
+    return train.select((weights > 0) | (times <= last[users]))
 
 
 @functools.cache

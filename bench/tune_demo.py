@@ -1,6 +1,6 @@
 """How the demo's settings were chosen: a grid on validation, one seed, test unseen.
 
-python -m bench.tune_demo            # prints every run, then the best of each recipe
+python -m bench.tune_demo            # prints every run, then the best of each row
 """
 
 from __future__ import annotations

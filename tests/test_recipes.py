@@ -47,7 +47,7 @@ def small(name: str, **changes) -> dict:
         if name == "dns-m-n":
             fewer["dns"] = {"candidates": 8, "top": 2}
         fewer["reinforced"] = {"candidates": 8}
-        if name == "taobao":
+        if name in ("taobao", "facebook-ebr"):
             fewer["sampled"] = {"num_negatives": 64}
         scaled = {
             "negatives": [

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import collections
 import itertools
+import math
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
+
+import numpy as np
 
 from bench.report import Goal, Group, absolute
 from bench.rounds import Spread, second_core, threads_here, use_threads
@@ -28,11 +31,14 @@ class Made(Ours):
 
     def __init__(self, pairs: Interactions, name: str, changes: Mapping[str, Any]) -> None:
         super().__init__(pairs, name, changes)
-        self._live = super().endless()
+        self._fresh = self._one_by_one()
         self._made: collections.deque[Any] = collections.deque()
 
-    def close(self) -> None:
-        self._live.close()
+    def _one_by_one(self) -> Generator[Any, None, None]:
+        """The batches of all epochs, made as they are asked for: nothing goes on after that."""
+        for epoch in itertools.count():
+            self.objective.batches.set_epoch(epoch)
+            yield from map(self.objective.prepare, self.objective.batches)
 
     def endless(self) -> Generator[Any, None, None]:
         while True:
@@ -40,7 +46,7 @@ class Made(Ours):
 
     def make(self, batches: int) -> None:
         """Make the next batches, which no step has seen, as they are when they are served live."""
-        self._made.extend(itertools.islice(self._live, batches))
+        self._made.extend(itertools.islice(self._fresh, batches))
 
 
 class Watch:
@@ -90,7 +96,7 @@ def run(scale: Scale, group: Group) -> None:
 
 
 def _share(name: str, pairs: Any, scale: Scale, threads: int) -> Any:
-    steps = 2 if scale.quick else 16  # a whole turn of the thread that makes batches
+    steps = 2 if scale.quick else 32  # some turns of the thread that makes batches
     ours, made = (kind(pairs, name, {"batch_size": BATCH}) for kind in (Ours, Made))
     use_threads(threads)
     watch = watched(ours)
@@ -98,9 +104,9 @@ def _share(name: str, pairs: Any, scale: Scale, threads: int) -> Any:
     shares, wholes, discarded = [], [], 0
     try:
         for k in range(_rounds(scale, ours, steps)):
+            made.make(steps + 1)
             both = threads == 1 or second_core()
             use_threads(threads)
-            made.make(steps + 1)
             taken = {}
             for one in (ours, made)[:: 1 if k % 2 else -1]:  # whatever drifts is in both alike
                 one.run(1)  # both begin as warm
@@ -109,7 +115,7 @@ def _share(name: str, pairs: Any, scale: Scale, threads: int) -> Any:
                 one.run(steps)
                 taken[one] = (time.perf_counter_ns() - started, watch.ns)
             (whole, within), (ready, _) = taken[ours], taken[made]
-            if both:
+            if both and (threads == 1 or second_core()):
                 shares.append(100.0 * (whole - ready + within) / whole)
                 wholes.append(whole / steps * 1e-6)
             else:
@@ -118,10 +124,9 @@ def _share(name: str, pairs: Any, scale: Scale, threads: int) -> Any:
         use_threads(1)
         ours.close()
         made.close()
-    shares = sorted(shares) or [float("nan")]
-    n = len(shares)
-    spread = Spread(shares[n // 2], shares[n // 4], shares[3 * n // 4], n, discarded)
-    step = sorted(wholes)[n // 2] if wholes else float("nan")
+    low, median, high = np.quantile(shares, (0.25, 0.5, 0.75)) if shares else [math.nan] * 3
+    spread = Spread(float(median), float(low), float(high), len(shares), discarded)
+    step = float(np.median(wholes)) if wholes else math.nan
     return absolute(
         name, f"B = {BATCH:,}", threads, spread, goal=Goal(_MOST, at_least=False), unit="%",
         note=f"a step {step:.1f} ms",

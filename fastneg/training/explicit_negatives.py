@@ -14,8 +14,12 @@ from fastneg.checks import IntArray, fail
 from fastneg.interactions import Interactions
 
 
-def explicit_lists(train: Interactions) -> tuple[IntArray, IntArray]:
+def explicit_lists(train: Interactions, kind: str = "explicit") -> tuple[IntArray, IntArray]:
     """(indptr, items): of each user the items of the rows with weight 0 or less, in row order.
+
+    Args:
+        train: with such rows.
+        kind: the source that draws from them, for the error.
 
     Raises:
         FastnegError: there is no such row.
@@ -25,7 +29,7 @@ def explicit_lists(train: Interactions) -> tuple[IntArray, IntArray]:
     if not len(rows):
         fail(
             "explicit_lists",
-            "the source 'explicit' draws from rows with weight 0 or less, and there are none; "
+            f"the source {kind!r} draws from rows with weight 0 or less, and there are none; "
             "give them as such rows or as a file of negatives",
         )
     users = train.row_users[rows]

@@ -35,6 +35,12 @@ def check_with_settings(settings: Settings) -> None:
             f"num_negatives = {settings.num_negatives} has no place beside negatives, in which "
             "each source says its own",
         )
+    if settings.num_hard != 1:
+        fail(
+            CALL,
+            f"num_hard = {settings.num_hard} has no place beside negatives, in which the source "
+            "'mined' says num_negatives",
+        )
     if settings.sampler != "uniform":
         fail(
             CALL,

@@ -57,7 +57,8 @@ def list_draws(
         sampler = mined if kind == "mined" else _sampler(train, settings, source, name, data)
         assert sampler is not None
         if source.get("exposure", 0.0) > 0:
-            shown = _listed(train, settings, explicit_lists(train), sampler, f"{name}/shown")
+            lists, easy = explicit_lists(train, kind), _base(train, settings, source, name)
+            shown = _listed(train, settings, lists, easy, f"{name}/shown")
             draws[f"{name}/shown"] = Draw(shown.spawn(stage), 1, log_q=False)
         draws[name] = Draw(
             sampler if kind == "mined" else sampler.spawn(stage),
@@ -130,7 +131,8 @@ def _with_shown(
     train: Interactions, settings: Settings, source: Any, easy: Sampler, name: str
 ) -> Sampler:
     """The last ``shown`` of a row's candidates are from its user's list, where it has one."""
-    lists, rest = explicit_lists(train), source["candidates"] - source["shown"]
+    rest = source["candidates"] - source["shown"]
+    lists = explicit_lists(train, source["source"])
     if not rest:
         return _listed(train, settings, lists, easy, name)
     shown = ListedSampler(lists, interactions=train, seed=settings.seed, name="shown")

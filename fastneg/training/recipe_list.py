@@ -125,7 +125,7 @@ _RECIPES = (
             "negatives": (
                 {"source": "sampled", "shared": True, "num_negatives": 2048},
                 {"source": "in-batch-hard", "num_negatives": 2},
-                {"source": "mined", "num_negatives": 1, "ratio": 100.0},
+                {"source": "mined", "num_negatives": 1},
             ),
         },
     ),

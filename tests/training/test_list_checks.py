@@ -21,6 +21,7 @@ SOFTMAX = {"loss": "sampled_softmax"}
         ([DNS], {"loss": "in_batch"}, "not 'in_batch'; in-batch negatives are a source"),
         ([DNS], {**SOFTMAX, "shared": True}, "shared = true has no place beside negatives"),
         ([DNS], {"num_negatives": 4}, "num_negatives = 4 has no place beside negatives"),
+        ([DNS], {"num_hard": 2}, "num_hard = 2 has no place beside negatives"),
         ([DNS], {"sampler": "popularity"}, "sampler = 'popularity' has no place beside negatives"),
         ([{"source": "in-batch"}], {"batch_size": 1}, "leaves the source 'in-batch' no negatives"),
         (

@@ -186,7 +186,7 @@ def test_so_many_of_the_candidates_were_shown(shown):
                 assert set(row[5 - shown :]) <= lists[user]
                 others += [item in lists[user] for item in row[: 5 - shown]]
     if shown < 5:  # those are of the whole catalog
-        assert 0 < np.mean(others) < 0.5
+        assert 0 < np.mean(others) < 0.2
 
 
 def test_without_anything_shown():
@@ -195,7 +195,7 @@ def test_without_anything_shown():
     message = r"'reinforced' draws from .* or say exposure = 0, shown = 0"
     with pytest.raises(FastnegError, match=message):
         source_data(world, Settings(negatives=[source], dim=4))
-    with pytest.raises(FastnegError, match="weight 0 or less"):
+    with pytest.raises(FastnegError, match="'reinforced' draws from rows with weight 0 or less"):
         Objective(world, Settings(negatives=[source], dim=4))
     settings = Settings(negatives=[{**source, "shown": 0}], dim=4, batch_size=16)
     batch = next(iter(Objective(world, settings).batches))
