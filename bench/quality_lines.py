@@ -160,6 +160,7 @@ LINES = (
             _epochs(18, 3, temperature=0.14),
             _bsl(12, 3, 0.11, 1.1),
             _bsl(20, 4, 0.11, 1.1, average_decay=0.75),
+            _bsl(24, 4, 0.11, 1.1, average_decay=0.75, user_balance=0.5),
         ),
         goal=(0.070, 0.057),
         aim=(0.0725, 0.0599),
