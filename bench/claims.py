@@ -173,13 +173,12 @@ def recipe_results(claim: Claim, found: Found) -> dict[str, str]:
     """What each arm of a comparison with one of them was worth, in words."""
     words = {1: "better than", 0: "no difference seen from", -1: "worse than"}
     results = {}
+    how = {arm: trained.shown(line, line.settings) for arm, line in claim.arms.items()}
     for one in claim.verdicts:
-        line = claim.arms[one.better]
         sign, text = compare(one, found)
-        how = trained.shown(line, line.settings)
-        results[one.better] = f"{words[sign]} {one.worse}, {one.metric} {text} ({how})"
+        results[one.better] = f"{words[sign]} {one.worse}, {one.metric} {text} ({how[one.better]})"
         mean, _ = trained.means(found[one.worse], one.metric)
-        results[one.worse] = f"{one.metric} {mean:.4f}, to compare with ({how})"
+        results[one.worse] = f"{one.metric} {mean:.4f}, to compare with ({how[one.worse]})"
     return results
 
 
