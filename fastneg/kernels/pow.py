@@ -2,7 +2,8 @@
 
 Library versions of ``pow`` differ in the last bit, and one bit moves a whole alias table. These
 use +, -, *, / and moves of bits only, which IEEE 754 fixes; nothing is contracted or reordered.
-Relative error of ``log2``: 2e-16 (absolute near 1); of a power x^b: below 1e-14 for |b| <= 4.
+Relative error of ``log`` and ``log2``: 2.3e-16 (absolute near 1); of a power x^b: below 1e-14 for
+|b| <= 4.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from numba.extending import intrinsic
 from fastneg.kernels.jit import helper, kernel
 
 _LN2 = 0.6931471805599453
+# ln 2 in two parts (Cody and Waite 1980); the first has 32 bits: times any exponent it is exact
+_LN2_HIGH, _LN2_LOW = float.fromhex("0x1.62e42feep-1"), float.fromhex("0x1.a39ef35793c76p-33")
 _LOG2_E = 1.4426950408889634
 _MANTISSA = np.uint64(0x000FFFFFFFFFFFFF)
 _ONE = np.uint64(0x3FF0000000000000)
@@ -87,7 +90,7 @@ def log2(x: float) -> float:
 def log(x: float) -> float:
     """Natural logarithm of a positive double."""
     exponent, rest = _log_parts(x)
-    return exponent * _LN2 + rest
+    return exponent * _LN2_HIGH + (exponent * _LN2_LOW + rest)
 
 
 @helper
