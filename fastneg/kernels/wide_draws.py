@@ -94,32 +94,42 @@ def _suspect(
 
 
 @helper
-def _uniform_lanes(
-    n: np.uint64, words: Any, meta: np.uint64, place: np.uint64, items: Any, first: int, count: int
-) -> Any:
-    """Draw ``count`` cells from ``first`` on; what the filter says of them, as bits."""
+def _filter_lanes(words: Any, meta: np.uint64, drawn: Any, count: int) -> Any:
+    """What the filter says of ``count`` ids, as bits."""
     mask = _ZERO
     for j in range(count):
-        w = mix64(place + np.uint64(j + 1) * GOLDEN)
-        item = scale_word(n, w) >> _S32
-        items[first + j] = np.int64(item)
-        mask |= may_contain(words, meta, item) << np.uint64(j)
+        mask |= may_contain(words, meta, drawn[j]) << np.uint64(j)
     return mask
+
+
+# Words are made in a loop without far reads: where a processor's gathers are slow, LLVM leaves a
+# loop with one in it scalar, and the words of a scalar loop take as long again as all the rest.
+@helper
+def _uniform_lanes(
+    n: np.uint64, words: Any, meta: np.uint64, place: np.uint64, items: Any, first: int,
+    drawn: Any, count: int,
+) -> Any:  # fmt: skip
+    """Draw ``count`` cells from ``first`` on; what the filter says of them, as bits."""
+    for j in range(count):
+        item = scale_word(n, mix64(place + np.uint64(j + 1) * GOLDEN)) >> _S32
+        drawn[j] = item
+        items[first + j] = np.int64(item)
+    return _filter_lanes(words, meta, drawn, count)
 
 
 @helper
 def _table_lanes(
-    table: Any, words: Any, meta: np.uint64, place: np.uint64, items: Any, first: int, count: int
-) -> Any:
+    table: Any, words: Any, meta: np.uint64, place: np.uint64, items: Any, first: int,
+    drawn: Any, count: int,
+) -> Any:  # fmt: skip
     """Draw ``count`` cells from ``first`` on; what the filter says of them, as bits."""
-    mask = _ZERO
     num_cells = np.uint64(table.shape[0])
     for j in range(count):
-        t = scale_word(num_cells, mix64(place + np.uint64(j + 1) * GOLDEN))
-        item = choose(t, table[t >> _S32])
-        items[first + j] = np.int64(item)
-        mask |= may_contain(words, meta, item) << np.uint64(j)
-    return mask
+        drawn[j] = scale_word(num_cells, mix64(place + np.uint64(j + 1) * GOLDEN))
+    for j in range(count):
+        drawn[j] = choose(drawn[j], table[drawn[j] >> _S32])
+        items[first + j] = np.int64(drawn[j])
+    return _filter_lanes(words, meta, drawn, count)
 
 
 @kernel
@@ -142,6 +152,7 @@ def draw_uniform_rows(
     width = items.shape[0] // max(1, num_rows)
     n = np.uint64(num_items)
     waiting_rows, waiting = np.empty(_SUSPECTS, np.int64), np.empty(_SUSPECTS, np.int64)
+    drawn = np.empty(_LANES, np.uint64)
     count: Any = 0
     for b in range(num_rows):
         _ask_ahead(b, num_rows, owner, indptr, metas, words)
@@ -151,10 +162,10 @@ def draw_uniform_rows(
         for s in range(b * width, (b + 1) * width, _LANES):
             left = (b + 1) * width - s
             if left >= _LANES:  # a loop of a length known beforehand is twice as fast
-                mask = _uniform_lanes(n, words, meta, place, items, s, _LANES)
+                mask = _uniform_lanes(n, words, meta, place, items, s, drawn, _LANES)
                 place += np.uint64(_LANES) * GOLDEN
             else:
-                mask = _uniform_lanes(n, words, meta, place, items, s, left)
+                mask = _uniform_lanes(n, words, meta, place, items, s, drawn, left)
             if mask != _ZERO:
                 low, high = indptr[o], indptr[o + 1]
                 count = _suspect(mask, b, s, excluded, low, high, waiting_rows, waiting, count)
@@ -190,6 +201,7 @@ def draw_table_rows(
     width = items.shape[0] // max(1, num_rows)
     unresolved = 0
     waiting_rows, waiting = np.empty(_SUSPECTS, np.int64), np.empty(_SUSPECTS, np.int64)
+    drawn = np.empty(_LANES, np.uint64)
     count: Any = 0
     for b in range(num_rows):
         _ask_ahead(b, num_rows, owner, indptr, metas, words)
@@ -199,10 +211,10 @@ def draw_table_rows(
         for s in range(b * width, (b + 1) * width, _LANES):
             left = (b + 1) * width - s
             if left >= _LANES:
-                mask = _table_lanes(table, words, meta, place, items, s, _LANES)
+                mask = _table_lanes(table, words, meta, place, items, s, drawn, _LANES)
                 place += np.uint64(_LANES) * GOLDEN
             else:
-                mask = _table_lanes(table, words, meta, place, items, s, left)
+                mask = _table_lanes(table, words, meta, place, items, s, drawn, left)
             if mask != _ZERO:
                 low, high = indptr[o], indptr[o + 1]
                 count = _suspect(mask, b, s, excluded, low, high, waiting_rows, waiting, count)
