@@ -42,7 +42,10 @@ def _begin_rows(
     first: int, count: int, key: np.uint64, rows: Any, owner: Any, metas: Any,
     first_draw: int, places: Any, filters: Any,
 ) -> None:  # fmt: skip
-    """Where the words of 64 rows start, and their filters."""
+    """Where the words of 64 rows start, and their filters; those of the next 64 are asked for."""
+    following = first + _LANES
+    for j in range(min(_LANES, rows.shape[0] - following)):
+        prefetch(metas, owner[following + j])
     for j in range(count):
         places[j] = row_key(key, np.uint64(rows[first + j])) + np.uint64(first_draw) * GOLDEN
         filters[j] = metas[owner[first + j]]

@@ -23,10 +23,12 @@ from fastneg.samplers.base import Sampler
 from fastneg.samplers.exclusion import Exclusion, ListFilters
 from fastneg.samplers.results import Negatives
 from fastneg.samplers.tiles import WIDE
+from fastneg.threads import run_chunks
 
 _NO_IDS = np.zeros(0, dtype=np.int64)
 _NO_LOG_Q = np.zeros((0, 0), dtype=np.float32)  # "not asked for" to a kernel; never written
-_MOST = 32_768  # draws from which threads and the general way pay
+_MOST = 32_768  # draws of narrow rows, or of one row, from which threads and the general way pay
+_MOST_WIDE = 8 * _MOST  # draws in all; of that many the general way's overhead is a hundredth
 
 
 # what draws are prepared with: not copied, not pickled
@@ -135,7 +137,9 @@ class LeanSampler(Sampler, ABC):
         elif type(users) is not np.ndarray or not _is_row(users):
             return None
         count = users.shape[0]
-        if width < 1 or not 0 < count * width <= _MOST or not self._lean_ready():
+        if width < 1 or not 0 < count * width <= _MOST_WIDE or not self._lean_ready():
+            return None
+        if count * width > _MOST and not WIDE <= width <= _MOST:
             return None
         given, numbers = 0, None
         if rows is not None:
@@ -176,7 +180,11 @@ class LeanSampler(Sampler, ABC):
         numbers = frozen(np.arange(first, first + len(owner)) if rows is None else rows)
         if rows is not None and not codes_within(numbers, 0, 2**63 - 1):
             return REFUSED
-        self._lean_draw(owner, numbers, items)
+
+        def draw(i: int, j: int) -> None:
+            self._lean_draw(owner[i:j], numbers[i:j], items[i:j])
+
+        run_chunks(draw, len(items), smallest=max(1, _MOST // items.shape[1]))
         if out is not None:
             self._lean_log_q(owner, items, out)
         return 0

@@ -23,6 +23,11 @@ class Negatives(NamedTuple):
     log_q: torch.Tensor | None
     source: torch.Tensor
 
+    def part(self, rows: slice) -> Negatives:
+        """Some of the rows: views, not copies."""
+        log_q = None if self.log_q is None else self.log_q[rows]
+        return Negatives(self.items[rows], log_q, self.source[rows])
+
 
 def check_device(device: Any, pin_memory: bool, *, call: str) -> None:
     """Refuse a device that is not there, and pinned memory where nothing could use it."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fastneg.checks import IntArray
 from fastneg.samplers.base import Sampler
 from fastneg.samplers.results import Negatives
 from fastneg.training.feature_encoders import FeatureRows
@@ -32,6 +33,17 @@ class Draw(NamedTuple):
     shared: bool = False
     log_q: bool = True
     positives: bool = False
+
+    def of_rows(self, users: Tensor, items: Tensor, rows: IntArray) -> Negatives:
+        """[B, K], for the examples of these global indices."""
+        positives = items if self.positives else None
+        return self.sampler.sample(
+            users, self.num_negatives, rows=rows, log_q=self.log_q, positives=positives
+        )
+
+    def of_batch(self, number: int) -> Negatives:
+        """[C], for the epoch's batch of this number."""
+        return self.sampler.sample_shared(self.num_negatives, log_q=self.log_q, row=number)
 
 
 class Batch(NamedTuple):

@@ -29,6 +29,7 @@ from fastneg.data.events import Events
 from fastneg.errors import CheckpointError, ExhaustedUserError
 from fastneg.interactions import Interactions
 from fastneg.samplers.base import Sampler
+from fastneg.samplers.results import Negatives
 from fastneg.samplers.subsampling import importance_weights, kept_rows
 from fastneg.streams import key_of, permutation, stream_of
 from fastneg.training.batch import Batch, Draw
@@ -39,6 +40,7 @@ from fastneg.training.log_q import as_keep, in_batch_log_q
 __all__ = ["Batch", "Draw", "NegativeBatches"]
 
 STATE_VERSION = 1
+_ENOUGH = 32_768  # draws in one call
 _CALL = "NegativeBatches"
 
 
@@ -54,6 +56,7 @@ class NegativeBatches(IterableDataset[Batch]):
         batch_size: B; the last batch of an epoch may be smaller.
         sampler: draws the negatives of each row; None for none.
         num_negatives: K.
+        log_q: False leaves log Q of these out.
         shared_sampler: draws one set for a whole batch; None for none.
         num_shared: C.
         draws: further sources, each row's own or shared.
@@ -62,6 +65,8 @@ class NegativeBatches(IterableDataset[Batch]):
             user, scaled to a mean of 1 over the examples, times the reward if there are any.
         shuffle: False keeps the input order.
         seed, name: decide the order of examples.
+        together: this many batches are drawn for in one call, or fewer where they are large: small
+            calls cost more a draw. What is changed in a sampler is seen from the next call on.
         exhausted: ``"drop"`` leaves out rows of users for whom a sampler can draw nothing,
             counts them in ``num_dropped`` and warns once; ``"raise"`` raises.
 
@@ -77,6 +82,7 @@ class NegativeBatches(IterableDataset[Batch]):
         batch_size: int = 2048,
         sampler: Sampler | None = None,
         num_negatives: int = 1,
+        log_q: bool = True,
         shared_sampler: Sampler | None = None,
         num_shared: int = 0,
         draws: Sequence[Draw] = (),
@@ -85,6 +91,7 @@ class NegativeBatches(IterableDataset[Batch]):
         shuffle: bool = True,
         seed: int = 0,
         name: str = "batches",
+        together: int = 1,
         exhausted: str = "drop",
     ) -> None:
         super().__init__()
@@ -93,8 +100,9 @@ class NegativeBatches(IterableDataset[Batch]):
         self.num_shared = as_integer(
             num_shared, call=_CALL, name="num_shared", minimum=0 if shared_sampler is None else 1
         )
+        self.together = as_integer(together, call=_CALL, name="together", minimum=1)
         as_choice(exhausted, ("drop", "raise"), call=_CALL, name="exhausted")
-        self.sampler, self.shared_sampler = sampler, shared_sampler
+        self.sampler, self.shared_sampler, self.log_q = sampler, shared_sampler, bool(log_q)
         self.draws = list(draws)
         self.shuffle, self.seed, self.name = bool(shuffle), int(seed), name
         self.num_items = interactions.num_items
@@ -105,8 +113,10 @@ class NegativeBatches(IterableDataset[Batch]):
         if isinstance(interactions, Events):
             context = interactions.context.select(positive_rows)
             self._context = FeatureValues(context, call=_CALL)
-        self._users = np.ascontiguousarray(interactions.row_users[positive_rows])
-        self._items = np.ascontiguousarray(interactions.row_items[positive_rows])
+        # side by side: an order that leaps about reads one line of memory for both
+        self._pairs = np.empty(len(positive_rows), dtype=[("user", np.int64), ("item", np.int64)])
+        self._pairs["user"] = interactions.row_users[positive_rows]
+        self._pairs["item"] = interactions.row_items[positive_rows]
         self._weights: np.ndarray[Any, np.dtype[np.float32]] | None = None
         if rewards:
             weights = interactions.row_weights
@@ -114,16 +124,17 @@ class NegativeBatches(IterableDataset[Batch]):
                 fail(_CALL, "rewards = True needs interactions with weights; these have none")
             self._weights = np.ascontiguousarray(weights[positive_rows], dtype=np.float32)
         balance = as_number(user_balance, call=_CALL, name="user_balance", minimum=0, maximum=1)
-        if balance > 0 and len(self._users):
-            shares = np.bincount(self._users)[self._users].astype(np.float64) ** -balance
+        if balance > 0 and len(self._pairs):
+            users = self._pairs["user"]
+            shares = np.bincount(users)[users].astype(np.float64) ** -balance
             shares /= shares.mean()
             rewarded = shares if self._weights is None else shares * self._weights
             self._weights = rewarded.astype(np.float32)
-        if not len(self._users):
+        if not len(self._pairs):
             fail(_CALL, "the interactions have no positive row (weight > 0), so no example")
 
         self._rows = self._rows_that_can_be_served(interactions.num_users, exhausted)
-        self.num_dropped = len(self._users) - len(self._rows)
+        self.num_dropped = len(self._pairs) - len(self._rows)
         self.ranks = ALONE
         self.keep: FloatArray | None = None
         self._importance: npt.NDArray[np.float32] | None = None
@@ -135,7 +146,7 @@ class NegativeBatches(IterableDataset[Batch]):
     def _rows_that_can_be_served(
         self, num_users: int, exhausted: str
     ) -> np.ndarray[Any, np.dtype[np.int64]]:
-        every = np.arange(len(self._users), dtype=np.int64)
+        every = np.arange(len(self._pairs), dtype=np.int64)
         samplers = [] if self.sampler is None else [self.sampler]
         samplers += [draw.sampler for draw in self.draws if not draw.shared]
         users = np.empty(0, np.int64)
@@ -145,7 +156,7 @@ class NegativeBatches(IterableDataset[Batch]):
             return every
         hopeless = np.zeros(num_users, dtype=bool)
         hopeless[users] = True
-        dropped = hopeless[self._users]
+        dropped = hopeless[self._pairs["user"]]
         count = int(dropped.sum())
         if count == 0:
             return every
@@ -190,7 +201,7 @@ class NegativeBatches(IterableDataset[Batch]):
         """
         call = f"{_CALL}.subsample"
         self.keep = as_keep(keep, self.num_items, call=call)
-        if not self.keep[self._items[self._rows]].any():
+        if not self.keep[self._pairs["item"][self._rows]].any():
             fail(call, "keep is 0 for the items of all examples; nothing could be served")
         self._importance = importance_weights(self.keep) if weights else None
         self._kept = None
@@ -200,7 +211,8 @@ class NegativeBatches(IterableDataset[Batch]):
         if self.keep is None:
             return self._rows
         if self._kept is None or self._kept[0] != epoch:
-            mask = kept_rows(self.keep, self._items, seed=self.seed, epoch=epoch, name=self.name)
+            items = np.ascontiguousarray(self._pairs["item"])
+            mask = kept_rows(self.keep, items, seed=self.seed, epoch=epoch, name=self.name)
             rows = self._rows[mask[self._rows]]
             if not len(rows):
                 fail(
@@ -234,7 +246,7 @@ class NegativeBatches(IterableDataset[Batch]):
         The Q of in-batch negatives, over all epochs where they are subsampled. Items that are
         never served have -inf.
         """
-        counts = np.bincount(self._items[self._rows], minlength=self.num_items)
+        counts = np.bincount(self._pairs["item"][self._rows], minlength=self.num_items)
         return in_batch_log_q(counts, keep=self.keep)
 
     def set_epoch(self, epoch: int) -> None:
@@ -304,51 +316,75 @@ class NegativeBatches(IterableDataset[Batch]):
         if self.shuffle:
             stream = stream_of(self.name, "order")
             order = order[permutation(key_of(self.seed, stream, epoch), len(order))]
-        for number in range(first + worker, self._num_batches(epoch), num_workers):
-            batch = self._batch(order, number)
-            if info is None:
-                self._position[1] = number + 1
-            yield batch
+        numbers = range(first + worker, self._num_batches(epoch), num_workers)
+        # what is sent elsewhere, or cut into the slices of ranks, is made one by one
+        together = self._drawn_together() if info is None and self.ranks.size == 1 else 1
+        for start in range(0, len(numbers), together):
+            some = numbers[start : start + together]
+            for number, batch in zip(some, self._batches(order, some), strict=True):
+                if info is None:
+                    self._position[1] = number + 1
+                yield batch
         if info is None and self.epoch == epoch:
             self._position[1] = 0
 
-    def _batch(self, order: np.ndarray[Any, np.dtype[np.int64]], number: int) -> Batch:
-        all_rows = order[number * self.batch_size : (number + 1) * self.batch_size]
+    def _drawn_together(self) -> int:
+        widths = [draw.num_negatives for draw in self.draws if not draw.shared]
+        widths += [] if self.sampler is None else [self.num_negatives]
+        return max(1, min(self.together, _ENOUGH // (self.batch_size * max(widths, default=1))))
+
+    def _batches(self, order: IntArray, numbers: range) -> list[Batch]:
+        """Some batches in a row (or one): parts of what is read and drawn for all of them."""
+        size = self.batch_size
+        all_rows = order[numbers[0] * size : (numbers[-1] + 1) * size]
         first, last = self.ranks.bounds(len(all_rows))
         rows = all_rows[first:last]
-        users = torch.from_numpy(self._users[rows])
-        items = torch.from_numpy(self._items[rows])
-        rows_B = torch.from_numpy(rows)
+        pairs = self._pairs[rows]
+        users = torch.from_numpy(np.ascontiguousarray(pairs["user"]))
+        items = torch.from_numpy(np.ascontiguousarray(pairs["item"]))
         weights = self._weights_of(rows)
         every, share = None, 1.0
         if self.ranks.size > 1:
-            every, share = torch.from_numpy(self._items[all_rows]), len(rows) / len(all_rows)
+            every = torch.from_numpy(self._pairs["item"][all_rows])
+            share = len(rows) / len(all_rows)
             if weights is not None:
                 share = float(weights.double().sum() / self._weights_of(all_rows).double().sum())
-        negatives = shared = None
+        own = None
         if self.sampler is not None:
-            negatives = self.sampler.sample(users, self.num_negatives, rows=rows_B)
-        if self.shared_sampler is not None:
-            shared = self.shared_sampler.sample_shared(self.num_shared, row=number)
-        drawn = tuple(
-            draw.sampler.sample_shared(draw.num_negatives, log_q=draw.log_q, row=number)
-            if draw.shared
-            else draw.sampler.sample(
-                users,
-                draw.num_negatives,
-                rows=rows_B,
-                log_q=draw.log_q,
-                positives=items if draw.positives else None,
+            own = self.sampler.sample(users, self.num_negatives, rows=rows, log_q=self.log_q)
+        drawn = [None if one.shared else one.of_rows(users, items, rows) for one in self.draws]
+        made = []
+        for k, number in enumerate(numbers):
+            part = slice(k * size, (k + 1) * size)
+            rows_B = torch.from_numpy(rows[part])
+            made.append(
+                Batch(
+                    users[part],
+                    items[part],
+                    rows_B,
+                    None if weights is None else weights[part],
+                    None if own is None else own.part(part),
+                    self._shared(number),
+                    tuple(
+                        draw.of_batch(number) if of_all is None else of_all.part(part)
+                        for draw, of_all in zip(self.draws, drawn, strict=True)
+                    ),
+                    None if self._context is None else self._context.take(rows_B),
+                    every,
+                    share,
+                )
             )
-            for draw in self.draws
-        )
-        context = None if self._context is None else self._context.take(rows_B)
-        return Batch(users, items, rows_B, weights, negatives, shared, drawn, context, every, share)
+        return made
+
+    def _shared(self, number: int) -> Negatives | None:
+        if self.shared_sampler is None:
+            return None
+        return self.shared_sampler.sample_shared(self.num_shared, row=number)
 
     def _weights_of(self, rows: IntArray) -> Any:
         """float32 [B], or None."""
         weights = None if self._weights is None else torch.from_numpy(self._weights[rows])
         if self._importance is not None:
-            importance = torch.from_numpy(self._importance[self._items[rows]])
+            importance = torch.from_numpy(self._importance[self._pairs["item"][rows]])
             weights = importance if weights is None else weights * importance
         return weights

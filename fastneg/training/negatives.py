@@ -150,6 +150,7 @@ class Objective:
             batch_size=settings.batch_size,
             sampler=row_sampler,
             num_negatives=num_negatives,
+            log_q=settings.loss in ("sampled_softmax", "nce"),
             shared_sampler=shared_sampler,
             num_shared=num_shared,
             draws=tuple(draws.values()),
@@ -157,6 +158,7 @@ class Objective:
             user_balance=settings.user_balance,
             seed=settings.seed,
             name=f"{stage}/batches",
+            together=16,
             exhausted=settings.exhausted,
         )
         if settings.subsample_positives is not None:  # before the tables: Q is of what is served

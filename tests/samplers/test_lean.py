@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from fastneg import threads
 from fastneg.errors import ExhaustedUserError, FastnegError
 from fastneg.interactions import Interactions
 from fastneg.samplers import popularity
@@ -188,7 +189,9 @@ LEFT_ALONE: dict[str, Callable[[Sampler], Any]] = {
     "a NumPy number": lambda s: s.sample(SIX, np.int64(4)),
     "too many": lambda s: s.sample(SIX, 2**31),
     "far too many": lambda s: s.sample(SIX, 10**30),
-    "one more than the short way takes": lambda s: s.sample(SIX[:1], 32_769),
+    "a row of one more than the short way takes": lambda s: s.sample(SIX[:1], 32_769),
+    "narrow rows, one more": lambda s: s.sample(np.tile(SIX, 177)[:1058], 31),
+    "wide rows, one more": lambda s: s.sample(np.tile(SIX, 1366)[:8193], 32),
     "negative rows": lambda s: s.sample(SIX, 4, rows=SIX - 1),
     "rows of another length": lambda s: s.sample(SIX, 4, rows=SIX[:5]),
     "2-d rows": lambda s: s.sample(SIX, 4, rows=SIX[:, None]),
@@ -282,9 +285,18 @@ def test_what_the_short_way_leaves_alone(name: str, case: str, ways: Ways) -> No
 
 
 @pytest.mark.parametrize("name", MAKE)
-def test_the_most_that_the_short_way_takes(name: str, ways: Ways) -> None:
-    ours = _compare(ways, lambda: MAKE[name](seen()), lambda s: s.sample(USERS[:8], 4096))
-    assert ours.items.shape == (8, 4096)
+@pytest.mark.parametrize("shape", [(1057, 31), (8192, 32), (8, 32_768), (1, 32_768)])
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_the_most_that_the_short_way_takes(
+    name: str, shape: tuple[int, int], num_threads: int, ways: Ways
+) -> None:
+    users = np.resize(USERS, shape[0])
+    threads.set_num_threads(num_threads)
+    try:
+        ours = _compare(ways, lambda: MAKE[name](seen()), lambda s: s.sample(users, shape[1]))
+    finally:
+        threads.set_num_threads(None)
+    assert ours.items.shape == shape
     assert ways.taken == [True]
 
 

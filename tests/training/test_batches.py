@@ -16,7 +16,8 @@ from fastneg.interactions import Interactions
 from fastneg.samplers.mixed import MixedSampler
 from fastneg.samplers.popularity import PopularitySampler
 from fastneg.samplers.uniform import UniformSampler
-from fastneg.training.batches import Batch, NegativeBatches
+from fastneg.training.batches import Batch, Draw, NegativeBatches
+from fastneg.training.distributed import Ranks
 
 NUM_USERS, NUM_ITEMS = 40, 60
 
@@ -115,6 +116,77 @@ def test_negatives_of_an_example_do_not_depend_on_the_batch_size(interactions, b
         }
 
     assert by_row(batch_size) == by_row(32)
+
+
+def _own_and_positives(interactions: Interactions) -> list[Draw]:
+    """A source of its own for each row, one for the batch, and one that asks for positives."""
+    samplers = [UniformSampler(interactions, seed=3, name=name) for name in "abc"]
+    return [
+        Draw(samplers[0], 9, log_q=False),
+        Draw(samplers[1], 3, shared=True),
+        Draw(samplers[2], 2, positives=True),
+    ]
+
+
+class Calls(UniformSampler):
+    """Writes down for how many rows it is asked."""
+
+    asked: tuple[int, ...] = ()
+
+    def sample(self, users, num_negatives, **more):
+        self.asked += (len(users),)
+        return super().sample(users, num_negatives, **more)
+
+
+@pytest.mark.parametrize("together", [2, 5, 1000])
+def test_batches_drawn_for_together_are_the_same(interactions, together):
+    """And are served one by one: the place is known in the middle of what was drawn."""
+    changes = {"draws": _own_and_positives(interactions), "user_balance": 0.5}
+    expected = list(_at_epoch(make(interactions, **changes), 2))
+    batches = _at_epoch(make(interactions, together=together, **changes), 2)
+    whole = list(batches)
+    assert len(whole) == len(expected) > 10
+    assert whole[-1].users.shape != whole[0].users.shape  # the last is smaller
+    for ours, theirs in zip(whole, expected, strict=True):
+        assert len(flat(ours)) == len(flat(theirs)) == 18
+        assert all(torch.equal(x, y) for x, y in zip(flat(ours), flat(theirs), strict=True))
+    served = iter(batches)
+    for place in range(1, 4):
+        next(served)
+        assert batches.state_dict()["next_batch"] == place
+    resumed = make(interactions, together=together, **changes)
+    resumed.load_state_dict(batches.state_dict())
+    rest = list(resumed)
+    assert len(rest) == len(expected) - 3
+    for ours, theirs in zip(rest, expected[3:], strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(flat(ours), flat(theirs), strict=True))
+
+
+def test_how_many_batches_are_drawn_for_together(interactions):
+    """As many as asked for, fewer of large ones, one by one where a loader's workers are."""
+
+    def asked(**changes) -> tuple[int, ...]:
+        sampler = Calls(interactions, seed=3)
+        num_rows = sum(len(batch.users) for batch in make(interactions, sampler=sampler, **changes))
+        assert sum(sampler.asked) == num_rows
+        return sampler.asked
+
+    assert set(asked()[:-1]) == {32}
+    assert set(asked(together=4)[:-1]) == {128}
+    assert set(asked(together=4, num_negatives=512)[:-1]) == {64}  # 32,768 draws
+    assert set(asked(together=4, num_negatives=5000)[:-1]) == {32}
+    parted = make(interactions, sampler=Calls(interactions, seed=3), together=4)
+    parted.split(Ranks(0, 2))
+    list(parted)
+    assert set(parted.sampler.asked[:-1]) == {16}
+
+
+def test_log_q_is_left_out_where_nobody_asks(interactions):
+    with_it, without = make(interactions), make(interactions, log_q=False)
+    for ours, theirs in zip(without, with_it, strict=True):
+        assert ours.negatives.log_q is None
+        assert torch.equal(ours.negatives.items, theirs.negatives.items)
+        assert torch.equal(ours.shared.log_q, theirs.shared.log_q)
 
 
 @pytest.mark.parametrize("num_threads", [2, 3, 7])
@@ -251,6 +323,8 @@ def test_exhausted_users_raise_when_asked_to():
 def test_bad_arguments(interactions):
     with pytest.raises(FastnegError, match="batch_size = 0 is too small"):
         NegativeBatches(interactions, batch_size=0)
+    with pytest.raises(FastnegError, match="together = 0 is too small"):
+        make(interactions, together=0)
     with pytest.raises(FastnegError, match="exhausted = 'keep' is not one of"):
         make(interactions, exhausted="keep")
     with pytest.raises(FastnegError, match="rewards = True needs interactions with weights"):
