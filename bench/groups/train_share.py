@@ -23,7 +23,7 @@ _RECIPES = (
     "sampled-softmax", "in-batch-logq", "mixed-negative-sampling", "bpr", "ncf-loop", "gbce", "dns",
 )  # fmt: skip
 _MOST = 3.0  # per cent
-_SECONDS = 40.0  # of a recipe
+_SECONDS = 30.0  # of a row
 
 
 class Made(Ours):
@@ -50,92 +50,126 @@ class Made(Ours):
 
 
 class Watch:
-    """Adds up the time of calls that the training thread itself makes."""
+    """Adds up the processor time of calls."""
 
     def __init__(self) -> None:
         self.ns = 0
-        self._thread = threading.current_thread()
+        self._within = threading.local()
 
     def timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """The same call, its time counted."""
+        """The same call, its thread's time counted; once where such calls call each other."""
 
         def timed(*arguments: Any, **named: Any) -> Any:
-            if threading.current_thread() is not self._thread:
+            if getattr(self._within, "one", False):
                 return call(*arguments, **named)
-            started = time.perf_counter_ns()
-            found = call(*arguments, **named)
-            self.ns += time.perf_counter_ns() - started
-            return found
+            self._within.one = True
+            started = time.thread_time_ns()
+            try:
+                return call(*arguments, **named)
+            finally:
+                self.ns += time.thread_time_ns() - started
+                self._within.one = False
 
         return timed
 
 
 def watched(ours: Ours) -> Watch:
-    """Counts the masks and log Q that no batch brings ready-made, from now on."""
+    """Counts whatever makes batches, and the masks and log Q that no batch brings ready-made."""
     watch = Watch()
-    pairs = ours.objective.train
-    for name in ("positive_mask", "positive_cells"):
-        setattr(pairs, name, watch.timed(getattr(type(pairs), name).__get__(pairs)))
-    loss = ours.objective._loss
-    setattr(loss, "_in_batch_log_q", watch.timed(loss._in_batch_log_q))  # noqa: B010
+    objective, pairs, loss = ours.objective, ours.objective.train, ours.objective._loss
+    timed = [
+        (objective.batches, "_batches"), (objective, "prepare"),
+        (pairs, "positive_mask"), (pairs, "positive_cells"), (loss, "_in_batch_log_q"),
+    ]  # fmt: skip
+    for owner, name in timed:  # the class's own: another watch may have been here before
+        setattr(owner, name, watch.timed(getattr(type(owner), name).__get__(owner)))
     return watch
 
 
 def run(scale: Scale, group: Group) -> None:
     known = gowalla(stand_in=scale.quick and scale.largest <= 10_000)
-    threads = threads_here()[-1]
     for name in _RECIPES[:2] if scale.largest <= 10_000 else _RECIPES:
-        group.add(_share(name, known.interactions, scale, threads))
+        group.add(_work(name, known.interactions, scale))
+        group.add(_side_by_side(name, known.interactions, scale))
     group.note(
-        f"Data: {known.name}. The trainer's steps, and the same steps over batches that were made "
-        "beforehand with their draws, log Q and known positives, side by side: what the first take "
-        "longer, and the masks and log Q of in-batch columns that are made in the step itself, "
-        "over the first's time. Not counted: towers, scores, gradients, updates, the scores of "
-        "DNS's candidates."
+        f"Data: {known.name}. Work: of the processor time of both, the thread of the towers and "
+        "the one that makes batches, the part that makes them (examples read, ids drawn and moved, "
+        "log Q, known positives; not an epoch's order), and the masks and log Q of in-batch "
+        "columns that are made in the step itself. The rest is towers, scores, gradients, updates, "
+        "the scores of DNS's candidates. Longer: the time of steps over fresh batches, less that "
+        "of steps over batches made beforehand with all of this, over the first, in turns: a small "
+        "difference of two large figures."
     )
 
 
-def _share(name: str, pairs: Any, scale: Scale, threads: int) -> Any:
-    steps = 2 if scale.quick else 32  # some turns of the thread that makes batches
+def _work(name: str, pairs: Any, scale: Scale) -> Any:
+    """The part of the work that is the negatives'; it does not depend on a second core."""
+    steps = 2 if scale.quick else 64  # whole turns of the thread that makes batches
+    use_threads(1)
+    ours = Ours(pairs, name, {"batch_size": BATCH})
+    watch = watched(ours)
+    shares, wholes = [], []
+    try:
+        for _ in range(_rounds(scale, ours, steps, sides=1)):
+            watch.ns, started = 0, time.process_time_ns()
+            ours.run(steps)
+            whole = time.process_time_ns() - started
+            shares.append(100.0 * watch.ns / whole)
+            wholes.append(whole / steps * 1e-6)
+    finally:
+        ours.close()
+    spread = Spread(*_quartiles(shares), len(shares), 0)
+    return absolute(
+        f"{name}, work", f"B = {BATCH:,}", 1, spread, goal=Goal(_MOST, at_least=False), unit="%",
+        note=f"a step {np.median(wholes):.1f} ms",
+    )  # fmt: skip
+
+
+def _side_by_side(name: str, pairs: Any, scale: Scale) -> Any:
+    """How much longer a step takes for its negatives."""
+    steps = 2 if scale.quick else 32
+    threads = threads_here()[-1]
     ours, made = (kind(pairs, name, {"batch_size": BATCH}) for kind in (Ours, Made))
     use_threads(threads)
-    watch = watched(ours)
     ours.run(steps)
     shares, wholes, discarded = [], [], 0
     try:
-        for k in range(_rounds(scale, ours, steps)):
+        for k in range(_rounds(scale, ours, steps, sides=2)):
             made.make(steps + 1)
             both = threads == 1 or second_core()
             use_threads(threads)
             taken = {}
-            for one in (ours, made)[:: 1 if k % 2 else -1]:  # whatever drifts is in both alike
+            sides: list[Ours] = [ours, made]
+            for one in sides[:: 1 if k % 2 else -1]:  # whatever drifts is in both alike
                 one.run(1)  # both begin as warm
-                watch.ns = 0
                 started = time.perf_counter_ns()
                 one.run(steps)
-                taken[one] = (time.perf_counter_ns() - started, watch.ns)
-            (whole, within), (ready, _) = taken[ours], taken[made]
+                taken[one] = time.perf_counter_ns() - started
             if both and (threads == 1 or second_core()):
-                shares.append(100.0 * (whole - ready + within) / whole)
-                wholes.append(whole / steps * 1e-6)
+                shares.append(100.0 * (taken[ours] - taken[made]) / taken[ours])
+                wholes.append(taken[ours] / steps * 1e-6)
             else:
                 discarded += 1
     finally:
         use_threads(1)
         ours.close()
         made.close()
-    low, median, high = np.quantile(shares, (0.25, 0.5, 0.75)) if shares else [math.nan] * 3
-    spread = Spread(float(median), float(low), float(high), len(shares), discarded)
-    step = float(np.median(wholes)) if wholes else math.nan
-    return absolute(
-        name, f"B = {BATCH:,}", threads, spread, goal=Goal(_MOST, at_least=False), unit="%",
-        note=f"a step {step:.1f} ms",
-    )  # fmt: skip
+    spread = Spread(*_quartiles(shares), len(shares), discarded)
+    note = f"a step {np.median(wholes):.1f} ms" if wholes else ""
+    return absolute(f"{name}, longer", f"B = {BATCH:,}", threads, spread, unit="%", note=note)
 
 
-def _rounds(scale: Scale, ours: Ours, steps: int) -> int:
+def _quartiles(shares: list[float]) -> tuple[float, float, float]:
+    """Median, lower and upper quartile; no numbers of nothing."""
+    if not shares:
+        return math.nan, math.nan, math.nan
+    low, median, high = np.quantile(shares, (0.25, 0.5, 0.75))
+    return float(median), float(low), float(high)
+
+
+def _rounds(scale: Scale, ours: Ours, steps: int, *, sides: int) -> int:
     """As many as ``_SECONDS`` hold: either core may falter in any of them."""
     started = time.perf_counter()
     ours.run(steps)
-    taken = 2 * (time.perf_counter() - started)
+    taken = sides * (time.perf_counter() - started)
     return max(scale.few(0.2), min(scale.few(2.0), int(_SECONDS / taken)))

@@ -27,8 +27,8 @@ from fastneg.threads import run_chunks
 
 _NO_IDS = np.zeros(0, dtype=np.int64)
 _NO_LOG_Q = np.zeros((0, 0), dtype=np.float32)  # "not asked for" to a kernel; never written
-_MOST = 32_768  # draws of narrow rows, or of one row, from which threads and the general way pay
-_MOST_WIDE = 8 * _MOST  # draws in all; of that many the general way's overhead is a hundredth
+_CHUNK = 32_768  # draws below which a chunk is not worth a thread
+_MOST = 8 * _CHUNK  # of more, the general way's overhead is a hundredth
 
 
 # what draws are prepared with: not copied, not pickled
@@ -137,9 +137,7 @@ class LeanSampler(Sampler, ABC):
         elif type(users) is not np.ndarray or not _is_row(users):
             return None
         count = users.shape[0]
-        if width < 1 or not 0 < count * width <= _MOST_WIDE or not self._lean_ready():
-            return None
-        if count * width > _MOST and not WIDE <= width <= _MOST:
+        if not 1 <= width <= _CHUNK or not 0 < count * width <= _MOST or not self._lean_ready():
             return None
         given, numbers = 0, None
         if rows is not None:
@@ -152,9 +150,8 @@ class LeanSampler(Sampler, ABC):
         out = np.empty((count, width), np.float32) if log_q else _NO_LOG_Q
         left = 1
         if width < WIDE:
-            call = self._lean_calls[1 if log_q else 0] or self._lean_call_of(bool(log_q))
             place = users.ctypes.data if type(users) is np.ndarray else users.data_ptr()
-            left = call.kernel(call.facts, place, given, first, self._key(""), items, out)
+            left = self._draw_narrow(place, given, first, items, out, bool(log_q))
         if left > 0:
             left = self._draw_whole(users, numbers, first, items, out if log_q else None)
         if left < 0:
@@ -164,6 +161,30 @@ class LeanSampler(Sampler, ABC):
         tensor = torch.from_numpy
         source = np.zeros((count, width), np.int8)
         return Negatives(tensor(items), tensor(out) if log_q else None, tensor(source))
+
+    def _draw_narrow(
+        self,
+        users: int,
+        given: int,
+        first: int,
+        items: IntArray,
+        out: npt.NDArray[np.float32],
+        log_q: bool,
+    ) -> int:
+        """By the kernel of small requests; the cells left, or ``REFUSED``."""
+        call = self._lean_calls[1 if log_q else 0] or self._lean_call_of(log_q)
+        key = self._key("")
+        if items.size < 2 * _CHUNK:
+            return call.kernel(call.facts, users, given, first, key, items, out)
+        left = []
+
+        def draw(i: int, j: int) -> None:
+            rows = given and given + 8 * i
+            what = (users + 8 * i, rows, first + i, key, items[i:j], out[i:j])
+            left.append(call.kernel(call.facts, *what))
+
+        run_chunks(draw, len(items), smallest=_CHUNK // items.shape[1])
+        return min(left) if min(left) < 0 else sum(left)
 
     def _draw_whole(
         self,
@@ -184,7 +205,7 @@ class LeanSampler(Sampler, ABC):
         def draw(i: int, j: int) -> None:
             self._lean_draw(owner[i:j], numbers[i:j], items[i:j])
 
-        run_chunks(draw, len(items), smallest=max(1, _MOST // items.shape[1]))
+        run_chunks(draw, len(items), smallest=_CHUNK // items.shape[1])
         if out is not None:
             self._lean_log_q(owner, items, out)
         return 0

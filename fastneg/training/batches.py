@@ -40,7 +40,7 @@ from fastneg.training.log_q import as_keep, in_batch_log_q
 __all__ = ["Batch", "Draw", "NegativeBatches"]
 
 STATE_VERSION = 1
-_ENOUGH = 32_768  # draws in one call
+_ENOUGH = 131_072  # draws in one call
 _CALL = "NegativeBatches"
 
 
@@ -156,7 +156,7 @@ class NegativeBatches(IterableDataset[Batch]):
             return every
         hopeless = np.zeros(num_users, dtype=bool)
         hopeless[users] = True
-        dropped = hopeless[self._pairs["user"]]
+        dropped: npt.NDArray[np.bool_] = hopeless[self._pairs["user"]]
         count = int(dropped.sum())
         if count == 0:
             return every

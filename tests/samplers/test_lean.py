@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -190,8 +191,8 @@ LEFT_ALONE: dict[str, Callable[[Sampler], Any]] = {
     "too many": lambda s: s.sample(SIX, 2**31),
     "far too many": lambda s: s.sample(SIX, 10**30),
     "a row of one more than the short way takes": lambda s: s.sample(SIX[:1], 32_769),
-    "narrow rows, one more": lambda s: s.sample(np.tile(SIX, 177)[:1058], 31),
-    "wide rows, one more": lambda s: s.sample(np.tile(SIX, 1366)[:8193], 32),
+    "narrow rows, one more": lambda s: s.sample(np.resize(SIX, 8457), 31),
+    "wide rows, one more": lambda s: s.sample(np.resize(SIX, 8193), 32),
     "negative rows": lambda s: s.sample(SIX, 4, rows=SIX - 1),
     "rows of another length": lambda s: s.sample(SIX, 4, rows=SIX[:5]),
     "2-d rows": lambda s: s.sample(SIX, 4, rows=SIX[:, None]),
@@ -284,19 +285,53 @@ def test_what_the_short_way_leaves_alone(name: str, case: str, ways: Ways) -> No
         assert ours[1].startswith(("UniformSampler.sample: ", "PopularitySampler.sample: "))
 
 
+@contextlib.contextmanager
+def _on(num_threads: int) -> Iterator[None]:
+    threads.set_num_threads(num_threads)
+    try:
+        yield
+    finally:
+        threads.set_num_threads(None)
+
+
 @pytest.mark.parametrize("name", MAKE)
-@pytest.mark.parametrize("shape", [(1057, 31), (8192, 32), (8, 32_768), (1, 32_768)])
+@pytest.mark.parametrize("shape", [(8456, 31), (8192, 32), (8, 32_768), (1, 32_768)])
 @pytest.mark.parametrize("num_threads", [1, 3])
 def test_the_most_that_the_short_way_takes(
     name: str, shape: tuple[int, int], num_threads: int, ways: Ways
 ) -> None:
     users = np.resize(USERS, shape[0])
-    threads.set_num_threads(num_threads)
-    try:
-        ours = _compare(ways, lambda: MAKE[name](seen()), lambda s: s.sample(users, shape[1]))
-    finally:
-        threads.set_num_threads(None)
-    assert ours.items.shape == shape
+    rows = np.random.default_rng(0).permutation(shape[0])
+    with _on(num_threads):
+        for row in (None, rows):
+            call = functools.partial(Sampler.sample, users=users, num_negatives=shape[1], rows=row)
+            assert _compare(ways, lambda: MAKE[name](seen()), call).items.shape == shape
+    assert ways.taken == [True, True]
+
+
+@pytest.mark.parametrize("name", MAKE)
+@pytest.mark.parametrize("place", [0, 40_000, 65_535])
+@pytest.mark.parametrize("wrong", ["user", "row"])
+def test_wrong_codes_in_any_thread_are_seen(name: str, place: int, wrong: str, ways: Ways) -> None:
+    users, rows = np.zeros(65_536, np.int64), np.arange(65_536)
+    if wrong == "user":
+        users[place] = 40
+    else:
+        rows[place] = -1
+    with _on(2):
+        ours = _compare(ways, lambda: MAKE[name](seen()), lambda s: s.sample(users, 2, rows=rows))
+    assert issubclass(ours[0], FastnegError)
+    assert ways.taken == [False]
+
+
+@pytest.mark.parametrize("place", [0, 65_535])
+def test_cells_that_any_thread_leaves_are_finished(place: int, ways: Ways) -> None:
+    users = np.zeros(65_536, np.int64)
+    users[place] = 6  # knows nearly all the mass
+    with _on(2):
+        ours = _compare(ways, lambda: MAKE["steep"](seen()), lambda s: s.sample(users, 2))
+    assert int(ours.items.min()) >= 0
+    assert not set(ours.items[place].tolist()) & set(seen().positives_of(6).tolist())
     assert ways.taken == [True]
 
 

@@ -173,7 +173,7 @@ def test_how_many_batches_are_drawn_for_together(interactions):
 
     assert set(asked()[:-1]) == {32}
     assert set(asked(together=4)[:-1]) == {128}
-    assert set(asked(together=4, num_negatives=512)[:-1]) == {64}  # 32,768 draws
+    assert set(asked(together=4, num_negatives=2048)[:-1]) == {64}  # 131,072 draws
     assert set(asked(together=4, num_negatives=5000)[:-1]) == {32}
     parted = make(interactions, sampler=Calls(interactions, seed=3), together=4)
     parted.split(Ranks(0, 2))
