@@ -68,6 +68,22 @@ def test_unit_interval_is_open_and_uniform() -> None:
     assert kolmogorov(values**1.05, lambda x: x) < LEVEL
 
 
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 64, 1000, 70_001])
+def test_a_permutation_is_the_order_of_its_words(size: int) -> None:
+    expected = np.argsort(streams.uniform_words(9, size), kind="stable")
+    np.testing.assert_array_equal(streams.permutation(9, size), expected)
+
+
+@pytest.mark.parametrize("shift", [0, 5, 50])
+def test_words_that_are_nearly_alike(shift: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They differ in the bits alone that places take, or in some of those besides."""
+    words = np.random.default_rng(1).permutation(300).astype(np.uint64) << np.uint64(shift)
+    monkeypatch.setattr(streams, "uniform_words", lambda key, size: words.copy())
+    order = streams.permutation(9, 300)
+    assert order.dtype == np.int64
+    assert (np.diff(words[order].astype(np.int64)) > 0).all()
+
+
 def test_permutations() -> None:
     for size in (0, 1, 2, 1000):
         order = streams.permutation(9, size)

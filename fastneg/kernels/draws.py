@@ -42,7 +42,7 @@ def _begin_rows(
     first: int, count: int, key: np.uint64, rows: Any, owner: Any, metas: Any,
     first_draw: int, places: Any, filters: Any,
 ) -> None:  # fmt: skip
-    """Where the words of 64 rows start, and their filters; those of the next 64 are asked for."""
+    """Where the words of 64 rows start, and their metas; those of the next 64 are asked for."""
     following = first + _LANES
     for j in range(min(_LANES, rows.shape[0] - following)):
         prefetch(metas, owner[following + j])

@@ -164,7 +164,7 @@ def _wide_vectors(typing_context: Any) -> Any:
 
 
 def _prefetch(typing_context: Any, array: Any, index: Any) -> Any:
-    """Ask for the cache line of ``array[index]`` (one dimension, any index that exists)."""
+    """Ask for the cache line of ``array[index]`` (one dimension); one not there is let be."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         view = context.make_array(signature.args[0])(context, builder, args[0])

@@ -1,4 +1,4 @@
-"""The short way through ``sample`` for the plain request: known users, one thread, nothing extra.
+"""The short way through ``sample`` for the plain request: known users, nothing extra.
 
 A training step asks for a few hundred negatives at a time, and the general way (a request, a plan,
 lists, tiles) costs more than drawing them. This way checks the same and draws the same ids, in one
@@ -76,7 +76,7 @@ class LeanSampler(Sampler, ABC):
         """The kernel of small requests, for this sampler as it is."""
 
     @abstractmethod
-    def _lean_draw(self, owner: IntArray, rows: IntArray, items: IntArray) -> None:
+    def _lean_draw(self, key: np.uint64, owner: IntArray, rows: IntArray, items: IntArray) -> None:
         """Draw into items [B, K] for users ``owner`` [B] by the general kernels."""
 
     @abstractmethod
@@ -139,23 +139,21 @@ class LeanSampler(Sampler, ABC):
         count = users.shape[0]
         if not 1 <= width <= _CHUNK or not 0 < count * width <= _MOST or not self._lean_ready():
             return None
-        given, numbers = 0, None
+        numbers = None
         if rows is not None:
             if type(rows) is not np.ndarray or rows.shape != (count,) or rows.dtype != np.int64:
                 return None
             numbers = np.require(rows, requirements=["C", "A"])
-            given = numbers.ctypes.data
-        first = 0 if given else self._counter.reserve(count)
+        first = 0 if numbers is not None else self._counter.reserve(count)
         items = np.empty((count, width), np.int64)
         out = np.empty((count, width), np.float32) if log_q else _NO_LOG_Q
         left = 1
         if width < WIDE:
-            place = users.ctypes.data if type(users) is np.ndarray else users.data_ptr()
-            left = self._draw_narrow(place, given, first, items, out, bool(log_q))
+            left = self._draw_narrow(users, numbers, first, items, out, bool(log_q))
         if left > 0:
             left = self._draw_whole(users, numbers, first, items, out if log_q else None)
         if left < 0:
-            if not given:
+            if numbers is None:
                 self._counter.give_back(first, count)
             return None
         tensor = torch.from_numpy
@@ -164,8 +162,8 @@ class LeanSampler(Sampler, ABC):
 
     def _draw_narrow(
         self,
-        users: int,
-        given: int,
+        users: Any,
+        rows: IntArray | None,
         first: int,
         items: IntArray,
         out: npt.NDArray[np.float32],
@@ -173,14 +171,17 @@ class LeanSampler(Sampler, ABC):
     ) -> int:
         """By the kernel of small requests; the cells left, or ``REFUSED``."""
         call = self._lean_calls[1 if log_q else 0] or self._lean_call_of(log_q)
+        place = users.ctypes.data if type(users) is np.ndarray else users.data_ptr()
+        given = 0 if rows is None else rows.ctypes.data
         key = self._key("")
         if items.size < 2 * _CHUNK:
-            return call.kernel(call.facts, users, given, first, key, items, out)
+            return call.kernel(call.facts, place, given, first, key, items, out)
         left = []
 
-        def draw(i: int, j: int) -> None:
-            rows = given and given + 8 * i
-            what = (users + 8 * i, rows, first + i, key, items[i:j], out[i:j])
+        # a chunk may go on after Ctrl-C has ended this call: it holds what its addresses point to
+        def draw(i: int, j: int, _held: Any = (users, rows, call)) -> None:
+            numbers = given and given + 8 * i
+            what = (place + 8 * i, numbers, first + i, key, items[i:j], out[i:j])
             left.append(call.kernel(call.facts, *what))
 
         run_chunks(draw, len(items), smallest=_CHUNK // items.shape[1])
@@ -201,13 +202,14 @@ class LeanSampler(Sampler, ABC):
         numbers = frozen(np.arange(first, first + len(owner)) if rows is None else rows)
         if rows is not None and not codes_within(numbers, 0, 2**63 - 1):
             return REFUSED
+        key = self._key("")
 
         def draw(i: int, j: int) -> None:
-            self._lean_draw(owner[i:j], numbers[i:j], items[i:j])
+            self._lean_draw(key, owner[i:j], numbers[i:j], items[i:j])
+            if out is not None:
+                self._lean_log_q(owner[i:j], items[i:j], out[i:j])
 
         run_chunks(draw, len(items), smallest=_CHUNK // items.shape[1])
-        if out is not None:
-            self._lean_log_q(owner, items, out)
         return 0
 
 

@@ -173,8 +173,8 @@ class UniformSampler(LeanSampler):
         arrays = (*self._list_arrays(self._lists.attempts), self._lists.rounded)
         return lean_call(lean_uniform, self._num_users() or 0, self.num_items, arrays, UNIFORM)
 
-    def _lean_draw(self, owner: IntArray, rows: IntArray, items: IntArray) -> None:
-        key, flat = self._key(""), items.reshape(-1)
+    def _lean_draw(self, key: np.uint64, owner: IntArray, rows: IntArray, items: IntArray) -> None:
+        flat = items.reshape(-1)
         lists: Any = self._list_arrays(self._lists.attempts)
         what: Any = (self.num_items, *lists, owner, key, rows, 0)
         if self.num_items < 2**32:

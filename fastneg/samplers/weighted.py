@@ -182,8 +182,8 @@ class WeightedSampler(LeanSampler):
         arrays += (table.class_log_q, classes.spans, classes.order, class_of, table.starts)
         return lean_call(lean_classes, users, table.num_items, arrays, CLASSES)
 
-    def _lean_draw(self, owner: IntArray, rows: IntArray, items: IntArray) -> None:
-        where = (owner, self._key(""), rows, 0, EVERYWHERE, 0, items.reshape(-1))
+    def _lean_draw(self, key: np.uint64, owner: IntArray, rows: IntArray, items: IntArray) -> None:
+        where = (owner, key, rows, 0, EVERYWHERE, 0, items.reshape(-1))
         if self._draw_from(self._list_arrays(self._lists.attempts), where):
             self._finish(self._known, self._lists, where)
 

@@ -2,10 +2,10 @@
 
 An example is a positive row of the interactions; its number among them is its global index. An
 epoch's order is a permutation that (seed, name, epoch) decides, a batch is a slice of it, and its
-negatives are one call of a sampler with the global indices as ``rows=``: the negatives of an
-example do not depend on the batch size, on threads, workers or ranks. With ``subsample`` an epoch
-serves a subset of the examples, which (seed, name, epoch, global index) decide. With ``split`` each
-of several ranks serves its slice of every batch.
+negatives are a sampler's with the global indices as ``rows=``: they do not depend on the batch
+size, on how many batches are drawn for together, on threads, workers or ranks. With ``subsample``
+an epoch serves a subset of the examples, which (seed, name, epoch, global index) decide. With
+``split`` each of several ranks serves its slice of every batch.
 
 Shapes: B rows of a batch, K negatives of a row, C items shared by a batch.
 """
@@ -67,6 +67,7 @@ class NegativeBatches(IterableDataset[Batch]):
         seed, name: decide the order of examples.
         together: this many batches are drawn for in one call, or fewer where they are large: small
             calls cost more a draw. What is changed in a sampler is seen from the next call on.
+            A DataLoader's workers and the slices of ranks are drawn for one by one.
         exhausted: ``"drop"`` leaves out rows of users for whom a sampler can draw nothing,
             counts them in ``num_dropped`` and warns once; ``"raise"`` raises.
 
@@ -223,6 +224,14 @@ class NegativeBatches(IterableDataset[Batch]):
             self._kept = epoch, rows
         return self._kept[1]
 
+    def _order(self, epoch: int) -> IntArray:
+        """The examples of an epoch, in the order in which it serves them."""
+        rows = self._rows_of(epoch)
+        if not self.shuffle:
+            return rows
+        stream = stream_of(self.name, "order")
+        return rows[permutation(key_of(self.seed, stream, epoch), len(rows))]
+
     @property
     def num_examples(self) -> int:
         """Examples of the epoch that the next iteration serves, without the dropped ones."""
@@ -312,10 +321,7 @@ class NegativeBatches(IterableDataset[Batch]):
         for sampler in (self.sampler, self.shared_sampler, *(one.sampler for one in self.draws)):
             if sampler is not None:
                 sampler.set_epoch(epoch)
-        order = self._rows_of(epoch)
-        if self.shuffle:
-            stream = stream_of(self.name, "order")
-            order = order[permutation(key_of(self.seed, stream, epoch), len(order))]
+        order = self._order(epoch)
         numbers = range(first + worker, self._num_batches(epoch), num_workers)
         # what is sent elsewhere, or cut into the slices of ranks, is made one by one
         together = self._drawn_together() if info is None and self.ranks.size == 1 else 1
@@ -329,9 +335,13 @@ class NegativeBatches(IterableDataset[Batch]):
             self._position[1] = 0
 
     def _drawn_together(self) -> int:
-        widths = [draw.num_negatives for draw in self.draws if not draw.shared]
-        widths += [] if self.sampler is None else [self.num_negatives]
-        return max(1, min(self.together, _ENOUGH // (self.batch_size * max(widths, default=1))))
+        """``together``, or fewer where the draws of a batch are many."""
+        own = [draw.num_negatives for draw in self.draws if not draw.shared]
+        own += [] if self.sampler is None else [self.num_negatives]
+        shared = [draw.num_negatives for draw in self.draws if draw.shared]
+        shared += [] if self.shared_sampler is None else [self.num_shared]
+        most = max(self.batch_size * max(own, default=1), *shared, 1)
+        return max(1, min(self.together, _ENOUGH // most))
 
     def _batches(self, order: IntArray, numbers: range) -> list[Batch]:
         """Some batches in a row (or one): parts of what is read and drawn for all of them."""

@@ -8,11 +8,14 @@ import gc
 import multiprocessing
 import os
 import pickle
-from concurrent.futures import ThreadPoolExecutor
+import threading
+import weakref
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+from fastneg import threads
 from fastneg.samplers.base import Sampler
 from fastneg.samplers.popularity import PopularitySampler
 from fastneg.samplers.results import Negatives
@@ -64,6 +67,45 @@ def test_threads_draw_at_once(name: str) -> None:
         for ours, theirs in zip(pool.map(draw, range(60)), expected, strict=True):
             _assert_same(ours, theirs)
     assert sampler._counter.next_row == 60 * len(USERS)
+
+
+@pytest.mark.parametrize("with_rows", [True, False])
+def test_chunks_hold_what_they_read_after_ctrl_c(
+    with_rows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call has ended, its arrays are the caller's no more, and another thread draws on."""
+    sampler = MAKE["uniform"](seen(), seed=1)
+    users, rows = np.zeros(65_536, np.int64), np.arange(65_536)
+    refs = [weakref.ref(users), *([weakref.ref(rows)] if with_rows else [])]
+    given_up, read, alive = threading.Event(), threading.Event(), []
+    caller = threading.current_thread()
+
+    def kernel(*_: object) -> int:
+        if threading.current_thread() is not caller:
+            given_up.wait(20)
+            alive.extend(ref() is not None for ref in refs)
+            read.set()
+        return 0
+
+    def interrupted(_: Future[None]) -> None:
+        raise KeyboardInterrupt
+
+    sampler._lean_calls = (None, sampler._lean_call(True)._replace(kernel=kernel))
+    monkeypatch.setattr(Future, "exception", interrupted)
+    threads.set_num_threads(2)
+    try:
+        sampler.sample(users, 2, rows=rows if with_rows else None)
+    except KeyboardInterrupt:
+        pass
+    else:
+        pytest.fail("not interrupted")
+    finally:
+        threads.set_num_threads(None)
+    del users, rows
+    gc.collect()
+    given_up.set()
+    assert read.wait(20)
+    assert alive == [True] * len(refs)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
