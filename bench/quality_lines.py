@@ -182,6 +182,9 @@ LINES = (
             _epochs(
                 24, 4, temperature=0.15, learning_rate=0.005, average_decay=0.75, user_balance=0.5
             ),
+            _epochs(
+                32, 4, temperature=0.15, learning_rate=0.005, average_decay=0.8, user_balance=0.75
+            ),
         ),
         goal=(0.277, 0.261),
         aim=(0.2809, 0.2681),
