@@ -22,13 +22,12 @@ from fastneg.kernels.scan import codes_within
 from fastneg.samplers.base import Sampler
 from fastneg.samplers.exclusion import Exclusion, ListFilters
 from fastneg.samplers.results import Negatives
-from fastneg.samplers.tiles import WIDE
+from fastneg.samplers.tiles import TILE, WIDE
 from fastneg.threads import run_chunks
 
 _NO_IDS = np.zeros(0, dtype=np.int64)
 _NO_LOG_Q = np.zeros((0, 0), dtype=np.float32)  # "not asked for" to a kernel; never written
-_CHUNK = 32_768  # draws below which a chunk is not worth a thread
-_MOST = 8 * _CHUNK  # of more, the general way's overhead is a hundredth
+_MOST = 8 * TILE  # of more, the general way's overhead is a hundredth
 
 
 # what draws are prepared with: not copied, not pickled
@@ -137,7 +136,7 @@ class LeanSampler(Sampler, ABC):
         elif type(users) is not np.ndarray or not _is_row(users):
             return None
         count = users.shape[0]
-        if not 1 <= width <= _CHUNK or not 0 < count * width <= _MOST or not self._lean_ready():
+        if not 1 <= width <= TILE or not 0 < count * width <= _MOST or not self._lean_ready():
             return None
         numbers = None
         if rows is not None:
@@ -174,7 +173,7 @@ class LeanSampler(Sampler, ABC):
         place = users.ctypes.data if type(users) is np.ndarray else users.data_ptr()
         given = 0 if rows is None else rows.ctypes.data
         key = self._key("")
-        if items.size < 2 * _CHUNK:
+        if items.size < 2 * TILE:
             return call.kernel(call.facts, place, given, first, key, items, out)
         left = []
 
@@ -184,7 +183,7 @@ class LeanSampler(Sampler, ABC):
             what = (place + 8 * i, numbers, first + i, key, items[i:j], out[i:j])
             left.append(call.kernel(call.facts, *what))
 
-        run_chunks(draw, len(items), smallest=_CHUNK // items.shape[1])
+        run_chunks(draw, len(items), smallest=TILE // items.shape[1])
         return min(left) if min(left) < 0 else sum(left)
 
     def _draw_whole(
@@ -209,7 +208,7 @@ class LeanSampler(Sampler, ABC):
             if out is not None:
                 self._lean_log_q(owner[i:j], items[i:j], out[i:j])
 
-        run_chunks(draw, len(items), smallest=_CHUNK // items.shape[1])
+        run_chunks(draw, len(items), smallest=TILE // items.shape[1])
         return 0
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from fastneg.threads import run_chunks
 
-_TILE = 32_768  # draws below which a chunk is not worth a thread
+TILE = 32_768  # draws below which a chunk is not worth a thread
 WIDE = 32  # negatives a row from which cells are taken along the row
 EVERYWHERE: npt.NDArray[np.int8] = np.zeros((0, 0), dtype=np.int8)  # "every cell" to a kernel
 
@@ -17,12 +17,12 @@ EVERYWHERE: npt.NDArray[np.int8] = np.zeros((0, 0), dtype=np.int8)  # "every cel
 def run_tiles(shape: tuple[int, ...], function: Callable[[slice, slice], object]) -> None:
     """Split a [B, K] job over threads, by rows, or by draws where rows are few."""
     num_rows, width = shape
-    if num_rows <= 2 and width >= 2 * _TILE:
+    if num_rows <= 2 and width >= 2 * TILE:
         for b in range(num_rows):
             row = slice(b, b + 1)
-            run_chunks(lambda i, j, row=row: function(row, slice(i, j)), width, smallest=_TILE)  # type: ignore[misc]
+            run_chunks(lambda i, j, row=row: function(row, slice(i, j)), width, smallest=TILE)  # type: ignore[misc]
     else:
-        smallest = max(1, _TILE // max(1, width))
+        smallest = max(1, TILE // max(1, width))
         run_chunks(lambda i, j: function(slice(i, j), slice(0, width)), num_rows, smallest=smallest)
 
 
