@@ -80,10 +80,12 @@ def permutation(key: int, size: int) -> npt.NDArray[np.int64]:
     packed = words & ~places
     packed |= np.arange(size, dtype=np.uint64)
     packed.sort()
-    if bool(((packed[1:] ^ packed[:-1]) <= places).any()):  # words that differ in those bits alone
-        return np.argsort(words, kind="stable").astype(np.int64, copy=False)
-    packed &= places
-    return packed.view(np.int64)
+    order = (packed & places).view(np.int64)
+    tied = (packed[1:] ^ packed[:-1]) <= places
+    if bool(tied.any()):  # words that differ in those bits alone: few, and side by side
+        some = np.flatnonzero(np.append(tied, False) | np.append(False, tied))
+        order[some] = order[some][np.argsort(words[order[some]], kind="stable")]
+    return order
 
 
 class RowCounter:
