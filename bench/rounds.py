@@ -6,8 +6,9 @@ fastest call counts: the first brings its own tables back into the caches that t
 filled with others.
 
 Two threads need a second core, and a virtual machine does not always have one to give. Every round
-with two-thread sides therefore times the pure arithmetic of the generator on one thread and on two;
-where that gains less than a factor of 1.6, the round's two-thread figures are discarded and
+with two-thread sides therefore times the pure arithmetic of the generator on one thread and on two,
+for long enough (tens of milliseconds) that the system has given a thread that slept a core of its
+own; where that gains less than a factor of 1.6, the round's two-thread figures are discarded and
 counted.
 """
 
@@ -27,7 +28,7 @@ from bench.floor import xor_words
 from fastneg.threads import allowed_cores, run_chunks
 
 SECOND_CORE = 1.6
-_PROBE_WORDS = 1 << 22
+_PROBE_WORDS = 1 << 26
 _SAMPLE_NS = 15_000_000  # successive calls of a side within a round last about this long
 _MOST_CALLS = 8
 _COLD_NS = 150_000_000

@@ -229,14 +229,15 @@ def _compress(
     return types.int64(masses, types.int64, word, types.boolean, ids, sizes, types.int64), generate
 
 
-def _has_compress() -> bool:
+def _has(feature: str) -> bool:
     try:
-        return bool(binding.get_host_cpu_features().get("avx512f"))
+        return bool(binding.get_host_cpu_features().get(feature))
     except RuntimeError:
         return False
 
 
-HAS_COMPRESS = _has_compress()
+HAS_COMPRESS = _has("avx512f")
+HAS_BFLOAT16 = _has("avx512bf16")  # products of bfloat16 pairs: torch's are then twice as fast
 
 
 def _borrowed(typing_context: Any, array: Any) -> Any:

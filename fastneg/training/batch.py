@@ -13,8 +13,8 @@ from torch import Tensor
 from fastneg.checks import IntArray
 from fastneg.samplers.base import Sampler
 from fastneg.samplers.results import Negatives
+from fastneg.training.exponentials import KnownCells
 from fastneg.training.feature_encoders import FeatureRows
-from fastneg.training.fused_softmax import KnownCells
 
 
 class Draw(NamedTuple):

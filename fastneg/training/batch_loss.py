@@ -20,11 +20,11 @@ from fastneg.training.batch_vectors import BatchVectors, own_first
 from fastneg.training.batches import Batch
 from fastneg.training.bilateral_softmax import bilateral_softmax_loss
 from fastneg.training.binary_losses import gbce_loss, nce_loss
+from fastneg.training.exponentials import KnownCells
 from fastneg.training.full_softmax import full_softmax_loss
 from fastneg.training.fused_softmax import (
     FUSED,
     Buffers,
-    KnownCells,
     products_dtype,
     shared_bilateral_loss,
     shared_softmax_loss,

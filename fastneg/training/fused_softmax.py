@@ -3,57 +3,32 @@
 The scores of a batch are a matrix of millions of cells. Written out by a product, divided by the
 temperature, corrected, masked, exponentiated, summed and gone through again for the gradient, it
 takes longer than the products themselves. Here a block of rows at a time is multiplied,
-exponentiated in place, summed and multiplied by the columns' vectors again (the gradient of the
-rows) while it is in the caches; the exponentials are stored for one more product on the way back
-(the gradient of the columns). What weighs a column, its 1 / Q, goes into the vectors, what weighs
-a row into the sums, and masked cells, which are few, are set to 0 one by one. ``corrections`` has
-the same over a matrix of scores.
+exponentiated in place, summed (``exponentials``) and multiplied by the columns' vectors again (the
+gradient of the rows) while it is in the caches; the exponentials are stored for one more product
+on the way back (the gradient of the columns). What weighs a column, its 1 / Q, goes into the
+vectors, what weighs a row into the sums, and masked cells, which are few, are set to 0 one by one.
+``corrections`` has the same over a matrix of scores.
 
 Shapes: B rows, C columns, D width, P masked cells.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastneg.mining.packed import HAS_AMX
+from fastneg.kernels.jit import HAS_BFLOAT16
 from fastneg.training.bilateral_softmax import bilateral_rows
 from fastneg.training.corrections import NOTHING, corrected_rows
+from fastneg.training.exponentials import Exponentials, KnownCells
 
 FUSED = ("sampled_softmax", "in_batch", "mixed", "bsl")
 PRECISIONS = ("auto", "float32", "bfloat16")
 _MANY = 1 << 20  # scores of a batch for which "auto" takes 16-bit products
-_BLOCK = 4 << 20  # bytes of scores that stay in the caches, and are worth a product of their own
+_BLOCK = 8 << 20  # bytes of scores that stay in the caches, and are worth a product of their own
 _SAFE = 60.0  # exponents up to it, and sums of a million of them, are far from the ends of float32
-_LOWEST = -80.0  # what exponents are cut at: the vector library is slow where results underflow
-
-
-class KnownCells(NamedTuple):
-    """The cells of a B x C mask that are True (``Interactions.positive_cells``).
-
-    Attributes:
-        cells: int64 [P], flat places, by row.
-        starts: int64 [B + 1], row b has ``cells[starts[b]:starts[b + 1]]``.
-    """
-
-    cells: Tensor
-    starts: Tensor
-
-    def left(self, columns: int, *, own_column: bool = False) -> Tensor:
-        """int64 [B]: columns that are not masked; the diagonal is none where it is the row's own.
-
-        ``columns`` is C, and C - 1 where the diagonal does not count.
-        """
-        left_B = columns - self.starts.diff()
-        if own_column:
-            width = columns + 1
-            rows_P = self.cells // width
-            own_P = (self.cells - rows_P * width == rows_P).to(left_B.dtype)
-            left_B = left_B.index_add(0, rows_P, own_P)
-        return left_B
 
 
 class Buffers:
@@ -61,14 +36,6 @@ class Buffers:
 
     def __init__(self) -> None:
         self._free: Tensor | None = None
-        self._blocks: dict[str, Tensor] = {}
-
-    def block(self, name: str, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
-        """An unfilled matrix [rows, columns], the one that was given for this name before."""
-        old = self._blocks.get(name)
-        if old is None or old.dtype != dtype or len(old) < rows * columns:
-            old = self._blocks[name] = torch.empty(rows * columns, dtype=dtype)
-        return old[: rows * columns].view(rows, columns)
 
     def take(self, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
         """An unfilled matrix [rows, columns]."""
@@ -118,45 +85,17 @@ class SharedLogSumExp(torch.autograd.Function):
             weighted_16 = (items_CD * weights_C[:, None]).to(dtype)
         largest = float(_longest(users_BD) * _longest(items_CD)) * scale
         exps_BC = buffers.take(rows, columns, dtype)
-        sums_B = users_BD.new_empty(rows)
         pulls_BD = torch.empty_like(users_16)
-        step = min(rows, max(16, _BLOCK // (columns * users_BD.element_size())))
-        top_B = None if largest <= _SAFE else users_BD.new_empty(rows)
-        starts = None if known is None else known.starts.tolist()
-        wide = buffers.block("wide", step, columns, users_BD.dtype)
-        narrow = buffers.block("narrow", step, columns, dtype)
+        exponentials = Exponentials(
+            users_BD, columns, known, weights_C, own_column=own_column, far=largest > _SAFE
+        )
+        step = min(rows, max(16, _BLOCK // (columns * exps_BC.element_size())))
         for first in range(0, rows, step):
-            last = min(first + step, rows)
-            block = wide[: last - first]
-            if dtype == users_BD.dtype:
-                block = exps_BC[first:last]
-                torch.mm(users_16[first:last], items_16.t(), out=block)
-            else:  # products come out in 16 bits; what follows takes a third of the time in 32
-                product = narrow[: last - first]
-                block.copy_(torch.mm(users_16[first:last], items_16.t(), out=product))
-            masked: list[Tensor] = []
-            if known is not None and starts is not None:
-                cells = known.cells[starts[first] : starts[last]]
-                masked.append(cells - first * columns)
-            if own_column:
-                own = torch.arange(first, last) * (columns + 1) - first * columns
-                masked.append(own)
-            if top_B is not None:
-                for cells in masked:
-                    block.view(-1).index_fill_(0, cells, NOTHING)
-                largest_in_row = block.amax(1, keepdim=True)
-                top_B[first:last] = largest_in_row[:, 0]
-                block.sub_(largest_in_row).clamp_(min=_LOWEST)
-            block.exp_()
-            for cells in masked:
-                block.view(-1).index_fill_(0, cells, 0.0)
-            if weights_C is None:
-                torch.sum(block, 1, out=sums_B[first:last])
-            else:
-                torch.mv(block, weights_C, out=sums_B[first:last])
-            if dtype != users_BD.dtype:
-                block = exps_BC[first:last].copy_(block)
-            torch.mm(block, weighted_16, out=pulls_BD[first:last])
+            block = exps_BC[first : first + step]
+            torch.mm(users_16[first : first + step], items_16.t(), out=block)
+            exponentials.take(block, first)
+            torch.mm(block, weighted_16, out=pulls_BD[first : first + step])
+        sums_B, top_B = exponentials.sums, exponentials.tops
         some_B = sums_B > 0
         z_B = sums_B.log() + top
         if top_B is not None:
@@ -203,12 +142,13 @@ def products_dtype(precision: str, rows: int, columns: int, dtype: torch.dtype) 
     """What the factors of a batch's products are rounded to.
 
     Args:
-        precision: one of ``PRECISIONS``. ``"auto"`` is bfloat16 where the processor multiplies it
-            in tiles of its own and the batch has a million scores, else the vectors' own dtype.
+        precision: one of ``PRECISIONS``. ``"auto"`` is bfloat16 where the processor has products
+            of it and the batch has a million scores, else the vectors' own dtype.
         rows, columns: B and C.
-        dtype: of the vectors.
+        dtype: of the vectors; other than float32 it stays as it is.
     """
-    if precision == "bfloat16" or (precision == "auto" and HAS_AMX and rows * columns >= _MANY):
+    worth = precision == "auto" and HAS_BFLOAT16 and rows * columns >= _MANY
+    if dtype == torch.float32 and (precision == "bfloat16" or worth):
         return torch.bfloat16
     return dtype
 

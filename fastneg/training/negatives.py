@@ -55,8 +55,8 @@ from fastneg.training.batch_vectors import own_first, whole_batches
 from fastneg.training.batches import Batch, NegativeBatches
 from fastneg.training.binary_losses import gbce_beta
 from fastneg.training.distributed import ALONE, Ranks
+from fastneg.training.exponentials import KnownCells
 from fastneg.training.full_softmax import check_full_softmax_memory
-from fastneg.training.fused_softmax import KnownCells
 from fastneg.training.hard_negatives import HardNegatives
 from fastneg.training.list_draws import list_draws, mined_sampler
 from fastneg.training.list_loss import ListLoss

@@ -145,8 +145,8 @@ class Settings:
             to date when they are next read, so a step costs the same for any catalog; the rule is
             AdamW's for every row all the same (see ``training.row_adam``). On the CPU.
         precision: of the products of a loss over columns that the batch shares: ``"float32"``,
-            ``"bfloat16"`` (sums in float32), or ``"auto"``: bfloat16 where the processor has tiles
-            for it (Intel AMX) and a batch has a million scores. On the CPU.
+            ``"bfloat16"`` (sums in float32), or ``"auto"``: bfloat16 where the processor has
+            products of it (AVX-512 BF16, AMX) and a batch has a million scores. On the CPU.
 
     The run:
         checkpoint_every: steps from one checkpoint to the next; 0: at the end of epochs only.

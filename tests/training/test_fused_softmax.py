@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+import fastneg
 from fastneg.data.splits import hold_out_validation
 from fastneg.data.synthetic import generate_dataset
-from fastneg.training import fused_softmax
+from fastneg.training import exponentials, fused_softmax
 from fastneg.training.corrections import CORRECTIONS, UnmaskedLogSumExp
-from fastneg.training.fused_softmax import Buffers, KnownCells, SharedLogSumExp, products_dtype
+from fastneg.training.exponentials import KnownCells
+from fastneg.training.fused_softmax import Buffers, SharedLogSumExp, products_dtype
 from fastneg.training.hard_negatives import HardNegatives
 from fastneg.training.negatives import Objective
 from fastneg.training.rounds import build_model
@@ -69,7 +71,9 @@ def test_sums_and_gradients_are_those_of_the_matrix(monkeypatch, block, temperat
         assert torch.allclose(left, right, rtol=1e-10, atol=1e-10)
 
 
-def test_float32_agrees_to_six_digits():
+@pytest.mark.parametrize("block", [1, 1 << 30])
+def test_float32_agrees_to_six_digits(monkeypatch, block):
+    monkeypatch.setattr(fused_softmax, "_BLOCK", block)
     *vectors, mask_BC, log_q_C, weights_B = inputs(1, torch.float32)
     expected, found = both(
         *vectors, mask_BC, log_q_C, weights_B, temperature=0.5, own=False, dtype=torch.float32
@@ -79,7 +83,29 @@ def test_float32_agrees_to_six_digits():
         assert (left - right).abs().max() < 2e-6 * left.abs().max()
 
 
-def test_bfloat16_agrees_to_its_rounding():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_threads_and_blocks_change_no_bit(monkeypatch, dtype):
+    *vectors, mask_BC, log_q_C, _ = inputs(6, torch.float32)
+    found = []
+    for threads, worth, block in ((1, 1, 1 << 30), (3, 1, 1 << 30), (3, 200, 1)):
+        monkeypatch.setattr(exponentials, "_WORTH", worth)
+        monkeypatch.setattr(fused_softmax, "_BLOCK", block)
+        fastneg.set_num_threads(threads)
+        try:
+            found.append(
+                SharedLogSumExp.apply(
+                    *vectors, log_q_C, cells_of(mask_BC), 0.5, False, dtype, Buffers()
+                )
+            )
+        finally:
+            fastneg.set_num_threads(None)
+    assert torch.equal(found[0], found[1])
+    assert torch.allclose(found[0], found[2], rtol=1e-6, atol=2e-6)  # other products
+
+
+@pytest.mark.parametrize("block", [1, 1 << 30])
+def test_bfloat16_agrees_to_its_rounding(monkeypatch, block):
+    monkeypatch.setattr(fused_softmax, "_BLOCK", block)
     *vectors, mask_BC, log_q_C, weights_B = inputs(2, torch.float32)
     expected, found = both(
         *vectors, mask_BC, log_q_C, weights_B, temperature=1.0, own=False, dtype=torch.bfloat16
@@ -135,12 +161,13 @@ def test_columns_that_are_left(own):
 
 
 def test_16_bit_products_are_for_large_batches(monkeypatch):
-    for has_tiles, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(fused_softmax, "HAS_AMX", has_tiles)
+    for has_products, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(fused_softmax, "HAS_BFLOAT16", has_products)
         assert products_dtype("auto", 2048, 2048, torch.float32) == expected
         assert products_dtype("auto", 64, 2048, torch.float32) == torch.float32
         assert products_dtype("bfloat16", 2, 3, torch.float32) == torch.bfloat16
         assert products_dtype("float32", 2048, 2048, torch.float32) == torch.float32
+        assert products_dtype("bfloat16", 2048, 2048, torch.float64) == torch.float64
 
 
 LOSSES = {
