@@ -166,7 +166,8 @@ def cells_at_once(
     starts = np.empty((looked_up if columns else walked).size + 1, np.int64)
     room = 1024 + 8 * (walked.size + looked_up.size)  # untouched, it costs nothing
     while True:
-        own, other, cells = (np.empty(room, np.int64) for _ in range(3))
+        cells = np.empty(room, np.int64)
+        own, other = (np.empty(room if columns else 0, np.int64) for _ in range(2))
         with marks.clean() as (bits, slots):
             found = masks.cells_at_once(
                 *lists, walked, looked_up, columns,

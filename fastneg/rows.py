@@ -10,7 +10,7 @@ import numpy as np
 from fastneg import checks
 from fastneg.checks import AnyArray, Float32Array, IntArray
 from fastneg.kernels.csr import lists_are_ascending
-from fastneg.kernels.masks import list_lengths
+from fastneg.kernels.masks import lengths_of_both
 from fastneg.positives import (
     CodeMarks,
     Int32Array,
@@ -298,8 +298,8 @@ class Rows:
 
     def _side(self, rows: IntArray, columns: IntArray) -> tuple[bool, int]:
         """Whether to walk the users' lists, not the items'; how many members the walk reads."""
-        from_users = list_lengths(self.positive_indptr, rows)
-        from_items = int(self.item_user_counts[columns].sum())
+        lists = self.positive_indptr, self._transposed[0]
+        from_users, from_items = lengths_of_both(lists[0], rows, lists[1], columns)
         by_user = from_users <= 2 * from_items
         return by_user, from_users if by_user else from_items
 
@@ -319,15 +319,18 @@ class Rows:
         call = "Interactions.positive_cells"
         rows = checks.as_codes(users, self.num_users, call=call, name="users", unknown=True)
         columns = checks.as_codes(items, self.num_items, call=call, name="items")
+        cells, starts = self.cells_of_codes(rows, columns)
+        return torch.from_numpy(cells), torch.from_numpy(starts)
+
+    def cells_of_codes(self, rows: IntArray, columns: IntArray) -> tuple[IntArray, IntArray]:
+        """``positive_cells`` of int64 codes that are right: nothing is checked."""
         by_user, total = self._side(rows, columns)
         short = total <= _ONE_CALL
         find = cells_at_once if short else find_positives
         if by_user:
             members = self._narrow_items if short else self.positive_items
             lists = self.positive_indptr, members
-            cells, starts = find(lists, rows, columns, self._item_marks)
-        else:
-            indptr, members = self._transposed
-            lists = indptr, self._narrow_users if short else members
-            cells, starts = find(lists, columns, rows, self._user_marks, columns=True)
-        return torch.from_numpy(cells), torch.from_numpy(starts)
+            return find(lists, rows, columns, self._item_marks)
+        indptr, members = self._transposed
+        lists = indptr, self._narrow_users if short else members
+        return find(lists, columns, rows, self._user_marks, columns=True)

@@ -1,8 +1,8 @@
 """Exponentials of a matrix of scores and their weighted sums, in one pass over each row.
 
-Relative error of an exponential: 8e-8, for exponents from -86 to 88. The sums are in float32 and in
-64 lanes, of whatever number of columns; products and sums are fused where the processor does that,
-so the last bit depends on it, but never on the number of threads.
+Relative error of an exponential: 8e-8, for exponents from -86 to 88; of lower ones 0 is left. The
+sums are in float32 and in 64 lanes, of whatever number of columns; products and sums are fused
+where the processor does that, so the last bit depends on it, but never on the number of threads.
 
 The exponential is e^x = 2^n e^r, n the integer nearest to x / ln 2 and |r| <= ln 2 / 2 (Cody and
 Waite 1980), and e^r = 1 + r + r^2 q(r) with q of degree 4, fitted at 400 Chebyshev points to the
@@ -29,8 +29,9 @@ Ints = npt.NDArray[np.int64]
 
 cgutils: Any = untyped_cgutils
 
-LOWEST = np.float32(-86.0)  # lower exponents count as this: their exponentials are normal numbers
-_MASKED = np.float32(-1e30)
+LOWEST = np.float32(-86.0)  # down to it exponentials are normal numbers; of lower ones 0 is left
+_MASKED = np.float32(-np.inf)
+_NOTHING = np.float32(-1e30)  # the largest of no scores
 _LANES = 64
 
 _LOG2_E = np.float32(1.4426950408889634)
@@ -146,7 +147,7 @@ def _largest(typing_context: Any, values: Any) -> Any:
     def larger(builder: Any, left: Any, right: Any) -> Any:
         return builder.select(builder.fcmp_ordered(">", right, left), right, left)
 
-    return types.float32(values), _in_lanes(float(_MASKED), larger, larger)
+    return types.float32(values), _in_lanes(float(_NOTHING), larger, larger)
 
 
 _bits: Any = intrinsic(_bits_of_float)
@@ -158,8 +159,7 @@ _top: Any = intrinsic(_largest)
 
 @helper
 def exponential(x: np.float32) -> np.float32:
-    """e^x of a float32, at least e^-86; not a number where x is none. x is at most 88."""
-    x = LOWEST if x < LOWEST else x
+    """e^x of a float32; 0 below e^-86; not a number where x is none. x is at most 88."""
     shifted = _fma(x, _LOG2_E, _ROUNDER)
     n = shifted - _ROUNDER
     r = _fma(n, _LN2_LOW, _fma(n, _LN2_HIGH, x))
@@ -167,7 +167,7 @@ def exponential(x: np.float32) -> np.float32:
     value = _fma(_fma(q, r, _ONE), r, _ONE)
     # n stands in the lowest bits of the sum that rounded it; it goes into the exponent
     result: np.float32 = _float(_bits(value) + (_bits(shifted) << _23))
-    return result
+    return _ZERO if x < LOWEST else result
 
 
 @part
@@ -212,28 +212,18 @@ def _row_sum(row: Floats, weights: Floats) -> np.float32:
 
 
 @helper
-def _fill(
-    row: Floats, b: int, cells: Ints, starts: Ints, own_column: bool, value: np.float32
-) -> None:
-    """``value`` in row b's masked cells."""
-    before = b * row.size
-    for p in range(starts[b], starts[b + 1]):
-        row[cells[p] - before] = value
-    if own_column:
-        row[b] = value
-
-
-@helper
 def _one_row(
     row: Floats, b: int, cells: Ints, starts: Ints, own_column: bool, weights: Floats,
     tops: Floats, sums: Floats,
 ) -> None:  # fmt: skip
-    top = _ZERO
+    before, top = b * row.size, _ZERO
+    for p in range(starts[b], starts[b + 1]):
+        row[cells[p] - before] = _MASKED
+    if own_column:
+        row[b] = _MASKED
     if tops.size > 0:
-        _fill(row, b, cells, starts, own_column, _MASKED)
         top = tops[b] = _row_top(row)
     _exponentiate(row, top)
-    _fill(row, b, cells, starts, own_column, _ZERO)
     sums[b] = _row_sum(row, weights)
 
 

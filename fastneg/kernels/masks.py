@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.kernels.jit import helper, kernel, prefetch
+from fastneg.kernels.jit import helper, kernel, part, prefetch
 
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
@@ -83,6 +83,14 @@ def list_lengths(indptr: Int64, codes: Int64) -> int:
         if code >= 0:
             total += indptr[code + 1] - indptr[code]
     return total
+
+
+@kernel
+def lengths_of_both(
+    indptr: Int64, codes: Int64, other_indptr: Int64, other_codes: Int64
+) -> tuple[int, int]:
+    """``list_lengths`` of two sides, in one call."""
+    return list_lengths(indptr, codes), list_lengths(other_indptr, other_codes)
 
 
 @kernel
@@ -177,6 +185,62 @@ def order_cells(rows: Int64, columns: Int64, num_columns: int, places: Int64, ce
         places[row] += 1
 
 
+@helper
+def _first_cells(
+    kept: Int64, count: int, slots: Int32, following: Int32, base: int, cells: Int64, found: int
+) -> int:
+    """``base`` plus the last position of each kept code, to cells[found:]; without a branch.
+
+    The positions of codes that have more of them come to the front of ``kept``.
+
+    Returns:
+        How many such codes there are.
+    """
+    more = 0
+    for k in range(count):
+        position = np.int64(slots[kept[k]])
+        cells[found + k] = base + position
+        kept[more] = position
+        more += int(following[position] >= 0)
+    return more
+
+
+@part
+def _cells_by_row(
+    indptr: Int64, members: Codes, rows: Int64, num_columns: int, bits: UInt64, slots: Int32,
+    following: Int32, cells: Int64, starts: Int64,
+) -> int:  # fmt: skip
+    """``cells_at_once`` where the lists are the rows', whose columns are marked."""
+    kept = np.empty(_BLOCK, np.int64)
+    found, room = 0, cells.size
+    starts[0] = 0
+    for b in range(rows.size):
+        _ask_early(indptr, members, rows, b, rows.size)
+        code, base = rows[b], b * num_columns
+        last = indptr[code + 1] if code >= 0 else 0
+        for block in range(indptr[code] if code >= 0 else 0, last, _BLOCK):
+            count = _keep_marked(members, block, min(block + _BLOCK, last), bits, kept)
+            if found + count > room:  # no more is written: what follows is counted
+                for k in range(count):
+                    position = np.int64(slots[kept[k]])
+                    while position >= 0:
+                        found += 1
+                        position = np.int64(following[position])
+                room = -1
+                continue
+            more = _first_cells(kept, count, slots, following, base, cells, found)
+            found += count
+            for k in range(more):
+                position = np.int64(following[kept[k]])
+                while position >= 0:
+                    if found < room:
+                        cells[found] = base + position
+                    found += 1
+                    position = np.int64(following[position])
+        starts[b + 1] = found
+    return found
+
+
 @kernel
 def cells_at_once(
     indptr: Int64,
@@ -197,22 +261,26 @@ def cells_at_once(
     ``walked`` are the rows and ``looked_up`` the columns, or with ``columns`` the other way round;
     the lists are those of ``walked``. Row b's cells are ``cells[starts[b]:starts[b + 1]]``.
     ``own``, ``other`` and ``cells``, of one length, are room: where it does not do, nothing but
-    the number of cells is to be used.
+    the number of cells is to be used. ``own`` and ``other`` are for walked columns; else empty.
 
     Returns:
         How many there are.
     """
     mark_codes(looked_up, bits, slots, following)
+    if not columns:
+        found = _cells_by_row(
+            indptr, members, walked, looked_up.size, bits, slots, following, cells, starts
+        )
+        unmark_codes(looked_up, bits, slots)
+        return found
     found = find_cells(indptr, members, walked, 0, walked.size, bits, slots, following, own, other)
     unmark_codes(looked_up, bits, slots)
     if found > cells.size:
         return found
-    rows, others = (other, own) if columns else (own, other)
-    num_rows = looked_up.size if columns else walked.size
-    num_columns = walked.size if columns else looked_up.size
+    num_rows = looked_up.size
     starts[:] = 0
-    count_cells(rows[:found], starts)
+    count_cells(other[:found], starts)
     for b in range(num_rows):
         starts[b + 1] += starts[b]
-    order_cells(rows[:found], others[:found], num_columns, starts[:num_rows].copy(), cells)
+    order_cells(other[:found], own[:found], walked.size, starts[:num_rows].copy(), cells)
     return found

@@ -60,8 +60,9 @@ class Batch(NamedTuple):
         context: of the examples' events, or None.
         every: int64 [G], the items of all ranks' rows in order; None where nothing is split.
         share: of these rows in the batch of all ranks, by weight.
-        log_q: float32, log Q of the columns that the batch shares, where it is estimated while
-            training; the loader leaves it None.
+        log_q: float32 [C], log Q* of the columns of ``in_batch`` and ``mixed``, and
+        mass: float32 [B], the Q-mass of each row's known positives, where a loss asks for them
+            (``BatchLoss.with_log_q``); the loader leaves them None.
         known: the known positives among those columns (``Objective.prepare``), on the CPU; the
             loader leaves it None.
     """
@@ -77,6 +78,7 @@ class Batch(NamedTuple):
     every: Tensor | None = None
     share: float = 1.0
     log_q: Tensor | None = None
+    mass: Tensor | None = None
     known: Tensor | KnownCells | None = None
 
     def part(self, first: int, last: int) -> Batch:
@@ -90,6 +92,7 @@ class Batch(NamedTuple):
         """Of its tensors, but for the context's."""
         parts = [self.negatives, self.shared, *self.drawn, self.known]
         tensors = [self.users, self.items, self.rows, self.weights, self.every, self.log_q]
+        tensors += [self.mass]
         for part in parts:
             tensors += [part] if part is None or isinstance(part, Tensor) else list(part)
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
@@ -117,5 +120,6 @@ class Batch(NamedTuple):
             move(self.every),
             self.share,
             move(self.log_q),
+            move(self.mass),
             self.known,
         )

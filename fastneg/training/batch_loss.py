@@ -152,14 +152,13 @@ class BatchLoss(BatchVectors):
 
     def _batch_columns(self, model: TwoTower, batch: Batch, mask_BC: Tensor | None) -> Tensor:
         """In-batch columns, then uniform ones if any, then the row's hard ones if any."""
-        settings, items_C = self.settings, self._shared_items(batch)
-        vectors = self._vectors(model, batch)
+        settings, vectors = self.settings, self._vectors(model, batch)
         scores_BC, mask_BC = self._with_hard(
             vectors.users, vectors.users @ vectors.columns.T, mask_BC, vectors.negatives
         )
-        log_q_C, mass_B = self._in_batch_log_q(batch, items_C)
+        log_q_C, mass_B = self._log_q(batch)
         if log_q_C is not None and vectors.negatives is not None:
-            hard_H = self._hard_log_q(len(items_C) - 1, self.num_hard, settings.easy_to_hard)
+            hard_H = self._hard_log_q(len(log_q_C) - 1, self.num_hard, settings.easy_to_hard)
             log_q_C = torch.cat([log_q_C, hard_H])
             mass_B = None
         common: dict[str, Any] = {
@@ -179,20 +178,35 @@ class BatchLoss(BatchVectors):
         items_C = own_first(batch, self.ranks)
         return items_C if batch.shared is None else torch.cat([items_C, batch.shared.items])
 
-    def _in_batch_log_q(self, batch: Batch, items_C: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Log Q* of in-batch columns and uniform ones, and the mass of each row's positives."""
-        settings, log_q_C = self.settings, batch.log_q
-        if self._item_log_q_N is not None:
-            log_q_C = self._item_log_q_N[items_C]
-        if log_q_C is None:
-            return None, None
-        if settings.loss == "mixed":
-            num_uniform = 0 if batch.shared is None else len(batch.shared.items)
-            # a row's own column is no negative: B - 1 of the first kind are expected
-            num_batch = len(items_C) - num_uniform - (settings.correction == "expected_count")
-            return mixed_log_q(log_q_C, num_batch, num_uniform, self.num_items), None
-        mass_U = self._user_mass_U
-        return log_q_C, None if mass_U is None else mass_U[batch.users]
+    def with_log_q(self, batch: Batch, log_q_C: Tensor | None = None) -> Batch:
+        """The batch with log Q* of in-batch columns and the mass of each row's known positives.
+
+        Args:
+            batch: on the device.
+            log_q_C: of the shared columns' items, where it is estimated while training; by
+                default what a table says, if there is one.
+        """
+        settings, mass_U = self.settings, self._user_mass_U
+        if settings.loss in ("in_batch", "mixed"):
+            items_C = self._shared_items(batch)
+            if self._item_log_q_N is not None:
+                log_q_C = self._item_log_q_N.index_select(0, items_C)
+            if log_q_C is None:
+                return batch
+            if settings.loss == "mixed":
+                num_uniform = 0 if batch.shared is None else len(batch.shared.items)
+                # a row's own column is no negative: B - 1 of the first kind are expected
+                num_batch = len(items_C) - num_uniform - (settings.correction == "expected_count")
+                log_q_C = mixed_log_q(log_q_C, num_batch, num_uniform, self.num_items)
+                return batch._replace(log_q=log_q_C)
+        mass_B = None if mass_U is None else mass_U.index_select(0, batch.users)
+        return batch._replace(log_q=log_q_C, mass=mass_B)
+
+    def _log_q(self, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
+        """``with_log_q``'s, made now where they have not been made yet."""
+        if batch.log_q is None and batch.mass is None:
+            batch = self.with_log_q(batch)
+        return batch.log_q, batch.mass
 
     def _fused(self, model: TwoTower, batch: Batch, known: KnownCells) -> Tensor:
         """Softmax losses over shared columns, without hard ones, from the vectors themselves."""
@@ -201,14 +215,13 @@ class BatchLoss(BatchVectors):
         own = settings.loss in ("in_batch", "mixed")
         users_BD, positives_BD, columns_CD, _, penalty = self._vectors(model, batch)
         positive_log_q_B: Tensor | None = None
+        log_q_C, mass_B = self._log_q(batch)
         if own:
-            log_q_C, mass_B = self._in_batch_log_q(batch, self._shared_items(batch))
             if log_q_C is not None:
                 positive_log_q_B = log_q_C[:rows]
         else:
             assert batch.shared is not None
             log_q_C = batch.shared.log_q
-            mass_B = None if self._user_mass_U is None else self._user_mass_U[batch.users]
             if settings.correction in ("both", "revised") and self._item_log_q_N is not None:
                 positive_log_q_B = self._item_log_q_N[batch.items]
         common: dict[str, Any] = {
@@ -262,8 +275,8 @@ class BatchLoss(BatchVectors):
                 num_easy = len(shared.items)
                 hard_H = self._hard_log_q(num_easy, scores.num_hard, settings.easy_to_hard)
                 log_q = torch.cat([log_q, hard_H])
-            elif self._user_mass_U is not None:
-                mass_B = self._user_mass_U[batch.users]
+            else:
+                mass_B = self._log_q(batch)[1]
         return self._softmax(
             scores, batch, log_q=log_q, positive_log_q_B=positive_log_q_B, mass_B=mass_B
         )

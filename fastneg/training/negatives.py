@@ -259,7 +259,7 @@ class Objective:
     # One batch -----------------------------------------------------------------------------
 
     def prepare(self, batch: Batch) -> Batch:
-        """The batch with all that its loss needs and no model does: known positives.
+        """The batch with all that its loss needs and no model does: known positives, log Q.
 
         ``loss`` does without, but training is sooner done where this is done beside it. Any thread
         may do it. A mask of the whole catalog is left to ``loss``, so that there is one at a time.
@@ -270,9 +270,11 @@ class Objective:
         columns_C = self._shared_columns(batch)
         if columns_C is None or not len(batch.users):
             return batch
+        if self.device.type == "cpu" and self.frequency is None:
+            batch = self._loss.with_log_q(batch)
         if self._loss.fuses:
-            cells = KnownCells(*self.train.positive_cells(batch.users, columns_C))
-            return batch._replace(known=cells)
+            found = self.train.cells_of_codes(batch.users.numpy(), columns_C.numpy())
+            return batch._replace(known=KnownCells(*(torch.from_numpy(one) for one in found)))
         return batch._replace(known=self.train.positive_mask(batch.users, columns_C))
 
     def _shared_columns(self, batch: Batch) -> Tensor | None:
@@ -313,7 +315,8 @@ class Objective:
         if batch.known is None:
             batch = self._with_known(batch)
         if self.frequency is not None:
-            batch = batch._replace(log_q=self.frequency.log_q(self._shared_columns(batch)))
+            log_q_C = self.frequency.log_q(self._shared_columns(batch))
+            batch = self._loss.with_log_q(batch.to(self.device), log_q_C.to(self.device))
         known = batch.known
         if isinstance(known, Tensor):
             known = known.to(self.device)

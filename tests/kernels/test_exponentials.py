@@ -41,8 +41,8 @@ def twin(scores, masked, weights, *, own=False, far=False):
         for b in range(ROWS):
             masked[b, FIRST + b] = True
     tops = np.where(masked, -1e30, wide).max(1) if far else np.zeros(ROWS)
-    found = np.exp(np.where(masked, 0.0, np.maximum(wide - tops[:, None], -86.0)))
-    found[masked] = 0.0
+    found = np.exp(np.where(masked, 0.0, wide - tops[:, None]))
+    found[masked | (wide - tops[:, None] < -86.0)] = 0.0
     return found, found @ weights.astype(np.float64), tops
 
 
@@ -123,14 +123,16 @@ def test_what_is_no_number_stays_none():
             assert np.isnan(sums).tolist() == [b == 4 for b in range(ROWS)]
 
 
-def test_scores_too_low_for_a_normal_number_are_cut():
-    scores = np.float32([[-1e30, -1e4, -86.0, -85.0, 0.0]])
+def test_of_scores_too_low_for_a_normal_number_nothing_is_left():
+    scores = np.float32([[-np.inf, -1e30, -1e4, -86.1, -86.0, 0.0]])
     sums, starts = np.empty(1, np.float32), np.zeros(2, np.int64)
     kernels.exponentiate(
-        scores, 0, np.empty(0, np.int64), starts, False, np.ones(5, np.float32),
+        scores, 0, np.empty(0, np.int64), starts, False, np.ones(6, np.float32),
         np.empty(0, np.float32), sums, 0, 1,
     )  # fmt: skip
-    assert scores[0, 0] == scores[0, 1] == scores[0, 2] < scores[0, 3] < scores[0, 4] == 1.0
+    assert scores[0, :4].tolist() == [0.0] * 4
+    assert 0.0 < scores[0, 4] < 1e-37
+    assert scores[0, 5] == 1.0
 
 
 def test_rows_of_other_threads_stay_as_they_are():
