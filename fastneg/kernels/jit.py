@@ -163,9 +163,7 @@ def _wide_vectors(typing_context: Any) -> Any:
     return types.void(), generate
 
 
-def _prefetch(typing_context: Any, array: Any, index: Any) -> Any:
-    """Ask for the cache line of ``array[index]`` (one dimension); one not there is let be."""
-
+def _ask(array: Any, index: Any, *, write: bool) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         view = context.make_array(signature.args[0])(context, builder, args[0])
         byte = ir.IntType(8).as_pointer()
@@ -173,11 +171,21 @@ def _prefetch(typing_context: Any, array: Any, index: Any) -> Any:
         kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
         function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
         place = builder.bitcast(builder.gep(view.data, [args[1]]), byte)
-        # to be read, keep in all caches, data
-        builder.call(function, [place, flag(0), flag(3), flag(1)])
+        # to be read or written, keep in all caches, data
+        builder.call(function, [place, flag(int(write)), flag(3), flag(1)])
         return context.get_dummy_value()
 
     return types.void(array, index), generate
+
+
+def _prefetch(typing_context: Any, array: Any, index: Any) -> Any:
+    """Ask for the cache line of ``array[index]`` (one dimension); one not there is let be."""
+    return _ask(array, index, write=False)
+
+
+def _prefetch_to_write(typing_context: Any, array: Any, index: Any) -> Any:
+    """``prefetch`` of a line that is going to be written."""
+    return _ask(array, index, write=True)
 
 
 def _trailing_zeros(typing_context: Any, word: Any) -> Any:
@@ -312,3 +320,4 @@ compress: Any = intrinsic(_compress)
 trailing_zeros: Any = intrinsic(_trailing_zeros)
 wide_vectors: Any = intrinsic(_wide_vectors)
 prefetch: Any = intrinsic(_prefetch)
+prefetch_to_write: Any = intrinsic(_prefetch_to_write)

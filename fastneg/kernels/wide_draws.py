@@ -14,11 +14,19 @@ import numpy as np
 from fastneg.kernels.alias import choose, pick, scale_word
 from fastneg.kernels.exclusion import contains, skip_excluded
 from fastneg.kernels.filters import may_contain, prefetch_filter
-from fastneg.kernels.jit import helper, kernel, prefetch, trailing_zeros, wide_vectors
+from fastneg.kernels.jit import (
+    helper,
+    kernel,
+    prefetch,
+    prefetch_to_write,
+    trailing_zeros,
+    wide_vectors,
+)
 from fastneg.kernels.rng import ATTEMPT, GOLDEN, mix64, multiply_high, row_key
 
 _LANES = 64
 _FAR, _NEAR = 24, 8  # rows ahead at which borders, and then filters, are asked for
+_LINE = 8  # cells of a cache line
 _SUSPECTS = 256  # cells that may wait
 _S32 = np.uint64(32)
 _ZERO = np.uint64(0)
@@ -26,13 +34,17 @@ _ONE = np.uint64(1)
 
 
 @helper
-def _ask_ahead(b: int, num_rows: int, owner: Any, indptr: Any, metas: Any, words: Any) -> None:
-    """Ask for what the rows after ``b`` will need."""
+def _ask_ahead(
+    b: int, num_rows: int, owner: Any, indptr: Any, metas: Any, words: Any, items: Any, width: int
+) -> None:
+    """Ask for what the rows after ``b`` will need, and for where they will be written."""
     if b + _FAR < num_rows:
         prefetch(metas, owner[b + _FAR])
         prefetch(indptr, owner[b + _FAR])
     if b + _NEAR < num_rows:
         prefetch_filter(words, metas[owner[b + _NEAR]])
+        for place in range((b + _NEAR) * width, (b + _NEAR + 1) * width, _LINE):
+            prefetch_to_write(items, place)
 
 
 @helper
@@ -155,7 +167,7 @@ def draw_uniform_rows(
     drawn = np.empty(_LANES, np.uint64)
     count: Any = 0
     for b in range(num_rows):
-        _ask_ahead(b, num_rows, owner, indptr, metas, words)
+        _ask_ahead(b, num_rows, owner, indptr, metas, words, items, width)
         o = owner[b]
         meta = metas[o]
         place = _word_before(key, rows[b], first_draw)
@@ -204,7 +216,7 @@ def draw_table_rows(
     drawn = np.empty(_LANES, np.uint64)
     count: Any = 0
     for b in range(num_rows):
-        _ask_ahead(b, num_rows, owner, indptr, metas, words)
+        _ask_ahead(b, num_rows, owner, indptr, metas, words, items, width)
         o = owner[b]
         meta = metas[o]
         place = _word_before(key, rows[b], first_draw)

@@ -60,6 +60,8 @@ def choose_top(
     _, candidates = check_matrix(call, "scores_BN", scores_BN)
     top = as_integer(top, call=call, name="top", minimum=1, maximum=candidates)
     chosen = as_integer(num_negatives, call=call, name="num_negatives", minimum=1, maximum=top)
+    if top == 1:
+        return scores_BN.max(dim=1, keepdim=True).indices  # the first of equals, as torch says
     best_BM = scores_BN.argsort(dim=1, descending=True, stable=True)[:, :top]
     if chosen == top:
         return best_BM
@@ -163,9 +165,10 @@ def _every_item(model: TwoTower) -> Tensor:
     """The vectors [X, D] of all items; by blocks, for what a tower's layers make of them."""
     num_items = model.item_tower.num_codes
     starts = range(0, num_items, _BLOCK_OF_ITEMS)
-    return torch.cat(
-        [model.embed_items(torch.arange(a, min(a + _BLOCK_OF_ITEMS, num_items))) for a in starts]
-    )
+    parts = [
+        model.embed_items(torch.arange(a, min(a + _BLOCK_OF_ITEMS, num_items))) for a in starts
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def choose(
