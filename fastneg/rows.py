@@ -10,7 +10,7 @@ import numpy as np
 from fastneg import checks
 from fastneg.checks import AnyArray, Float32Array, IntArray
 from fastneg.kernels.csr import lists_are_ascending
-from fastneg.kernels.masks import lengths_of_both
+from fastneg.kernels.masks import guess_lengths
 from fastneg.positives import (
     CodeMarks,
     Int32Array,
@@ -41,6 +41,7 @@ def _frozen_positives(
     )
 
 
+_ASKED = 256  # codes whose lists say how long a walk is: more of them take longer than they save
 _ONE_CALL = 1 << 19  # list members that one thread walks, and no call before its own
 _MADE_ANEW = (
     "_transposed",
@@ -297,9 +298,10 @@ class Rows:
         return mask if device is None or str(device) == "cpu" else mask.to(device)
 
     def _side(self, rows: IntArray, columns: IntArray) -> tuple[bool, int]:
-        """Whether to walk the users' lists, not the items'; how many members the walk reads."""
-        lists = self.positive_indptr, self._transposed[0]
-        from_users, from_items = lengths_of_both(lists[0], rows, lists[1], columns)
+        """Whether to walk the users' lists, not the items'; about how many members that reads."""
+        from_users, from_items = guess_lengths(
+            self.positive_indptr, rows, self._transposed[0], columns, _ASKED
+        )
         by_user = from_users <= 2 * from_items
         return by_user, from_users if by_user else from_items
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.kernels.jit import kernel
+from fastneg.kernels.jit import kernel, prefetch
 
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
+
+_AHEAD = 32  # rows whose pairs are asked for so early
 
 
 @kernel
@@ -109,6 +111,15 @@ def lists_are_ascending(indptr: Int64, members: Int64, low: int, high: int) -> b
                 return False
             previous = members[j]
     return True
+
+
+@kernel
+def gather_pairs(pairs: Int64, rows: Int64, firsts: Int64, seconds: Int64) -> None:
+    """``firsts[b], seconds[b] = pairs[2 rows[b]], pairs[2 rows[b] + 1]``, asked for early."""
+    for b in range(rows.size):
+        prefetch(pairs, 2 * rows[min(b + _AHEAD, rows.size - 1)])
+        firsts[b] = pairs[2 * rows[b]]
+        seconds[b] = pairs[2 * rows[b] + 1]
 
 
 @kernel

@@ -23,7 +23,7 @@ _LOW = np.uint64(63)
 _WORD = np.uint64(6)
 _BLOCK = 512
 _AHEAD = 8  # lists; their first members are asked for so early
-_SOON, _LINE = 64, 8  # members, and those of a cache line
+_SOON, _LINE = 128, 64  # members; bytes of a cache line
 
 
 @kernel
@@ -71,8 +71,9 @@ def _ask_early(indptr: Int64, members: Codes, codes: Int64, i: int, stop: int) -
     ahead = codes[min(i + _AHEAD, stop - 1)]
     if ahead >= 0:
         first = indptr[ahead]
-        for line in range(first, min(indptr[ahead + 1], first + _SOON), _LINE):
-            prefetch(members, line)
+        last = min(indptr[ahead + 1], first + _SOON)
+        for place in range(first, last, _LINE // members.itemsize):
+            prefetch(members, place)
 
 
 @kernel
@@ -86,11 +87,21 @@ def list_lengths(indptr: Int64, codes: Int64) -> int:
 
 
 @kernel
-def lengths_of_both(
-    indptr: Int64, codes: Int64, other_indptr: Int64, other_codes: Int64
+def guess_lengths(
+    indptr: Int64, codes: Int64, other_indptr: Int64, other_codes: Int64, most: int
 ) -> tuple[int, int]:
-    """``list_lengths`` of two sides, in one call."""
-    return list_lengths(indptr, codes), list_lengths(other_indptr, other_codes)
+    """``list_lengths`` of two sides, guessed from ``most`` codes or a few more, evenly spaced."""
+    totals = np.zeros(2, np.int64)
+    for side in range(2):
+        starts, own = (indptr, codes) if side == 0 else (other_indptr, other_codes)
+        step = max(1, own.size // most)
+        seen = 0
+        for i in range(0, own.size, step):
+            seen += 1
+            if own[i] >= 0:
+                totals[side] += starts[own[i] + 1] - starts[own[i]]
+        totals[side] = totals[side] * own.size // max(1, seen)
+    return totals[0], totals[1]
 
 
 @kernel
@@ -212,7 +223,7 @@ def _cells_by_row(
 ) -> int:  # fmt: skip
     """``cells_at_once`` where the lists are the rows', whose columns are marked."""
     kept = np.empty(_BLOCK, np.int64)
-    found, room = 0, cells.size
+    found = 0
     starts[0] = 0
     for b in range(rows.size):
         _ask_early(indptr, members, rows, b, rows.size)
@@ -220,20 +231,19 @@ def _cells_by_row(
         last = indptr[code + 1] if code >= 0 else 0
         for block in range(indptr[code] if code >= 0 else 0, last, _BLOCK):
             count = _keep_marked(members, block, min(block + _BLOCK, last), bits, kept)
-            if found + count > room:  # no more is written: what follows is counted
+            if found + count > cells.size:  # from here on cells are counted and not written
                 for k in range(count):
                     position = np.int64(slots[kept[k]])
                     while position >= 0:
                         found += 1
                         position = np.int64(following[position])
-                room = -1
                 continue
             more = _first_cells(kept, count, slots, following, base, cells, found)
             found += count
             for k in range(more):
                 position = np.int64(following[kept[k]])
                 while position >= 0:
-                    if found < room:
+                    if found < cells.size:
                         cells[found] = base + position
                     found += 1
                     position = np.int64(following[position])

@@ -14,7 +14,7 @@ from fastneg.training.batches import Batch, NegativeBatches
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 
-_ENOUGH = 2 << 20  # bytes made in one go
+_ENOUGH = 8 << 20  # bytes made in one go
 _MOST = 16
 
 

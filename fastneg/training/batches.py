@@ -28,6 +28,7 @@ from fastneg.checks import FloatArray, IntArray, as_choice, as_integer, as_numbe
 from fastneg.data.events import Events
 from fastneg.errors import CheckpointError, ExhaustedUserError
 from fastneg.interactions import Interactions
+from fastneg.kernels.csr import gather_pairs
 from fastneg.samplers.base import Sampler
 from fastneg.samplers.results import Negatives
 from fastneg.samplers.subsampling import importance_weights, kept_rows
@@ -40,7 +41,7 @@ from fastneg.training.log_q import as_keep, in_batch_log_q
 __all__ = ["Batch", "Draw", "NegativeBatches"]
 
 STATE_VERSION = 1
-_ENOUGH = 131_072  # draws in one call
+_ENOUGH = 262_144  # draws in one call
 _CALL = "NegativeBatches"
 
 
@@ -347,11 +348,10 @@ class NegativeBatches(IterableDataset[Batch]):
         """Some batches in a row (or one): parts of what is read and drawn for all of them."""
         size = self.batch_size
         all_rows = order[numbers[0] * size : (numbers[-1] + 1) * size]
-        first, last = self.ranks.bounds(len(all_rows))
-        rows = all_rows[first:last]
-        pairs = self._pairs[rows]
-        users = torch.from_numpy(np.ascontiguousarray(pairs["user"]))
-        items = torch.from_numpy(np.ascontiguousarray(pairs["item"]))
+        rows = all_rows[slice(*self.ranks.bounds(len(all_rows)))]
+        read = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
+        gather_pairs(self._pairs.view(np.int64), rows, *read)
+        users, items = map(torch.from_numpy, read)
         weights = self._weights_of(rows)
         every, share = None, 1.0
         if self.ranks.size > 1:

@@ -57,6 +57,17 @@ def test_find_pairs(rows: list[tuple[int, int]], wanted: tuple[int, int]) -> Non
         assert not csr.lists_are_ascending(indptr, members, 0, int(members.max()))
 
 
+@given(pairs, st.data())
+def test_gathered_pairs(rows: list[tuple[int, int]], data: st.DataObject) -> None:
+    table = np.array(rows, np.int64).reshape(-1, 2)
+    places = st.lists(st.integers(0, max(0, len(rows) - 1)), max_size=50 if rows else 0)
+    wanted = np.array(data.draw(places), np.int64)
+    found = np.full((2, len(wanted) + 1), -7, np.int64)
+    csr.gather_pairs(table.reshape(-1), wanted, found[0, :-1], found[1, :-1])
+    assert np.array_equal(found[:, :-1], table[wanted].T)
+    assert found[:, -1].tolist() == [-7, -7]
+
+
 def test_times_of_places() -> None:
     places, times = np.array([1, -1, 0, 1, 1]), np.array([5, 0, 2, 9, 9])
     first = np.zeros(2, np.int64)

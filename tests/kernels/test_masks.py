@@ -93,14 +93,17 @@ def test_cells_at_once_from_either_side_and_with_too_little_room() -> None:
         following = np.empty(looked_up.size, np.int32)
         for dtype in (np.int32, np.int64):
             members = np.nonzero(table)[1].astype(dtype)
-            for room in (expected.sum(), 7):
-                own, other, cells = (np.full(room, -1) for _ in range(3))
+            for room in (expected.sum(), *range(1, expected.sum(), 5)):
+                own, other = (np.full(room if transposed else 0, -1) for _ in range(2))
+                guarded = np.full(expected.sum() + 1, -7)
+                cells = guarded[:room]
                 starts = np.full(rows.size + 1, -1)
                 found = masks.cells_at_once(
                     indptr, members, walked, looked_up, transposed,
                     bits, slots, following, own, other, cells, starts,
                 )  # fmt: skip
                 assert found == expected.sum()
+                assert (guarded[room:] == -7).all()
                 assert not bits.any()
                 assert (slots == -1).all()
                 if room == found:

@@ -44,10 +44,10 @@ def test_small_ones_are_made_several_in_a_row() -> None:
         made.append(number)
         return number
 
-    batches = ahead(range(100), make, lambda number: (1 << 20) if number < 4 else 1)
+    batches = ahead(range(100), make, lambda number: (4 << 20) if number < 4 else 1)
     assert next(batches) == 0
     batches.close()
-    assert made == [0, 1, 2, 3]  # two turns, 2 MB each
+    assert made == [0, 1, 2, 3]  # two turns, 8 MB each
     made.clear()
     batches = ahead(range(100), make, SMALL)
     next(batches)

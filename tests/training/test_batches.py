@@ -173,10 +173,10 @@ def test_how_many_batches_are_drawn_for_together(interactions):
 
     assert set(asked()[:-1]) == {32}
     assert set(asked(together=4)[:-1]) == {128}
-    assert set(asked(together=4, num_negatives=2048)[:-1]) == {64}  # 131,072 draws
-    assert set(asked(together=4, num_negatives=5000)[:-1]) == {32}
-    assert set(asked(together=4, num_shared=50_000)[:-1]) == {64}
-    many = Draw(UniformSampler(interactions), 50_000, shared=True)
+    assert set(asked(together=4, num_negatives=4096)[:-1]) == {64}  # 262,144 draws
+    assert set(asked(together=4, num_negatives=10_000)[:-1]) == {32}
+    assert set(asked(together=4, num_shared=100_000)[:-1]) == {64}
+    many = Draw(UniformSampler(interactions), 100_000, shared=True)
     assert set(asked(together=4, draws=(many,))[:-1]) == {64}
     parted = make(interactions, sampler=Calls(interactions, seed=3), together=4)
     parted.split(Ranks(0, 2))
