@@ -40,6 +40,28 @@ def _ask_for(table: Any, first: int, width: int) -> None:
 
 
 @kernel
+def count_step(
+    distance: Float64, over: Float64, spread: Float64, step: int, left: float, fading: Float64,
+    over_fading: Float64, whole: float, root: float,
+) -> None:  # fmt: skip
+    """One more step in the tables by the step that a row has reached.
+
+    Args:
+        distance, over, spread: [T + 1] or more; the sums of w_j and of w_j / r_j, and their ratio.
+        step: T, that was done now.
+        left: what weight decay leaves of a weight.
+        fading, over_fading: w_j and w_j / r_j but for their denominators, the oldest first.
+        whole, root: 1 - b1^T and sqrt(1 - b2^T).
+    """
+    count = min(step, fading.size)
+    for k in range(count):
+        place, age = step - count + k, fading.size - count + k
+        distance[place] = distance[place] * left + fading[age] / whole
+        over[place] = over[place] * left + over_fading[age] * (root / whole)
+        spread[place] = distance[place] / over[place]
+
+
+@kernel
 def number_codes(codes: Int64, slots: Any, rows: Int64, places: Int64) -> int:
     """Distinct codes in the order they first come in, and which of them each code is.
 
