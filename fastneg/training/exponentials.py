@@ -20,7 +20,7 @@ from fastneg.threads import run_chunks
 from fastneg.training.corrections import NOTHING
 
 _LOWEST = -80.0  # what exponents are cut at: torch's library is slow where results underflow
-_WORTH = 1 << 18  # scores that are worth a thread of their own
+_WORTH = 1 << 22  # scores that are worth a thread of their own: torch's still spin on the cores
 
 
 class KnownCells(NamedTuple):

@@ -120,7 +120,7 @@ class SharedLogSumExp(torch.autograd.Function):
         ctx.buffers.give_back(exps_BC)
         if weights_C is not None:
             of_items_CD *= weights_C[:, None]
-        return (pulls_BD.to(users_BD.dtype) * share_B, of_items_CD, *[None] * 6)
+        return (pulls_BD * share_B, of_items_CD, *[None] * 6)
 
 
 def _column_weights(log_q_C: Tensor | None, dtype: torch.dtype) -> tuple[Tensor | None, float]:
