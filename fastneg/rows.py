@@ -44,6 +44,7 @@ def _frozen_positives(
 _ASKED = 256  # codes whose lists say how long a walk is: more of them take longer than they save
 _ONE_CALL = 1 << 19  # list members that one thread walks, and no call before its own
 _MADE_ANEW = (
+    "_item_starts",
     "_transposed",
     "_narrow_items",
     "_narrow_users",
@@ -242,6 +243,11 @@ class Rows:
         return frozen(np.bincount(self.positive_items, minlength=self.num_items))
 
     @cached_property
+    def _item_starts(self) -> IntArray:
+        """``item_indptr`` without the lists that it is of."""
+        return frozen(np.concatenate([np.zeros(1, np.int64), np.cumsum(self.item_user_counts)]))
+
+    @cached_property
     def item_event_counts(self) -> IntArray:
         """int64 [N]: positive rows of the item, repeats included."""
         return frozen(np.bincount(self.row_items[self.positive_rows], minlength=self.num_items))
@@ -300,7 +306,7 @@ class Rows:
     def _side(self, rows: IntArray, columns: IntArray) -> tuple[bool, int]:
         """Whether to walk the users' lists, not the items'; about how many members that reads."""
         from_users, from_items = guess_lengths(
-            self.positive_indptr, rows, self._transposed[0], columns, _ASKED
+            self.positive_indptr, rows, self._item_starts, columns, _ASKED
         )
         by_user = from_users <= 2 * from_items
         return by_user, from_users if by_user else from_items

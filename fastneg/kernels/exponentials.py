@@ -45,7 +45,7 @@ _Q0, _Q1, _Q2, _Q3, _Q4 = (
         0.0013751382142482517,
     )
 )  # fmt: skip
-_ZERO, _ONE = np.float32(0.0), np.float32(1.0)
+_ZERO, _ONE, _NAN = np.float32(0.0), np.float32(1.0), np.float32(np.nan)
 _16, _23 = np.uint32(16), np.uint32(23)
 _HALF, _LAST = np.uint32(0x7FFF), np.uint32(1)
 
@@ -167,7 +167,8 @@ def exponential(x: np.float32) -> np.float32:
     value = _fma(_fma(q, r, _ONE), r, _ONE)
     # n stands in the lowest bits of the sum that rounded it; it goes into the exponent
     result: np.float32 = _float(_bits(value) + (_bits(shifted) << _23))
-    return _ZERO if x < LOWEST else result
+    result = _ZERO if x < LOWEST else result
+    return _NAN if x != x else result
 
 
 @part

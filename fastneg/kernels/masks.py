@@ -90,7 +90,7 @@ def list_lengths(indptr: Int64, codes: Int64) -> int:
 def guess_lengths(
     indptr: Int64, codes: Int64, other_indptr: Int64, other_codes: Int64, most: int
 ) -> tuple[int, int]:
-    """``list_lengths`` of two sides, guessed from ``most`` codes or a few more, evenly spaced."""
+    """``list_lengths`` of two sides, guessed from up to 2 ``most`` codes, evenly spaced."""
     totals = np.zeros(2, np.int64)
     for side in range(2):
         starts, own = (indptr, codes) if side == 0 else (other_indptr, other_codes)

@@ -20,7 +20,7 @@ from fastneg.threads import run_chunks
 from fastneg.training.corrections import NOTHING
 
 _LOWEST = -80.0  # what exponents are cut at: torch's library is slow where results underflow
-_WORTH = 1 << 22  # scores that are worth a thread of their own: torch's still spin on the cores
+_WORTH = 1 << 19  # scores that are worth a thread of their own
 
 
 class KnownCells(NamedTuple):
@@ -53,8 +53,8 @@ class Exponentials:
 
     Args:
         users_BD: the rows' vectors: their number and dtype.
-        columns: C.
-        known: masked cells; none: no mask.
+        columns: C; at least B with ``own_column``.
+        known: masked cells of B x C; none: no mask.
         weights_C: of the columns in the sums, of the vectors' dtype; None: all 1.
         own_column: column b of row b is masked too.
         far: scores may be so far from 0 that each row's largest is taken off first.
@@ -77,6 +77,8 @@ class Exponentials:
         rows = len(users_BD)
         if known is None:
             known = KnownCells(torch.empty(0, dtype=torch.int64), torch.zeros(rows + 1).long())
+        assert len(known.starts) == rows + 1, "the mask is another batch's"
+        assert columns >= rows or not own_column, "there are rows without a column of their own"
         self._known, self._own_column = known, own_column
         self._weights_C = users_BD.new_ones(columns) if weights_C is None else weights_C
         self.sums = users_BD.new_empty(rows)
@@ -86,7 +88,7 @@ class Exponentials:
         """Overwrite the scores of rows ``first .. first + R - 1`` with their exponentials.
 
         Args:
-            block_RC: C-contiguous, on the CPU; bfloat16 only where the vectors are float32.
+            block_RC: C-contiguous, on the CPU; of the vectors' dtype, or bfloat16 of float32 ones.
             first: the block's first row.
         """
         if self.sums.dtype != torch.float32:

@@ -96,11 +96,10 @@ class SharedLogSumExp(torch.autograd.Function):
             exponentials.take(block, first)
             torch.mm(block, weighted_16, out=pulls_BD[first : first + step])
         sums_B, top_B = exponentials.sums, exponentials.tops
-        some_B = sums_B > 0
         z_B = sums_B.log() + top
         if top_B is not None:
             z_B += top_B
-        z_B.masked_fill_(~some_B, NOTHING)
+        z_B.masked_fill_(sums_B == 0, NOTHING)
         ctx.save_for_backward(users_BD, sums_B, pulls_BD, weights_C)
         ctx.exps_BC, ctx.buffers, ctx.scale = exps_BC, buffers, scale
         return z_B

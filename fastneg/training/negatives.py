@@ -263,6 +263,7 @@ class Objective:
 
         ``loss`` does without, but training is sooner done where this is done beside it. Any thread
         may do it. A mask of the whole catalog is left to ``loss``, so that there is one at a time.
+        The batch is one of ``batches``: its codes are not checked again.
         """
         return batch if self.settings.loss == "full_softmax" else self._with_known(batch)
 

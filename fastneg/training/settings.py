@@ -146,7 +146,8 @@ class Settings:
             AdamW's for every row all the same (see ``training.row_adam``). On the CPU.
         precision: of the products of a loss over columns that the batch shares: ``"float32"``,
             ``"bfloat16"`` (sums in float32), or ``"auto"``: bfloat16 where the processor has
-            products of it (AVX-512 BF16, AMX) and a batch has a million scores. On the CPU.
+            products of it (AVX-512 BF16, AMX) and a batch has a million scores. On the CPU, for
+            vectors in float32.
 
     The run:
         checkpoint_every: steps from one checkpoint to the next; 0: at the end of epochs only.

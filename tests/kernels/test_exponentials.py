@@ -123,6 +123,17 @@ def test_what_is_no_number_stays_none():
             assert np.isnan(sums).tolist() == [b == 4 for b in range(ROWS)]
 
 
+def test_no_bits_of_what_is_no_number_make_one():
+    words = np.array([[0x7FC00000, 0x7FC00001, 0x7FFFFFFF, 0xFFC00000, 0xFFFFFFFF]], np.uint32)
+    found, sums, starts = words.view(np.float32).copy(), np.empty(1, np.float32), np.zeros(2, int)
+    arguments = np.ones(5, np.float32), np.empty(0, np.float32), sums, 0, 1
+    kernels.exponentiate(found, 0, np.empty(0, np.int64), starts, False, *arguments)
+    assert np.isnan(found).all()
+    halves = (words >> 16).astype(np.uint16)
+    kernels.exponentiate_16(halves, 0, np.empty(0, np.int64), starts, False, *arguments)
+    assert np.isnan(from_16(halves)).all()
+
+
 def test_of_scores_too_low_for_a_normal_number_nothing_is_left():
     scores = np.float32([[-np.inf, -1e30, -1e4, -86.1, -86.0, 0.0]])
     sums, starts = np.empty(1, np.float32), np.zeros(2, np.int64)

@@ -20,7 +20,12 @@ def test_marks_and_the_walk_over_repeated_codes() -> None:
     assert [slots[code] for code in (3, 12, 900, 1_000)] == [6, 4, 2, 5]
     assert following.tolist() == [-1, -1, -1, 0, -1, -1, 3]
     indptr, members = np.array([0, 3, 3, 5]), np.array([3, 5, 1_000, 3, 4])
-    assert masks.list_lengths(indptr, np.array([0, -1, 2, 0])) == 8
+    users, others = np.array([0, -1, 2, 0]), np.array([1, 1])
+    assert masks.list_lengths(indptr, users) == 8
+    for most in (4, 100):
+        guessed = masks.guess_lengths(indptr, users, indptr, others, most)
+        assert guessed == (8, masks.list_lengths(indptr, others))
+    assert masks.guess_lengths(indptr, users, indptr, others[:0], 2) == (2 * (3 + 2), 0)
     for start, stop in ((0, 4), (1, 3)):
         mask = np.zeros(4 * codes.size, np.uint8)
         walked = np.array([0, -1, 2, 0])

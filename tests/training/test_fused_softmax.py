@@ -84,7 +84,7 @@ def test_float32_agrees_to_six_digits(monkeypatch, block):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_threads_and_blocks_change_no_bit(monkeypatch, dtype):
+def test_threads_change_no_bit_and_blocks_nothing_but_rounding(monkeypatch, dtype):
     *vectors, mask_BC, log_q_C, _ = inputs(6, torch.float32)
     found = []
     for threads, worth, block in ((1, 1, 1 << 30), (3, 1, 1 << 30), (3, 200, 1)):
@@ -215,3 +215,39 @@ def test_rows_with_mined_columns_take_the_general_path(train):
     assert not Objective(train, settings, hard=lists)._loss.fuses
     assert not Objective(train, settings.replace(shared=False))._loss.fuses
     assert not Objective(train, settings.replace(loss="hinge"))._loss.fuses
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_no_number_is_seen(dtype):
+    users_BD, items_CD, mask_BC, *_ = inputs(7, torch.float32)
+    items_CD.data[3, 2] = torch.nan
+    mask_BC[:, 3] = False
+    mask_BC[5, 3] = True
+    z_B = SharedLogSumExp.apply(
+        users_BD, items_CD, None, cells_of(mask_BC), 0.5, False, dtype, Buffers()
+    )
+    assert z_B.isnan().tolist() == [b != 5 for b in range(B)]
+
+
+def test_a_large_batch_is_worth_several_threads(monkeypatch):
+    asked = []
+    run = exponentials.run_chunks
+    monkeypatch.setattr(
+        exponentials, "run_chunks",
+        lambda work, total, smallest: asked.append(total // smallest) or run(work, total),
+    )  # fmt: skip
+    users_BD, items_CD = torch.randn(2048, 4), torch.randn(2048, 4)
+    none = cells_of(torch.zeros(2048, 2048, dtype=torch.bool))
+    for dtype in (torch.float32, torch.bfloat16):
+        SharedLogSumExp.apply(users_BD, items_CD, None, none, 1.0, False, dtype, Buffers())
+    assert min(asked) >= 4
+
+
+def test_a_mask_that_is_another_batchs_is_refused():
+    users_BD, items_CD, mask_BC, *_ = inputs(8, torch.float32)
+    for known, own in ((cells_of(mask_BC[:-1]), False), (cells_of(mask_BC[:, :5]), True)):
+        columns = items_CD[:5] if own else items_CD
+        with pytest.raises(AssertionError):
+            SharedLogSumExp.apply(
+                users_BD, columns, None, known, 1.0, own, torch.float32, Buffers()
+            )

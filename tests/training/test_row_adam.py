@@ -250,3 +250,20 @@ def test_where_rows_save_nothing_or_cannot_be_had(changes: dict, device: str) ->
     before = model.user_tower.id_embedding.weight.detach().clone()
     optimizer.step()
     assert not torch.equal(model.user_tower.id_embedding.weight, before)
+
+
+def test_dropped_gradients_are_gone_where_all_moves_by_rows() -> None:
+    model = nn.Module()
+    model.embedding = nn.Embedding(5, 3)
+    optimizer = RowAdam(model, [model.embedding], lr=RATE)
+    rows = model.embedding.rows
+    before = model.embedding.weight.detach().clone()
+    rows.lookup(torch.arange(3)).sum().backward()
+    model.embedding.weight.square().sum().backward()
+    optimizer.zero_grad()
+    assert model.embedding.weight.grad is None
+    optimizer.step()
+    assert torch.equal(model.embedding.weight, before)
+    model.embedding.weight.square().sum().backward()
+    with pytest.raises(FastnegError, match="past its lookup"):
+        optimizer.step()
