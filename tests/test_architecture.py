@@ -31,7 +31,7 @@ LEVELS = [
     ["kernels", "errors", "lazy", "__init__"],
 ]
 KERNEL_IMPORTS = {"__future__", "collections", "hashlib", "llvmlite", "numba", "numpy", "os",
-                  "pathlib", "tempfile", "typing"}  # fmt: skip
+                  "pathlib", "tempfile", "types", "typing"}  # fmt: skip
 HEAVY = ["numba", "torch", "faiss", "pyarrow", "matplotlib", "typer", "rich", "triton", "numpy"]
 NEVER = {"scipy", "pandas", "polars", "sklearn", "tqdm"}  # not among the dependencies
 

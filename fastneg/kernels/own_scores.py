@@ -18,7 +18,7 @@ Codes = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
 @kernel
 def score_own(
-    queries: Floats, items: Floats, codes: Codes, start: int, stop: int, scores: Floats
+    queries: Floats, items: Floats, codes: Codes, scores: Floats, start: int, stop: int
 ) -> None:
     """Queries ``start..stop - 1`` with items of their own: ``scores[b, c]``, of item codes[b, c].
 
@@ -38,10 +38,10 @@ def own_gradients(
     given: Floats,
     queries: Floats,
     items: Floats,
-    start: int,
-    stop: int,
     of_queries: Floats,
     of_items: Floats,
+    start: int,
+    stop: int,
 ) -> None:
     """Gradients of ``scores[b, c] = queries[b] . items[b, c]`` for rows ``start..stop - 1``.
 

@@ -92,14 +92,12 @@ def number_codes(codes: Int64, slots: Any, rows: Int64, places: Int64) -> int:
 
 
 @kernel
-def add_gradients(
-    gradients: Float32, places: Int64, sums: Float32, first_column: int, last_column: int
-) -> None:
-    """``sums[places[i], c] += gradients[i, c]`` in the order of i, for these columns."""
+def add_gradients(gradients: Float32, places: Int64, sums: Float32) -> None:
+    """``sums[places[i]] += gradients[i]`` in the order of i, for places that are not below 0."""
     for i in range(places.shape[0]):
         place = places[i]
         if place >= 0:
-            total, part = sums[place, first_column:last_column], gradients[i, first_column:]
+            total, part = sums[place], gradients[i]
             for c in range(total.shape[0]):
                 total[c] += part[c]
 
@@ -111,14 +109,14 @@ def bring_up_to_date(
     second: Float32,
     reached: Int64,
     rows: Int64,
-    start: int,
-    stop: int,
     step: int,
     distance: Float64,
     spread: Float64,
     kept: Float64,
     powers: Float64,
     epsilon: np.float32,
+    start: int,
+    stop: int,
 ) -> None:
     """Make up for the steps that ``rows[start:stop]`` missed, none of which gave them a gradient.
 
@@ -165,8 +163,6 @@ def read_rows(
     second: Float32,
     reached: Int64,
     codes: Int64,
-    start: int,
-    stop: int,
     step: int,
     distance: Float64,
     spread: Float64,
@@ -174,6 +170,8 @@ def read_rows(
     powers: Float64,
     epsilon: np.float32,
     vectors: Float32,
+    start: int,
+    stop: int,
 ) -> None:
     """The rows ``codes[start:stop]`` as ``bring_up_to_date`` would leave them; tables stay.
 
@@ -215,10 +213,10 @@ def update_rows(
     reached: Int64,
     rows: Int64,
     sums: Float32,
-    start: int,
-    stop: int,
     step: int,
     numbers: Float32,
+    start: int,
+    stop: int,
 ) -> None:
     """One step of AdamW with the gradients ``sums`` [R, D] of ``rows[start:stop]``.
 

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from fastneg.kernels import exponentials as kernels
-from fastneg.threads import run_chunks
 from fastneg.training.corrections import NOTHING
+from fastneg.training.team import OnTeam
 
 _LOWEST = -80.0  # what exponents are cut at: torch's library is slow where results underflow
-_WORTH = 1 << 19  # scores that are worth a thread of their own
+_WORTH = 1 << 16  # scores that a thread takes at a time
+_exponentiate, _exponentiate_16 = OnTeam(kernels.exponentiate), OnTeam(kernels.exponentiate_16)
 
 
 class KnownCells(NamedTuple):
@@ -96,18 +97,15 @@ class Exponentials:
             return
         tops = np.empty(0, np.float32) if self.tops is None else self.tops.numpy()
         halves = block_RC.dtype == torch.bfloat16
-        exponentiate = kernels.exponentiate_16 if halves else kernels.exponentiate
+        exponentiate = _exponentiate_16 if halves else _exponentiate
         scores = block_RC.view(torch.uint16).numpy() if halves else block_RC.numpy()
         cells, starts, weights = (t.numpy() for t in (*self._known, self._weights_C))
         sums = self.sums.numpy()
 
-        def run(start: int, stop: int) -> None:
-            exponentiate(
-                scores, first, cells, starts, self._own_column, weights, tops, sums,
-                first + start, first + stop,
-            )  # fmt: skip
-
-        run_chunks(run, len(scores), smallest=max(1, _WORTH // scores.shape[1]))
+        exponentiate(
+            scores, first, cells, starts, self._own_column, weights, tops, sums,
+            start=first, stop=first + len(scores), chunk=max(1, _WORTH // scores.shape[1]),
+        )  # fmt: skip
 
     def _by_torch(self, block_RC: Tensor, first: int) -> None:
         last, columns = first + len(block_RC), block_RC.shape[1]

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from fastneg.kernels import own_scores as kernels
-from fastneg.threads import run_chunks
+from fastneg.training.team import OnTeam
 
-_WORTH = 1 << 14  # scores that are worth a thread of their own
+_WORTH = 1 << 13  # scores that a thread takes at a time
+_score, _add = OnTeam(kernels.score_own), OnTeam(kernels.own_gradients)
 
 
 def takes(*vectors: Tensor) -> bool:
@@ -31,11 +32,8 @@ def scores_at(queries_BD: Tensor, vectors_XD: Tensor, places_BC: Tensor) -> Tens
     queries, vectors, places, scores = (
         one.detach().contiguous().numpy() for one in (queries_BD, vectors_XD, places_BC, scores_BC)
     )
-
-    def score(start: int, stop: int) -> None:
-        kernels.score_own(queries, vectors, places, start, stop, scores)
-
-    run_chunks(score, len(places), smallest=_rows(scores_BC))
+    chunk = _rows(scores_BC)
+    _score(queries, vectors, places, scores, start=0, stop=len(places), chunk=chunk)
     return scores_BC
 
 
@@ -63,12 +61,10 @@ class _OwnScores(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *given: Tensor) -> tuple[Tensor, Tensor]:
         of_queries, of_vectors = (torch.empty_like(one).contiguous() for one in ctx.saved_tensors)
-        arrays = (one.detach().contiguous().numpy() for one in (given[0], *ctx.saved_tensors))
-        given_BC, queries, vectors = arrays
-        outputs = of_queries.numpy(), of_vectors.numpy()
-
-        def add(start: int, stop: int) -> None:
-            kernels.own_gradients(given_BC, queries, vectors, start, stop, *outputs)
-
-        run_chunks(add, len(given_BC), smallest=_rows(given[0]))
+        arrays = [one.detach().contiguous().numpy() for one in (given[0], *ctx.saved_tensors)]
+        chunk = _rows(given[0])
+        _add(
+            *arrays, of_queries.numpy(), of_vectors.numpy(),
+            start=0, stop=len(of_queries), chunk=chunk,
+        )  # fmt: skip
         return of_queries, of_vectors

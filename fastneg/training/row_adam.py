@@ -27,14 +27,16 @@ from torch import Tensor, nn
 from fastneg.checks import IntArray
 from fastneg.errors import FastnegError
 from fastneg.kernels import row_updates as kernels
-from fastneg.threads import run_chunks
 from fastneg.training.distributed import ALONE, Ranks
 from fastneg.training.settings import Settings
+from fastneg.training.team import OnTeam
 from fastneg.training.towers import TwoTower
 
 # Steps after a gradient until what is left of its first moment, 0.9^600, moves no weight.
 _FADED = 600
-_ROWS = 16_384  # that are worth a thread of their own: torch's threads still spin on the cores
+_ROWS = 256  # that a thread takes at a time
+_bring, _read = OnTeam(kernels.bring_up_to_date), OnTeam(kernels.read_rows)
+_update = OnTeam(kernels.update_rows)
 _LAST = "last_step"
 
 
@@ -86,14 +88,11 @@ class RowTable:
         flat, clock = codes.reshape(-1).contiguous().numpy(), self.clock
         vectors = self.weight.new_empty(len(flat), self.weight.shape[1])
         out = vectors.numpy()
-
-        def read(start: int, stop: int) -> None:
-            kernels.read_rows(
-                *self._arrays, self.reached, flat, start, stop, clock.step, clock.distance,
-                clock.spread, clock.kept, clock.powers, clock.epsilon, out,
-            )  # fmt: skip
-
-        run_chunks(read, len(flat), smallest=_ROWS)
+        _read(
+            *self._arrays, self.reached, flat, clock.step, clock.distance, clock.spread,
+            clock.kept, clock.powers, clock.epsilon, out,
+            start=0, stop=len(flat), chunk=_ROWS,
+        )  # fmt: skip
         return vectors.view(*codes.shape, self.weight.shape[1])
 
     def settle(self) -> None:
@@ -121,25 +120,13 @@ class RowTable:
         done = 0
         for one, gradients in self._read:
             part = places[done : done + len(one.codes)]
-            self._add(gradients.contiguous().numpy(), part, sums)
+            kernels.add_gradients(gradients.contiguous().numpy(), part, sums)
             done += len(part)
-
-        def update(start: int, stop: int) -> None:
-            kernels.update_rows(
-                *self._arrays, self.reached, rows, sums, start, stop, self.clock.step, numbers
-            )
-
-        run_chunks(update, len(rows), smallest=_ROWS)
+        _update(
+            *self._arrays, self.reached, rows, sums, self.clock.step, numbers,
+            start=0, stop=len(rows), chunk=_ROWS,
+        )  # fmt: skip
         self.forget()
-
-    @staticmethod
-    def _add(gradients: Any, places: IntArray, sums: Any) -> None:
-        def add(first: int, last: int) -> None:
-            kernels.add_gradients(gradients, places, sums, first, last)
-
-        width = sums.shape[1]
-        # a thread takes some columns of all rows, so the order of a sum never changes
-        run_chunks(add, width, smallest=16 if len(places) >= 2 * _ROWS else width)
 
     def _number(self, codes: IntArray) -> _Numbers:
         rows, places = np.empty(len(codes), np.int64), np.empty(len(codes), np.int64)
@@ -150,14 +137,11 @@ class RowTable:
         clock = self.clock
         if clock.step == 0:
             return
-
-        def bring(start: int, stop: int) -> None:
-            kernels.bring_up_to_date(
-                *arrays, reached, rows, start, stop, clock.step, clock.distance, clock.spread,
-                clock.kept, clock.powers, clock.epsilon,
-            )  # fmt: skip
-
-        run_chunks(bring, len(rows), smallest=_ROWS)
+        _bring(
+            *arrays, reached, rows, clock.step, clock.distance, clock.spread, clock.kept,
+            clock.powers, clock.epsilon,
+            start=0, stop=len(rows), chunk=_ROWS,
+        )  # fmt: skip
 
 
 class _Lookup(torch.autograd.Function):

@@ -17,7 +17,7 @@ def test_queries_with_items_of_their_own(width, kind):
     items = rng.standard_normal((31, width)).astype(np.float32)
     codes = rng.integers(0, 31, (9, 20)).astype(kind)
     scores = np.full((9, 20), 7.0, np.float32)
-    score_own(queries, items, codes, 2, 8, scores)
+    score_own(queries, items, codes, scores, 2, 8)
     assert (scores[[0, 1, 8]] == 7).all()
     wanted = [[exact_score(queries, b, items, c) for c in codes[b]] for b in range(2, 8)]
     np.testing.assert_array_equal(scores[2:8], np.array(wanted, np.float32))
@@ -30,7 +30,7 @@ def test_gradients_of_some_rows(width):
     queries = rng.standard_normal((9, width)).astype(np.float32)
     items = rng.standard_normal((9, 5, width)).astype(np.float32)
     of_queries, of_items = np.full_like(queries, 7.0), np.full_like(items, 7.0)
-    own_gradients(given, queries, items, 2, 8, of_queries, of_items)
+    own_gradients(given, queries, items, of_queries, of_items, 2, 8)
     for rest in ([0, 1], [8]):
         assert (of_queries[rest] == 7).all()
         assert (of_items[rest] == 7).all()

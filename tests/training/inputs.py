@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
+
+import fastneg
 
 B, C = 5, 7
 
@@ -35,3 +40,16 @@ def nothing() -> torch.Tensor:
 
 def everything() -> torch.Tensor:
     return torch.ones(B, C, dtype=torch.bool)
+
+
+@contextlib.contextmanager
+def on_threads(number: int) -> Iterator[None]:
+    """So many threads for torch and for fastneg."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    fastneg.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        fastneg.set_num_threads(None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-import fastneg
 from fastneg.data.splits import hold_out_validation
 from fastneg.data.synthetic import generate_dataset
 from fastneg.training import exponentials, fused_softmax
@@ -16,6 +15,7 @@ from fastneg.training.hard_negatives import HardNegatives
 from fastneg.training.negatives import Objective
 from fastneg.training.rounds import build_model
 from fastneg.training.settings import Settings
+from tests.training.inputs import on_threads
 
 B, C, D = 37, 53, 9
 
@@ -90,15 +90,12 @@ def test_threads_change_no_bit_and_blocks_nothing_but_rounding(monkeypatch, dtyp
     for threads, worth, block in ((1, 1, 1 << 30), (3, 1, 1 << 30), (3, 200, 1)):
         monkeypatch.setattr(exponentials, "_WORTH", worth)
         monkeypatch.setattr(fused_softmax, "_BLOCK", block)
-        fastneg.set_num_threads(threads)
-        try:
+        with on_threads(threads):
             found.append(
                 SharedLogSumExp.apply(
                     *vectors, log_q_C, cells_of(mask_BC), 0.5, False, dtype, Buffers()
                 )
             )
-        finally:
-            fastneg.set_num_threads(None)
     assert torch.equal(found[0], found[1])
     assert torch.allclose(found[0], found[2], rtol=1e-6, atol=2e-6)  # other products
 
@@ -231,16 +228,16 @@ def test_what_is_no_number_is_seen(dtype):
 
 def test_a_large_batch_is_worth_several_threads(monkeypatch):
     asked = []
-    run = exponentials.run_chunks
-    monkeypatch.setattr(
-        exponentials, "run_chunks",
-        lambda work, total, smallest: asked.append(total // smallest) or run(work, total),
-    )  # fmt: skip
+    for name in ("_exponentiate", "_exponentiate_16"):
+        monkeypatch.setattr(
+            exponentials, name,
+            lambda *arguments, start, stop, chunk: asked.append((stop - start) // chunk),
+        )  # fmt: skip
     users_BD, items_CD = torch.randn(2048, 4), torch.randn(2048, 4)
     none = cells_of(torch.zeros(2048, 2048, dtype=torch.bool))
     for dtype in (torch.float32, torch.bfloat16):
         SharedLogSumExp.apply(users_BD, items_CD, None, none, 1.0, False, dtype, Buffers())
-    assert min(asked) >= 4
+    assert min(asked) >= 16
 
 
 def test_a_mask_that_is_another_batchs_is_refused():

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastneg import threads
 from fastneg.training import own_scores as module
 from fastneg.training.own_scores import own_scores, takes
+from tests.training.inputs import on_threads
 
 
 def gradients(scores: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
@@ -25,14 +25,11 @@ def leaves(*shapes: tuple[int, ...], kind: torch.dtype = torch.float32) -> list[
 @pytest.mark.parametrize("shape", [(7, 5, 24), (1, 1, 1), (300, 3, 64), (0, 4, 8), (6, 0, 8)])
 def test_as_einsum(shape, kind, monkeypatch):
     monkeypatch.setattr(module, "_WORTH", 4)  # two threads for most
-    threads.set_num_threads(2)
     queries, vectors = leaves((shape[0], shape[2]), shape, kind=kind)
     assert takes(queries, vectors) == (kind == torch.float32)
-    try:
+    with on_threads(2):
         found = own_scores(queries, vectors)
         of = gradients(found, queries, vectors)
-    finally:
-        threads.set_num_threads(None)
     wanted = torch.einsum("bd,bcd->bc", queries, vectors)
     torch.testing.assert_close(found, wanted)
     for one, other in zip(of, gradients(wanted, queries, vectors), strict=True):

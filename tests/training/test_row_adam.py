@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from fastneg import threads
 from fastneg.errors import FastnegError
 from fastneg.training import row_adam
 from fastneg.training.checkpoints import flatten_optimizer, restore_optimizer
 from fastneg.training.row_adam import Clock, RowAdam, make_optimizer
 from fastneg.training.settings import Settings
 from fastneg.training.towers import TwoTower
+from tests.training.inputs import on_threads
 
 N, D, RATE = 40, 6, 0.01
 
@@ -151,8 +151,7 @@ def test_the_same_bits_at_any_number_of_threads(monkeypatch: pytest.MonkeyPatch)
         embedding = nn.Embedding(5_000, 40)
         model = nn.Sequential(embedding)
         optimizer = RowAdam(model, [embedding], lr=RATE)
-        threads.set_num_threads(number)
-        try:
+        with on_threads(number):
             for step in range(3):
                 generator = torch.Generator().manual_seed(step)
                 codes = torch.randint(0, 5_000, (4_000,), generator=generator)
@@ -163,8 +162,6 @@ def test_the_same_bits_at_any_number_of_threads(monkeypatch: pytest.MonkeyPatch)
             rows = torch.arange(-1, 5_000)
             seen.append(embedding.rows.read(rows))
             optimizer.settle()
-        finally:
-            threads.set_num_threads(None)
         found.append(embedding.weight.detach().clone())
         assert not seen[-1][0].any()
         assert torch.equal(seen[-1][1:], found[-1])
