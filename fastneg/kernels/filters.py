@@ -43,11 +43,18 @@ def may_contain(words: Any, meta: np.uint64, item: Any) -> Any:
 
 @helper
 def prefetch_filter(words: Any, meta: np.uint64) -> None:
-    """Ask for the cache lines of a list's filter (the first 32 of a long one)."""
+    """Ask for the cache lines of a list's filter (the first 32 of a long one).
+
+    Eight in any case, one of a short filter again and again: a processor asks for a line once more
+    in less time than it takes to find out that a loop ended otherwise than the last one.
+    """
     first: Any = np.int64(meta >> _S8)
-    count: Any = 1 << (63 - np.int64(meta & _LOW8))
-    for place in range(first, first + min(count, 256), 8):
-        prefetch(words, place)
+    last: Any = first + (1 << (63 - np.int64(meta & _LOW8))) - 1
+    for k in range(8):
+        prefetch(words, min(first + 8 * k, last))
+    if last - first >= 64:
+        for place in range(first + 64, min(last, first + 255) + 1, 8):
+            prefetch(words, place)
 
 
 @kernel

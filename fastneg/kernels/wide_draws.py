@@ -1,8 +1,8 @@
 """Draws for rows of many negatives each: 64 cells of one row at once (see ``draws.py``).
 
-What a row needs lies far away: its list's borders, its filter, the list itself. Each is asked for
-some rows ahead; cells that the filter suspects wait, while their lists come, until a number of
-them can be looked up one after the other.
+What a row needs lies far away: its filter, its list's borders, the list itself. The filter is asked
+for some rows ahead; cells that it suspects wait, until there are enough of them to ask for all
+their lists and look them up one after the other.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from fastneg.kernels.jit import (
 )
 from fastneg.kernels.rng import ATTEMPT, GOLDEN, mix64, multiply_high, row_key
 
-_LANES = 64
-_FAR, _NEAR = 24, 8  # rows ahead at which borders, and then filters, are asked for
+_LANES, _HALF = 64, 32
+_FAR, _NEAR = 24, 8  # rows ahead at which a filter's place, and then the filter, is asked for
 _LINE = 8  # cells of a cache line
 _SUSPECTS = 256  # cells that may wait
 _S32 = np.uint64(32)
@@ -35,12 +35,11 @@ _ONE = np.uint64(1)
 
 @helper
 def _ask_ahead(
-    b: int, num_rows: int, owner: Any, indptr: Any, metas: Any, words: Any, items: Any, width: int
+    b: int, num_rows: int, owner: Any, metas: Any, words: Any, items: Any, width: int
 ) -> None:
     """Ask for what the rows after ``b`` will need, and for where they will be written."""
     if b + _FAR < num_rows:
         prefetch(metas, owner[b + _FAR])
-        prefetch(indptr, owner[b + _FAR])
     if b + _NEAR < num_rows:
         prefetch_filter(words, metas[owner[b + _NEAR]])
         for place in range((b + _NEAR) * width, (b + _NEAR + 1) * width, _LINE):
@@ -91,18 +90,26 @@ def _word_before(key: np.uint64, row: int, draw: int) -> np.uint64:
 
 @helper
 def _suspect(
-    mask: np.uint64, b: int, first: int, excluded: Any, low: int, high: int, rows: Any, cells: Any,
-    count: int,
-) -> Any:  # fmt: skip
-    """Let the cells of a mask wait, and ask for their list; how many wait now."""
+    mask: np.uint64, b: int, first: int, indptr: Any, owner: int, rows: Any, cells: Any, count: int
+) -> Any:
+    """Let the cells of a mask wait, and ask for their list's borders; how many wait now."""
     if mask != _ZERO:
-        _ask_for_list(excluded, low, high)
+        prefetch(indptr, owner)
     while mask != _ZERO:
         rows[count] = b
         cells[count] = first + trailing_zeros(mask)
         mask &= mask - _ONE
         count += 1
     return count
+
+
+@helper
+def _ask_for_lists(indptr: Any, excluded: Any, owner: Any, rows: Any, count: int) -> None:
+    """Ask for the lists of the cells that wait, which are by row."""
+    for k in range(count):
+        if k == 0 or rows[k] != rows[k - 1]:
+            of = owner[rows[k]]
+            _ask_for_list(excluded, indptr[of], indptr[of + 1])
 
 
 @helper
@@ -167,21 +174,26 @@ def draw_uniform_rows(
     drawn = np.empty(_LANES, np.uint64)
     count: Any = 0
     for b in range(num_rows):
-        _ask_ahead(b, num_rows, owner, indptr, metas, words, items, width)
+        _ask_ahead(b, num_rows, owner, metas, words, items, width)
         o = owner[b]
         meta = metas[o]
         place = _word_before(key, rows[b], first_draw)
-        for s in range(b * width, (b + 1) * width, _LANES):
-            left = (b + 1) * width - s
-            if left >= _LANES:  # a loop of a length known beforehand is twice as fast
+        s, end = b * width, (b + 1) * width
+        while s < end:
+            done = end - s
+            if done >= _LANES:  # a loop of a length known beforehand is twice as fast
+                done = _LANES
                 mask = _uniform_lanes(n, words, meta, place, items, s, drawn, _LANES)
-                place += np.uint64(_LANES) * GOLDEN
+            elif done >= _HALF:
+                done = _HALF
+                mask = _uniform_lanes(n, words, meta, place, items, s, drawn, _HALF)
             else:
-                mask = _uniform_lanes(n, words, meta, place, items, s, drawn, left)
-            if mask != _ZERO:
-                low, high = indptr[o], indptr[o + 1]
-                count = _suspect(mask, b, s, excluded, low, high, waiting_rows, waiting, count)
-            if count > _SUSPECTS - _LANES or (count > 0 and s + _LANES >= num_rows * width):
+                mask = _uniform_lanes(n, words, meta, place, items, s, drawn, done)
+            count = _suspect(mask, b, s, indptr, o, waiting_rows, waiting, count)
+            s += done
+            place += np.uint64(done) * GOLDEN
+            if count > _SUSPECTS - _LANES or (count > 0 and s == num_rows * width):
+                _ask_for_lists(indptr, excluded, owner, waiting_rows, count)
                 for k in range(count):
                     cell, row = waiting[k], waiting_rows[k]
                     of = owner[row]
@@ -216,21 +228,26 @@ def draw_table_rows(
     drawn = np.empty(_LANES, np.uint64)
     count: Any = 0
     for b in range(num_rows):
-        _ask_ahead(b, num_rows, owner, indptr, metas, words, items, width)
+        _ask_ahead(b, num_rows, owner, metas, words, items, width)
         o = owner[b]
         meta = metas[o]
         place = _word_before(key, rows[b], first_draw)
-        for s in range(b * width, (b + 1) * width, _LANES):
-            left = (b + 1) * width - s
-            if left >= _LANES:
+        s, end = b * width, (b + 1) * width
+        while s < end:
+            done = end - s
+            if done >= _LANES:
+                done = _LANES
                 mask = _table_lanes(table, words, meta, place, items, s, drawn, _LANES)
-                place += np.uint64(_LANES) * GOLDEN
+            elif done >= _HALF:
+                done = _HALF
+                mask = _table_lanes(table, words, meta, place, items, s, drawn, _HALF)
             else:
-                mask = _table_lanes(table, words, meta, place, items, s, drawn, left)
-            if mask != _ZERO:
-                low, high = indptr[o], indptr[o + 1]
-                count = _suspect(mask, b, s, excluded, low, high, waiting_rows, waiting, count)
-            if count > _SUSPECTS - _LANES or (count > 0 and s + _LANES >= num_rows * width):
+                mask = _table_lanes(table, words, meta, place, items, s, drawn, done)
+            count = _suspect(mask, b, s, indptr, o, waiting_rows, waiting, count)
+            s += done
+            place += np.uint64(done) * GOLDEN
+            if count > _SUSPECTS - _LANES or (count > 0 and s == num_rows * width):
+                _ask_for_lists(indptr, excluded, owner, waiting_rows, count)
                 for k in range(count):
                     cell, row = waiting[k], waiting_rows[k]
                     of = owner[row]

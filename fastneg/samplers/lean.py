@@ -142,7 +142,7 @@ class LeanSampler(Sampler, ABC):
         if rows is not None:
             if type(rows) is not np.ndarray or rows.shape != (count,) or rows.dtype != np.int64:
                 return None
-            numbers = np.require(rows, requirements=["C", "A"])
+            numbers = rows if _is_row(rows) else np.require(rows, requirements=["C", "A"])
         first = 0 if numbers is not None else self._counter.reserve(count)
         items = np.empty((count, width), np.int64)
         out = np.empty((count, width), np.float32) if log_q else _NO_LOG_Q
