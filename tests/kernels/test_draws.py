@@ -21,7 +21,7 @@ ROWS = [b if b % 3 else 2**40 + b for b in range(len(OWNER))]
 MASSES = [7 << 32, 0, 1 << 31, 1 << 30, 1, 1 << 28, 3 << 28, 1 << 20, 0]
 MASSES[0] += (N << 32) - sum(MASSES)
 EVERYWHERE = np.zeros((0, 0), dtype=np.int8)
-WIDTHS = [1, 5, 31, 64, 70]  # less than a block of 64 cells, one, and more
+WIDTHS = [1, 5, 31, 64, 70, 104]  # less than a block of 64 cells, one, and more
 # by list: list 2 is hopeless by decree, list 5 gives up early
 ATTEMPTS = [16, 16, 0, 16, 16, 2, 1, 16]
 

@@ -94,6 +94,7 @@ def test_one_thread_of_torchs_is_this_one():
 def test_without_an_openmp_runtime_the_work_is_done(monkeypatch):
     monkeypatch.setattr(team, "_address", 0)
     assert run(chunk=1) == [(5, 55), (55, 105)]
+    assert run(chunk=4) == [(5, 105)]  # too little to wake a thread for
 
 
 def test_a_library_without_the_entry_is_no_team(monkeypatch, tmp_path):
