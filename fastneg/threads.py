@@ -45,7 +45,11 @@ def in_loader_worker() -> int | None:
 
 
 def set_num_threads(num_threads: int | None) -> None:
-    """Fix the number of threads that fastneg's own kernels use; None restores the default."""
+    """Fix the number of threads that fastneg's own kernels use; None restores the default.
+
+    Kernels between the operations of a training step take torch's threads, all of them or, where
+    fewer are asked for here, none.
+    """
     global _num_threads
     if num_threads is not None and (
         isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1

@@ -77,11 +77,14 @@ def team_kernel(work: Any) -> Callable[..., bool]:
         word = types.int64
         return types.boolean(word, word, word, arguments, word, word), generate
 
-    name = f"{work.py_func.__name__}_on_team"
-    # not a closure: what one holds is part of a cache's key, and differs from process to process
-    return kernel(
-        FunctionType(_spread.__code__, {"enter": intrinsic(fork), "__name__": __name__}, name)
-    )
+    # the cache knows kernels by their names, and all of these have one body; no closure: what one
+    # holds is part of a cache's key, and differs from process to process
+    function = work.py_func
+    name = f"{function.__module__}.{function.__qualname__}".replace(".", "_") + "_on_team"
+    own = {"enter": intrinsic(fork), "__name__": __name__}
+    spread: Any = FunctionType(_spread.__code__, own, name)
+    spread.__qualname__ = name
+    return kernel(spread)  # type: ignore[no-any-return]
 
 
 def _spread(address: int, threads: int, chunk: int, arguments: Any, start: int, stop: int) -> bool:

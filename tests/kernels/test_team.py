@@ -29,6 +29,12 @@ def need(cells, sizes, out, start, stop):
         out[row] = own.size + cells[row]
 
 
+@kernel
+def need_less(cells, sizes, out, start, stop):
+    for row in range(start, stop):
+        out[row] = cells[row] - sizes[row]
+
+
 mark_on_team, need_on_team = team_kernel(mark), team_kernel(need)
 
 
@@ -61,6 +67,14 @@ def test_memory_that_runs_out_is_told_and_the_other_chunks_are_done():
     sizes[3] = 1
     assert need_on_team(ENTRY, 2, 1, (cells, sizes, out), 0, 8)
     assert out.tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_kernels_of_the_same_arguments_are_not_mistaken_for_each_other():
+    cells, sizes = np.arange(8), np.ones(8, np.int64)
+    for work, sign in ((need, 1), (need_less, -1)) * 2:  # again: from the cache on disk
+        out = np.zeros(8, np.int64)
+        assert team_kernel(work)(ENTRY, 2, 3, (cells, sizes, out), 0, 8)
+        assert out.tolist() == (cells + sign * sizes).tolist()
 
 
 def test_arrays_are_held_no_longer_than_the_call():
