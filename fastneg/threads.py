@@ -85,6 +85,11 @@ def _workers() -> ThreadPoolExecutor:
         return _pool
 
 
+def in_chunk() -> bool:
+    """Whether this thread works on a chunk: then it shares its work with no others."""
+    return bool(getattr(_local, "busy", False))
+
+
 def _run(function: Callable[[int, int], object], start: int, stop: int) -> None:
     _local.busy = True
     try:
@@ -108,7 +113,7 @@ def run_chunks(function: Callable[[int, int], object], total: int, *, smallest: 
     chunks = total // max(1, smallest)
     if chunks > 1:
         chunks = min(get_num_threads(), chunks)
-    if chunks <= 1 or getattr(_local, "busy", False):
+    if chunks <= 1 or in_chunk():
         if total > 0:
             function(0, total)
         return

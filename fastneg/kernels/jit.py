@@ -126,10 +126,17 @@ class _Helper(CPUDispatcher):  # type: ignore[misc, unused-ignore]
         return self._for_python._compile_for_args(*args, **kws)
 
 
-def kernel(function: Function) -> Function:
-    """Compile an entry point: serial, ``nogil``, cached; array arguments must not overlap."""
+def kernel(function: Function, *, work: Callable[..., Any] | None = None) -> Function:
+    """Compile an entry point: serial, ``nogil``, cached; array arguments must not overlap.
+
+    Only what stands in ``kernels/`` is cached: the folder's name knows of no other edits.
+
+    Args:
+        work: the function that matters, where it is not this one.
+    """
     compiled: Any = numba.njit(**_OPTIONS, pipeline_class=_NoAliasCompiler)(function)
-    if CACHE_FOLDER is not None:
+    source: Any = function if work is None else work
+    if CACHE_FOLDER is not None and Path(source.__code__.co_filename).resolve().parent == _HERE:
         compiled._cache = _KernelCache(function)  # type: ignore[no-untyped-call]
     return compiled  # type: ignore[no-any-return]
 

@@ -35,7 +35,8 @@ def team_kernel(work: Any) -> Callable[..., bool]:
 
     Args:
         work: a kernel whose last two arguments are ``start`` and ``stop``: it works on those rows
-            only, and what it does does not depend on how they are cut.
+            only, what it does does not depend on how they are cut, and it raises nothing, unless
+            its memory runs out.
 
     Returns:
         A kernel ``spread(address, threads, chunk, arguments, start, stop)``: it calls
@@ -44,7 +45,7 @@ def team_kernel(work: Any) -> Callable[..., bool]:
         that of ``GOMP_parallel``. It returns once all threads have, False if memory ran out in one.
     """
 
-    def fork(
+    def enter_team(
         typing_context: Any, address: Any, threads: Any, chunk: Any, arguments: Any, start: Any,
         stop: Any,
     ) -> Any:  # fmt: skip
@@ -81,10 +82,10 @@ def team_kernel(work: Any) -> Callable[..., bool]:
     # holds is part of a cache's key, and differs from process to process
     function = work.py_func
     name = f"{function.__module__}.{function.__qualname__}".replace(".", "_") + "_on_team"
-    own = {"enter": intrinsic(fork), "__name__": __name__}
+    own = {"enter": intrinsic(enter_team), "__name__": __name__}
     spread: Any = FunctionType(_spread.__code__, own, name)
     spread.__qualname__ = name
-    return kernel(spread)  # type: ignore[no-any-return]
+    return kernel(spread, work=function)  # type: ignore[no-any-return]
 
 
 def _spread(address: int, threads: int, chunk: int, arguments: Any, start: int, stop: int) -> bool:

@@ -15,11 +15,9 @@ from typing import Any
 import torch
 
 from fastneg.kernels.team import team_kernel
-from fastneg.threads import get_num_threads, run_chunks
+from fastneg.threads import get_num_threads, in_chunk, run_chunks
 
-_ALONE = 16  # chunks that are worth a thread that has to be woken
-
-
+_ALONE = 8  # chunks that are worth a thread that has to be woken
 _address: int | None = None  # of GOMP_parallel; 0: we have no team; None: not looked for yet
 
 
@@ -31,14 +29,19 @@ def _entry() -> int:
 
 
 def _find_entry() -> int:
-    """The address of ``GOMP_parallel`` in the OpenMP runtime that torch calls, or 0."""
+    """The address of ``GOMP_parallel`` in the OpenMP runtime that torch calls, or 0.
+
+    Looked for as the dynamic linker does for torch: in what was loaded for all to see (also before
+    the program), then in torch's library and what that was linked with.
+    """
     if os.name != "posix" or not torch.backends.openmp.is_available():  # type: ignore[no-untyped-call]
         return 0
-    for library in sorted((Path(torch.__file__).parent / "lib").glob("libtorch_cpu.*")):
-        try:  # what is loaded already: a symbol is looked for in it and in what it calls
-            loaded = ctypes.CDLL(str(library), mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
+    folder = Path(torch.__file__).parent / "lib"
+    for library in (None, *map(str, sorted(folder.glob("libtorch_cpu.*")))):
+        try:
+            loaded = ctypes.CDLL(library, mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
             return ctypes.cast(loaded.GOMP_parallel, ctypes.c_void_p).value or 0
-        except (OSError, AttributeError):
+        except (OSError, AttributeError):  # not loaded, or without it
             continue
     return 0
 
@@ -71,13 +74,14 @@ class OnTeam:
         """``work(*arguments, start, stop)``, on several threads where there is more than a chunk.
 
         Args:
-            chunk: rows that a thread takes at a time; a few microseconds of work.
+            chunk: rows that a thread takes at a time; some tens of microseconds of work.
 
         Raises:
             MemoryError: a chunk could not get the memory that it needs.
         """
         threads = torch.get_num_threads()
-        if stop - start > chunk and threads > 1 and get_num_threads() >= threads and _entry():
+        shared = stop - start > chunk and threads > 1 and not in_chunk()
+        if shared and get_num_threads() >= threads and _entry():
             if not self._spread(_entry(), threads, chunk, arguments, start, stop):
                 raise MemoryError(f"{self._work.__name__}: no memory for {chunk} rows")
             return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -71,15 +73,13 @@ def test_memory_that_runs_out_is_told_and_the_other_chunks_are_done():
 
 def test_kernels_of_the_same_arguments_are_not_mistaken_for_each_other():
     cells, sizes = np.arange(8), np.ones(8, np.int64)
-    for work, sign in ((need, 1), (need_less, -1)) * 2:  # again: from the cache on disk
+    for work, sign in ((need, 1), (need_less, -1)) * 2:
         out = np.zeros(8, np.int64)
         assert team_kernel(work)(ENTRY, 2, 3, (cells, sizes, out), 0, 8)
         assert out.tolist() == (cells + sign * sizes).tolist()
 
 
 def test_arrays_are_held_no_longer_than_the_call():
-    import sys
-
     cells, sizes, out = np.arange(8), np.ones(8, np.int64), np.zeros(8, np.int64)
     before = [sys.getrefcount(one) for one in (cells, sizes, out)]
     for _ in range(20):

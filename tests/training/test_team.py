@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy._core import _multiarray_umath
 
 from fastneg import threads
 from fastneg.kernels.jit import kernel
@@ -91,17 +95,52 @@ def test_one_thread_of_torchs_is_this_one():
     assert run() == [(5, 105)]
 
 
+@needs_team
+def test_a_chunk_of_our_own_pool_is_not_shared_again():
+    seen = []
+    threads.run_chunks(lambda i, j: seen.append(run()), 2)
+    # the thread that calls is torch's own; the pool's is not
+    assert {tuple(one) for one in seen} == {(("team", 2),), ((5, 105),)}
+
+
 def test_without_an_openmp_runtime_the_work_is_done(monkeypatch):
     monkeypatch.setattr(team, "_address", 0)
     assert run(chunk=1) == [(5, 55), (55, 105)]
-    assert run(chunk=4) == [(5, 105)]  # too little to wake a thread for
+    assert run(chunk=7) == [(5, 105)]  # too little to wake a thread for
 
 
+LIB = Path(torch.__file__).parent / "lib"
+
+
+@pytest.mark.skipif(not list(LIB.glob("libgomp*")), reason="torch brings no libgomp")
+def test_the_runtime_that_torch_brings_is_found():
+    assert team._find_entry() != 0
+
+
+@needs_team
 def test_a_library_without_the_entry_is_no_team(monkeypatch, tmp_path):
+    load = ctypes.CDLL
+
+    def of_torch_only(name, **options):
+        if name is None:
+            raise OSError("nothing is loaded for all")
+        return load(name, **options)
+
+    monkeypatch.setattr(ctypes, "CDLL", of_torch_only)
+    assert team._find_entry() == team._entry()
     monkeypatch.setattr(torch, "__file__", str(tmp_path / "__init__.py"))
     assert team._find_entry() == 0
     (tmp_path / "lib").mkdir()
-    (tmp_path / "lib" / "libtorch_cpu.so").write_bytes(b"no library")
+    library = tmp_path / "lib" / "libtorch_cpu.so"
+    library.write_bytes(b"no library")
+    assert team._find_entry() == 0
+    library.unlink()
+    library.symlink_to(_multiarray_umath.__file__)  # loaded, and no OpenMP
+    assert team._find_entry() == 0
+
+
+def test_a_system_that_loads_otherwise_is_no_team(monkeypatch):
+    monkeypatch.delattr(os, "RTLD_NOLOAD", raising=False)
     assert team._find_entry() == 0
 
 
@@ -125,24 +164,25 @@ def test_a_fork_has_no_team():
     assert run() == [("team", 2)]
     child = os.fork()
     if child == 0:  # a wrong answer would be a hang: the alarm ends it
-        import signal
-
-        signal.alarm(20)
-        seen = run(chunk=1)
-        os._exit(0 if seen == [(5, 55), (55, 105)] else 1)
+        right = False
+        try:
+            signal.alarm(20)
+            right = run(chunk=1) == [(5, 55), (55, 105)]
+        finally:
+            os._exit(0 if right else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert run() == [("team", 2)]
 
 
 @needs_team
-def test_several_callers_have_teams_of_their_own():
+def test_several_callers_at_a_time_get_what_they_asked_for():
     errors = []
 
     def work():
         try:
             for _ in range(50):
                 assert run() == [("team", 2)]
-        except AssertionError as error:
+        except BaseException as error:  # noqa: BLE001  (looked at below)
             errors.append(error)
 
     callers = [threading.Thread(target=work) for _ in range(3)]
