@@ -47,14 +47,6 @@ def _ask_ahead(
 
 
 @helper
-def _ask_for_list(excluded: Any, low: int, high: int) -> None:
-    """Ask for the cache lines of a list; of a long one, for those a search reads first."""
-    step = max(8, (high - low) >> 5)
-    for place in range(low, high, step):
-        prefetch(excluded, place)
-
-
-@helper
 def uniform_again(
     num_items: np.uint64, excluded: Any, low: int, high: int, attempts: int, place: np.uint64
 ) -> Any:
@@ -104,12 +96,37 @@ def _suspect(
 
 
 @helper
-def _ask_for_lists(indptr: Any, excluded: Any, owner: Any, rows: Any, count: int) -> None:
-    """Ask for the lists of the cells that wait, which are by row."""
+def _look_up(
+    indptr: Any, excluded: Any, attempts: Any, owner: Any, rows: Any, cells: Any, items: Any,
+    count: int, places: Any, sizes: Any,
+) -> None:  # fmt: skip
+    """sizes[k] = 1 where the item of waiting cell k is in its row's list, else 0.
+
+    1 too where a row has no attempts. All binary searches go one step at a time, side by side, so
+    that their far reads overlap: ``places`` and ``sizes`` are what is left of each list.
+    """
+    longest = 0
     for k in range(count):
-        if k == 0 or rows[k] != rows[k - 1]:
-            of = owner[rows[k]]
-            _ask_for_list(excluded, indptr[of], indptr[of + 1])
+        of = owner[rows[k]]
+        places[k] = indptr[of]
+        sizes[k] = indptr[of + 1] - indptr[of] if attempts[of] > 0 else 0
+        longest = max(longest, sizes[k])
+        prefetch(excluded, places[k] + (sizes[k] >> 1))
+    while longest > 0:  # then there is an id
+        longest >>= 1
+        for k in range(count):
+            size, place = sizes[k], places[k]
+            half = size >> 1
+            below = excluded[min(place + half, excluded.shape[0] - 1)] < items[cells[k]]
+            right = np.int64(below) & np.int64(size > 0)  # no branch: it would be a coin's throw
+            places[k] = place = place + right * (half + 1)
+            sizes[k] = size = half + right * (size - half - 1 - half)
+            prefetch(excluded, place + (size >> 1))
+    for k in range(count):
+        of = owner[rows[k]]
+        place = places[k]
+        found = place < indptr[of + 1] and excluded[place] == items[cells[k]]
+        sizes[k] = found or attempts[of] == 0
 
 
 @helper
@@ -171,6 +188,7 @@ def draw_uniform_rows(
     width = items.shape[0] // max(1, num_rows)
     n = np.uint64(num_items)
     waiting_rows, waiting = np.empty(_SUSPECTS, np.int64), np.empty(_SUSPECTS, np.int64)
+    places, found = np.empty(_SUSPECTS, np.int64), np.empty(_SUSPECTS, np.int64)
     drawn = np.empty(_LANES, np.uint64)
     count: Any = 0
     for b in range(num_rows):
@@ -193,12 +211,15 @@ def draw_uniform_rows(
             s += done
             place += np.uint64(done) * GOLDEN
             if count > _SUSPECTS - _LANES or (count > 0 and s == num_rows * width):
-                _ask_for_lists(indptr, excluded, owner, waiting_rows, count)
+                _look_up(
+                    indptr, excluded, attempts, owner, waiting_rows, waiting, items, count, places,
+                    found,
+                )  # fmt: skip
                 for k in range(count):
-                    cell, row = waiting[k], waiting_rows[k]
-                    of = owner[row]
-                    low, high = indptr[of], indptr[of + 1]
-                    if attempts[of] == 0 or contains(excluded, low, high, items[cell]):
+                    if found[k] > 0:
+                        cell, row = waiting[k], waiting_rows[k]
+                        of = owner[row]
+                        low, high = indptr[of], indptr[of + 1]
                         draw = first_draw + cell - row * width + 1
                         turn = _word_before(key, rows[row], draw)
                         items[cell] = uniform_again(n, excluded, low, high, attempts[of], turn)
@@ -225,6 +246,7 @@ def draw_table_rows(
     width = items.shape[0] // max(1, num_rows)
     unresolved = 0
     waiting_rows, waiting = np.empty(_SUSPECTS, np.int64), np.empty(_SUSPECTS, np.int64)
+    places, found = np.empty(_SUSPECTS, np.int64), np.empty(_SUSPECTS, np.int64)
     drawn = np.empty(_LANES, np.uint64)
     count: Any = 0
     for b in range(num_rows):
@@ -247,12 +269,15 @@ def draw_table_rows(
             s += done
             place += np.uint64(done) * GOLDEN
             if count > _SUSPECTS - _LANES or (count > 0 and s == num_rows * width):
-                _ask_for_lists(indptr, excluded, owner, waiting_rows, count)
+                _look_up(
+                    indptr, excluded, attempts, owner, waiting_rows, waiting, items, count, places,
+                    found,
+                )  # fmt: skip
                 for k in range(count):
-                    cell, row = waiting[k], waiting_rows[k]
-                    of = owner[row]
-                    low, high = indptr[of], indptr[of + 1]
-                    if attempts[of] == 0 or contains(excluded, low, high, items[cell]):
+                    if found[k] > 0:
+                        cell, row = waiting[k], waiting_rows[k]
+                        of = owner[row]
+                        low, high = indptr[of], indptr[of + 1]
                         draw = first_draw + cell - row * width + 1
                         turn = _word_before(key, rows[row], draw)
                         items[cell] = table_again(table, excluded, low, high, attempts[of], turn)
