@@ -1,8 +1,8 @@
 """Draws for rows of many negatives each: 64 cells of one row at once (see ``draws.py``).
 
 What a row needs lies far away: its filter, its list's borders, the list itself. The filter is asked
-for some rows ahead; cells that it suspects wait, until there are enough of them to ask for all
-their lists and look them up one after the other.
+for some rows ahead; cells that it suspects wait, until there are enough of them to be looked up
+side by side.
 """
 
 from __future__ import annotations
