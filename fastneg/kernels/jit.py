@@ -30,7 +30,8 @@ from numba.np import arrayobj
 Function = TypeVar("Function", bound=Callable[..., Any])
 _populate: Any = arrayobj.populate_array
 
-_HERE = Path(__file__).resolve().parent
+_IMPORTED = Path(__file__).parent  # as the code of its modules names it
+_HERE = _IMPORTED.resolve()
 
 
 class _NoAliasCompiler(CompilerBase):  # type: ignore[misc, unused-ignore]
@@ -136,7 +137,7 @@ def kernel(function: Function, *, work: Callable[..., Any] | None = None) -> Fun
     """
     compiled: Any = numba.njit(**_OPTIONS, pipeline_class=_NoAliasCompiler)(function)
     source: Any = function if work is None else work
-    if CACHE_FOLDER is not None and Path(source.__code__.co_filename).resolve().parent == _HERE:
+    if CACHE_FOLDER is not None and Path(source.__code__.co_filename).parent == _IMPORTED:
         compiled._cache = _KernelCache(function)  # type: ignore[no-untyped-call]
     return compiled  # type: ignore[no-any-return]
 
