@@ -12,12 +12,12 @@ import numpy as np
 from fastneg import checks
 from fastneg.checks import AnyArray, Float32Array, IntArray
 from fastneg.errors import FastnegError, FastnegTypeError
+from fastneg.ids import Texts, integers_as_ids
 from fastneg.lazy import lazy_module
 
 pa = lazy_module("pyarrow")
 pc = lazy_module("pyarrow.compute")
 
-Texts: TypeAlias = Any  # a pa.LargeStringArray; pyarrow has no types
 Ids: TypeAlias = IntArray | Texts
 
 
@@ -100,11 +100,12 @@ def normalise_ids(values: Any, *, call: str, name: str) -> Ids:
     """Ids as int64 or as an Arrow array of large strings; nothing else, and no nulls.
 
     Accepts sequences, NumPy arrays, tensors, pandas and polars series, Arrow arrays. Bytes are
-    read as UTF-8, UUIDs become their text, dictionary-encoded columns their values.
+    read as UTF-8, UUIDs become their text, dictionary-encoded columns their values, integers over
+    2^63 - 1 (with their whole column) the text of their digits.
 
     Raises:
         FastnegTypeError: another type (floats, bools, dates), or types mixed in one column.
-        FastnegError: a null (with its row), text that is not UTF-8, an integer over 2^63 - 1.
+        FastnegError: a null (with its row), text that is not UTF-8.
     """
     column = to_arrow(values, call, name)
     column = plain_column(column)
@@ -120,8 +121,8 @@ def normalise_ids(values: Any, *, call: str, name: str) -> Ids:
         column = pa.array([str(value) for value in column.to_pylist()], pa.large_string())
         kind = column.type
     try:
-        if pa.types.is_integer(kind):
-            return np.ascontiguousarray(to_numpy_column(column.cast(pa.int64())), np.int64)
+        if pa.types.is_integer(kind) or pa.types.is_decimal(kind):
+            return integers_as_ids(column, call=call, name=name)
         texts = (
             pa.types.is_string,
             pa.types.is_large_string,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from fastneg import checks
 from fastneg.checks import Float32Array, IntArray
 from fastneg.columns import normalise_weights
 from fastneg.errors import FastnegTypeError, FileFormatError
+from fastneg.ids import canonical_texts
 from fastneg.lazy import lazy_module
 from fastneg.tables import existing_file, is_path, one_line
 
@@ -134,7 +136,7 @@ def read_adjacency(path: str | Path, *, call: str) -> tuple[Any, Any, Any]:
     """
     file = existing_file(path, call=call)
     try:
-        content = file.read_bytes()
+        content = file.read_bytes().removeprefix(codecs.BOM_UTF8)
         whole = pa.array([content], pa.large_binary()).cast(pa.large_string())
     except (OSError, pa.ArrowInvalid) as error:
         raise FileFormatError(f"{call}: {file} is not readable text: {one_line(error)}") from error
@@ -143,7 +145,7 @@ def read_adjacency(path: str | Path, *, call: str) -> tuple[Any, Any, Any]:
     if len(lines) == 0:
         raise FileFormatError(f"{call}: {file} has no lines")
     split = pc.utf8_split_whitespace(lines)
-    tokens = split.flatten()
+    tokens = canonical_texts(split.flatten())
     starts = np.asarray(split.offsets.to_numpy()[:-1], np.int64)
     lengths = np.asarray(np.diff(split.offsets.to_numpy()), np.int64)
     is_item = np.ones(len(tokens), np.bool_)

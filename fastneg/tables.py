@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastneg.errors import FastnegError, FastnegTypeError, FileFormatError
+from fastneg.ids import file_ids
 from fastneg.lazy import lazy_module
 
 pa = lazy_module("pyarrow")
@@ -86,7 +87,8 @@ def read_columns(
             anything with ``__arrow_c_stream__``, or a mapping of names to columns.
         names: the columns wanted.
         call: who asks, for errors.
-        text: columns that a text file's numbers must not be guessed for (ids: ``"007"``).
+        text: columns of ids: a text file's numbers are not guessed (``"007"``), and a file's ids
+            come by the rule of ``ids``.
         delimiter: of a text file; by default tab or comma, from the suffix.
         column_names: the columns of a text file without a header line.
 
@@ -192,6 +194,9 @@ def _read_file(
         raise FileFormatError(f"{call}: {path} has no rows")
     from_text = not path.is_dir() and suffix not in (*PARQUET, *ARROW)
     data = {name: table.column(name) for name in table.column_names}
+    for name in text:
+        if name in data:
+            data[name] = file_ids(data[name], call=call, name=f"{label}: {name}")
     return Columns(data, label, from_text, table.num_rows)
 
 

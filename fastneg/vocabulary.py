@@ -1,8 +1,8 @@
 """Ids of any type to dense codes and back.
 
-An id is an integer or a text; a column holds one kind. Texts that are the plain decimal form of
-an integer (``"12"``, not ``"012"``) meet integers: a file read as text and a file read as numbers
-speak of the same users. Everything is hashed or looked up by arrays, never row by row in Python.
+A column holds integers or texts. Texts that are the decimal form of an integer (``"12"``, not
+``"012"``) meet integers: a file read as text and a file read as numbers speak of the same users
+(``ids`` has the rule). Everything is hashed or looked up by arrays, never row by row in Python.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Any, Literal
 import numpy as np
 
 from fastneg.checks import AnyArray, IntArray, as_codes
-from fastneg.columns import Ids, Texts, normalise_ids
+from fastneg.columns import Ids, normalise_ids
 from fastneg.errors import FastnegError, FastnegTypeError, UnknownIdError
+from fastneg.ids import are_integers, as_integers, as_texts
 from fastneg.kernels import encode as kernels
 from fastneg.lazy import lazy_module
 
@@ -24,17 +25,6 @@ pa = lazy_module("pyarrow")
 pc = lazy_module("pyarrow.compute")
 
 _NARROW = 4  # a table over the whole range of ids may be this many times the number of ids
-
-
-def _as_integers(texts: Texts) -> tuple[IntArray, AnyArray]:
-    """(values int64, bool: the text is the plain decimal form of that integer)."""
-    plain = pc.match_substring_regex(texts, r"^(0|-?[1-9][0-9]{0,17})$")
-    numbers = pc.if_else(plain, texts, pa.scalar("0", pa.large_string())).cast(pa.int64())
-    return numbers.to_numpy(zero_copy_only=False), plain.to_numpy(zero_copy_only=False)
-
-
-def _as_texts(numbers: IntArray) -> Texts:
-    return pa.array(numbers).cast(pa.large_string())
 
 
 def _number(ids: Ids) -> tuple[IntArray, Ids]:
@@ -122,7 +112,7 @@ class Vocabulary:
                 "give each id once"
             )
         if from_text and not isinstance(distinct, np.ndarray):
-            numbers, plain = _as_integers(distinct)
+            numbers, plain = as_integers(distinct)
             if plain.all():
                 distinct = numbers
         return cls(distinct), codes[len(first) :]
@@ -140,11 +130,11 @@ class Vocabulary:
         """int64 [n]: the code of each id, -1 for ids that are not here."""
         ids = normalise_ids(values, call=call, name=name)
         if isinstance(self._ids, pa.LargeStringArray):
-            texts = _as_texts(ids) if isinstance(ids, np.ndarray) else ids
+            texts = as_texts(ids) if isinstance(ids, np.ndarray) else ids
             return _index_in(texts, self._ids)
         if isinstance(ids, np.ndarray):
             return self._encode_integers(ids)
-        numbers, plain = _as_integers(ids)
+        numbers, plain = as_integers(ids)
         return np.where(plain, self._encode_integers(numbers), -1)
 
     def _encode_integers(self, numbers: IntArray) -> IntArray:
@@ -202,11 +192,9 @@ class Vocabulary:
         if not unknown.any():
             return self, codes
         own: Ids = np.arange(self._size) if self._ids is None else self._ids
+        if self.kind == "text" and isinstance(ids, np.ndarray) and are_integers(own):
+            ids = as_texts(ids)  # texts stay texts
         own, ids = _same_kind(own, ids, call, "known_ids", name, False)
-        if isinstance(own, np.ndarray) != (self.kind != "text"):
-            raise FastnegTypeError(
-                f"{call}: {name} are strings, the known ids are integers; give ids of one type"
-            )
         fresh = ids[unknown] if isinstance(ids, np.ndarray) else ids.filter(pa.array(unknown))
         new_codes, distinct = _number(fresh)
         codes[unknown] = new_codes + self._size
@@ -247,18 +235,18 @@ def _index_in(values: Any, vocabulary: Any) -> IntArray:
 def _same_kind(
     first: Ids, second: Ids, call: str, first_name: str, name: str, from_text: bool
 ) -> tuple[Ids, Ids]:
-    """Both as integers or both as texts; integers where every text is a plain integer."""
+    """Both as integers or both as texts; integers where every text is one of 64 bits."""
     if isinstance(first, np.ndarray) == isinstance(second, np.ndarray):
         return first, second
     if len(first) == 0 or len(second) == 0:
         empty: Ids = second[:0] if len(first) == 0 else first[:0]
         return (empty, second) if len(first) == 0 else (first, empty)
     texts, numbers = (second, first) if isinstance(first, np.ndarray) else (first, second)
-    values, plain = _as_integers(texts)
+    values, plain = as_integers(texts)
     if plain.all():
         return (first, values) if isinstance(first, np.ndarray) else (values, second)
-    if from_text:
-        converted = _as_texts(np.asarray(numbers))
+    if from_text or are_integers(texts):  # some are beyond 64 bits
+        converted = as_texts(np.asarray(numbers))
         return (converted, second) if isinstance(first, np.ndarray) else (first, converted)
     position = int(np.flatnonzero(~plain)[0])
     of_texts, of_numbers = first_name, name

@@ -26,7 +26,7 @@ LEVELS = [
     ["rows", "sources"],
     ["positives", "vocabulary"],
     ["columns", "storage", "tables"],
-    ["checks", "streams"],
+    ["checks", "ids", "streams"],
     ["threads"],
     ["kernels", "errors", "lazy", "__init__"],
 ]

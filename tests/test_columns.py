@@ -79,7 +79,6 @@ def test_ids_of_a_wrong_type(values: object, message: str) -> None:
     (pd.Series([None, "a"], dtype="category"), r"ids\[0\] is null"),
     (pl.Series([1, None]), r"ids\[1\] is null"),
     ([b"\xff"], "give integers of 64 bits or UTF-8"),
-    (np.array([2**63], np.uint64), "give integers of 64 bits"),
 ])  # fmt: skip
 def test_ids_with_a_wrong_value(values: object, message: str) -> None:
     with pytest.raises(FastnegError, match=message):

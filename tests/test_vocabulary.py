@@ -70,7 +70,8 @@ def test_the_table_comes_first() -> None:
 def test_texts_and_integers_meet_where_texts_are_plain_integers() -> None:
     assert build(["3", "7"], [7])[0].ids().tolist() == [7, 3]
     assert build([3, 7], ["7"])[0].ids().tolist() == [7, 3]
-    for texts in (["03"], ["+3"], ["-0"], ["3.0"], [" 3"], ["9999999999999999999"], ["x"]):
+    assert build([3], ["3", "9999999999999999999"])[0].ids().tolist() == ["3", "9" * 19]
+    for texts in (["03"], ["+3"], ["-0"], ["3.0"], [" 3"], ["x"]):
         with pytest.raises(FastnegTypeError, match=r"ids\[0\] = .* is a string, table are integ"):
             build(texts, [3])
     with pytest.raises(FastnegTypeError, match=r"table\[1\] = 'x' is a string, ids are integers"):
@@ -82,6 +83,32 @@ def test_what_is_read_from_text_becomes_integers_only_as_a_whole() -> None:
     assert build(["3", "07"], from_text=True)[0].ids().tolist() == ["3", "07"]
     assert build(["x"], [3], from_text=True)[0].ids().tolist() == ["3", "x"]
     assert build(["3", "7"])[0].ids().tolist() == ["3", "7"]
+
+
+def test_integers_of_19_digits_are_their_texts() -> None:
+    edges = [-(2**63), -(2**63) + 1, -(10**18), 10**18, 1294030472427835393, 2**63 - 1]
+    texts = [str(one) for one in edges]
+    numbers, of_texts = build(edges)[0], build(texts)[0]
+    for vocabulary in (numbers, of_texts):
+        for values in (edges, texts):
+            assert vocabulary.encode(values, call="c", name="i").tolist() == list(range(6))
+        assert vocabulary.extend(texts, call="c", name="i")[0] is vocabulary
+    assert build(texts, from_text=True)[0].ids().tolist() == edges
+    beyond = [str(2**63), str(-(2**63) - 1), "9" * 19, "-" + "9" * 19, "9" * 40]
+    assert numbers.encode(beyond, call="c", name="i").tolist() == [-1] * 5
+    assert build(beyond, from_text=True)[0].kind == "text"
+
+
+def test_integers_beyond_64_bits_are_texts_that_meet_integers() -> None:
+    ids = np.array([3, 2**63, 2**64 - 1], np.uint64)
+    made, codes = build(ids)
+    assert (made.ids().tolist(), codes) == ([str(one) for one in ids.tolist()], [0, 1, 2])
+    assert made.encode([3, 4], call="c", name="i").tolist() == [0, -1]
+    assert build(np.array([2**64 - 1, 3], np.uint64), ids)[0].ids().tolist() == made.ids().tolist()
+    grown, codes_of_more = build([3])[0].extend(ids, call="c", name="i")
+    assert (grown.ids().tolist(), codes_of_more.tolist()) == (made.ids().tolist(), [0, 1, 2])
+    more, _ = made.extend([7], call="c", name="i")
+    assert more.ids().tolist() == [*made.ids().tolist(), "7"]
 
 
 def test_encode_across_kinds() -> None:

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from fastneg.checks import AnyArray
 from fastneg.columns import normalise_ids, refuse_blank_ids
 from fastneg.data.features import FeatureTable, read_ids
 from fastneg.errors import FastnegError, FileFormatError
+from fastneg.ids import canonical_texts
 from fastneg.interactions import Interactions
 from fastneg.storage import is_saved_folder
 from fastneg.tables import ARROW, COMMA, PARQUET, TAB, existing_file, read_columns, suffix_of
@@ -269,10 +271,10 @@ def read_listed(path: Path, column: str) -> AnyArray:
         ids = read_columns(path, [column], call="read", text=(column,)).data[column]
     else:
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise FileFormatError(f"{path} cannot be read as lines of ids: {error}") from error
-        ids = [line.strip() for line in lines if line.strip()]
+        ids = canonical_texts(pa.array([one for one in lines if one.strip()], pa.large_string()))
     if len(ids) == 0:
         raise FileFormatError(f"{path} holds no ids")
     normal = normalise_ids(ids, call="read", name=f"{path}: {column}")

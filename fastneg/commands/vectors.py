@@ -153,7 +153,8 @@ def _read_parquet(path: Path, columns: VectorColumns, *, load: bool) -> Vectors:
     wanted = [name for name in (key, columns.group) if name is not None]
     if load or num_rows == 0:
         wanted.append(vector)
-    data = read_columns(path, wanted, call=_CALL).data if wanted else {}
+    text = () if key is None else (key,)
+    data = read_columns(path, wanted, call=_CALL, text=text).data if wanted else {}
     matrix = matrix_of(f"{path}: {vector}", data[vector], call=_CALL) if load else None
     ids = None if key is None else _ids_of(path, key, data[key])
     groups = None if columns.group is None else data[columns.group]
