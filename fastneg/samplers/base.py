@@ -9,9 +9,10 @@ Shapes: B rows, K negatives a row, N items in the catalog.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -102,6 +103,15 @@ class Sampler(Stream, ABC):
     @abstractmethod
     def _log_q(self, plan: Any, items: IntArray, out: npt.NDArray[Any], *, check: bool) -> None:
         """Write the log-probability of one draw; ``check`` looks for excluded items (-inf)."""
+
+    def _knowing(self, known: Interactions) -> Self:
+        """A copy that excludes the positives of ``known``, which hold all that this one knows.
+
+        Subclasses that prepare tables of what users exclude make them anew.
+        """
+        other = copy.copy(self)
+        other.interactions = known
+        return other
 
     def _sample_lean(self, users: Any, width: Any, rows: Any, log_q: bool) -> Negatives | None:
         """The plain request by a shorter way, or None: see ``lean.py``."""

@@ -21,13 +21,16 @@ from fastneg.checks import (
     to_numpy,
 )
 from fastneg.interactions import Interactions
-from fastneg.kernels.exclusion import filter_lists, lists_lengths
+from fastneg.kernels.exclusion import filter_lists, lists_lengths, mark_excluded
 from fastneg.kernels.lists import draw_lists, list_log_q
 from fastneg.samplers.base import Plan, Sampler
+from fastneg.samplers.known import all_known
 from fastneg.samplers.request import Request
 from fastneg.samplers.tiles import cut, run_tiles
 
 _MASS_BITS = 40  # a list's largest weight becomes 2^40: a relative error of 2^-41
+_SUM_BITS = 62  # a list's masses sum to less: longer lists have a smaller largest mass
+_MOST_SOURCES = 127  # tags are int8
 
 
 @dataclass
@@ -46,6 +49,7 @@ class ListedSampler(Sampler):
 
     q(i|u) = weight of i in the list / weight of the list, over the entries that are allowed: known
     positives are taken out of the lists at construction, the request's extra exclusions per row.
+    The fallback excludes the same positives, whether it knew the users or not.
 
     Args:
         lists: one list per user code: (indptr, items), a matrix [U, n] padded with -1, a
@@ -53,7 +57,8 @@ class ListedSampler(Sampler):
             in a list twice counts twice.
         weights: one weight per entry, in the shape of the lists' items; equal by default.
         fallback: a sampler for users whose list is empty; without one they are exhausted.
-        interactions: whose positives are excluded from the lists; by default the fallback's.
+        interactions: whose positives are excluded from the lists and from the fallback, beside
+            those that the fallback knows (a mixture: any of its parts).
         num_items: size of the catalog; by default that of ``interactions`` or the fallback.
         seed: plain int.
         name: the name of the stream.
@@ -84,6 +89,12 @@ class ListedSampler(Sampler):
             fail(call, "the fallback draws without replacement; say replacement=False here instead")
         if num_items is not None:
             num_items = as_integer(num_items, call=call, name="num_items", minimum=1)
+        if fallback is not None and len(fallback.source_names) >= _MOST_SOURCES:
+            fail(
+                call,
+                f"the fallback has {len(fallback.source_names)} sources; with the lists' own "
+                f"{_MOST_SOURCES} at most fit the int8 tags",
+            )
         if interactions is None and fallback is not None:
             interactions = fallback.interactions
         sizes = {
@@ -115,18 +126,35 @@ class ListedSampler(Sampler):
         if len(set(users.values())) > 1:
             fail(call, f"the numbers of users differ: {users}")
         self._lists_users = num_users
-        self._indptr, self._items, self._masses = _sorted_lists(owner, items, masses, num_users)
-        if interactions is not None:
-            self._indptr, self._items, self._masses = _without(
-                (self._indptr, self._items, self._masses),
-                np.arange(num_users, dtype=np.int64),
-                interactions.positive_indptr,
-                interactions.positive_items,
-            )
-        self._cumulative = _running(self._indptr, self._masses)
+        self._hold(_sorted_lists(owner, items, masses, num_users))
+        self.fallback: Sampler | None = None
+        self._exclude(known_to(interactions, fallback), fallback)
+
+    def _exclude(self, known: Interactions | None, fallback: Sampler | None) -> None:
+        """Take known positives out of the lists, and out of the fallback."""
+        self.interactions = known
+        if known is not None:
+            lists = self._indptr, self._items, self._masses
+            self._hold(_without_positives(lists, self._users_of_lists(), known))
         self.fallback = None if fallback is None else self._adopt(fallback)
 
+    def _hold(self, lists: Lists) -> None:
+        self._indptr, self._items, self._masses = lists
+        self._cumulative = _running(self._indptr, self._masses)
+
+    def _users_of_lists(self) -> IntArray:
+        """int64 [lists]: whose list each is."""
+        return np.arange(self._lists_users, dtype=np.int64)
+
+    def _knowing(self, known: Interactions) -> Self:
+        other = super()._knowing(known)
+        other._exclude(known, self.fallback)
+        return other
+
     def _adopt(self, fallback: Sampler) -> Sampler:
+        known = self.interactions
+        if known is not None and fallback.interactions is not known:
+            fallback = fallback._knowing(known)
         adopted = fallback._bound(self.seed, (*self._path, "fallback", fallback.name))
         adopted.set_epoch(self.epoch)
         return adopted
@@ -250,6 +278,11 @@ class ListedSampler(Sampler):
 Lists = tuple[IntArray, IntArray, npt.NDArray[np.uint64]]
 
 
+def known_to(interactions: Interactions | None, fallback: Sampler | None) -> Interactions | None:
+    """All positives that the lists' sampler and its fallback know."""
+    return all_known([interactions, None if fallback is None else fallback.interactions])
+
+
 def _entries(
     lists: Any, weights: Any, num_items: int, call: str
 ) -> tuple[IntArray, IntArray, FloatArray, int]:
@@ -307,7 +340,10 @@ def _sorted_lists(owner: IntArray, items: IntArray, weights: FloatArray, num_use
     indptr = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=num_users))])
     if not whole:
         weights = weights / _largest(weights, owner, num_users) * 2.0**_MASS_BITS
-    masses = np.maximum(np.rint(weights), 1.0).astype(np.uint64)
+    # long lists of large masses are scaled down by a power of two: sums beyond 2^64 would wrap
+    excess = np.bincount(owner, weights, minlength=num_users) * 2.0**-_SUM_BITS
+    shift = np.maximum(np.frexp(excess)[1], 0)
+    masses = np.maximum(np.rint(np.ldexp(weights, -shift[owner])), 1.0).astype(np.uint64)
     return indptr.astype(np.int64), items, masses
 
 
@@ -323,6 +359,17 @@ def _running(indptr: IntArray, masses: npt.NDArray[np.uint64]) -> npt.NDArray[np
     sums = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(masses, dtype=np.uint64)])
     running: npt.NDArray[np.uint64] = sums[1:] - np.repeat(sums[indptr[:-1]], np.diff(indptr))
     return running
+
+
+def _without_positives(lists: Lists, users: IntArray, known: Interactions) -> Lists:
+    """The lists without what the user of each, users [lists], knows."""
+    indptr, items, masses = lists
+    gone = np.zeros((len(items), 1))
+    owner = frozen(np.repeat(users, np.diff(indptr)))
+    mark_excluded(known.positive_indptr, known.positive_items, owner, items[:, None], gone)
+    kept = gone[:, 0] == 0.0
+    before = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(kept)])
+    return before[indptr], items[kept], masses[kept]
 
 
 def _without(lists: Lists, owner: IntArray, row_indptr: IntArray, row_ids: IntArray) -> Lists:

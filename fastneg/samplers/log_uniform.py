@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -143,10 +143,17 @@ class LogUniformSampler(Sampler):
             memory_budget=memory_budget,
         )
         self.bins = LogUniformBins(number)
-        self._user_allowed = np.ones(1)
-        if known is not None:
-            shares = self._allowed(frozen(known.positive_indptr), frozen(known.positive_items))
-            self._user_allowed = np.append(shares, 1.0)  # owner -1 reads the 1 at the end
+        self._user_allowed = np.ones(1) if known is None else self._allowed_by_user(known)
+
+    def _allowed_by_user(self, known: Interactions) -> FloatArray:
+        """float64 [users + 1]: what each user leaves allowed; owner -1 reads the 1 at the end."""
+        shares = self._allowed(frozen(known.positive_indptr), frozen(known.positive_items))
+        return np.append(shares, 1.0)
+
+    def _knowing(self, known: Interactions) -> Self:
+        other = super()._knowing(known)
+        other._user_allowed = self._allowed_by_user(known)
+        return other
 
     def _allowed(self, indptr: IntArray, ids: IntArray) -> FloatArray:
         """float64 [lists]: the probability of what each list leaves allowed."""

@@ -11,8 +11,10 @@ import numpy.typing as npt
 
 from fastneg.checks import FloatArray, IntArray, as_choice, as_number, fail
 from fastneg.errors import FastnegTypeError
+from fastneg.interactions import Interactions
 from fastneg.kernels.mixture import add_part, choose_per_draw, choose_quota, expected_slots
 from fastneg.samplers.base import Plan, Sampler
+from fastneg.samplers.known import all_known
 from fastneg.samplers.request import Request
 from fastneg.streams import mix64, uniform_words, unit_interval
 from fastneg.threads import run_chunks
@@ -29,8 +31,9 @@ class MixedPlan(Plan):
 class MixedSampler(Sampler):
     """Draws from several samplers: q(i|u) = sum_k lambda_k q_k(i|u).
 
-    Each part excludes by itself; for a user for whom a part has nothing left, its share goes to
-    the others in proportion.
+    Each part excludes by itself, and what any part knows as a positive of the user is excluded
+    from all of them: a part over counts beside one over interactions returns no positive either.
+    For a user for whom a part has nothing left, its share goes to the others in proportion.
 
     Args:
         parts: pairs (sampler, weight); weights are 0 or more and are normalised. The samplers are
@@ -70,9 +73,12 @@ class MixedSampler(Sampler):
         if len({s._num_users() for s in known}) > 1:
             counts = ", ".join(f"{s.name}: {s._num_users()}" for s in known)
             fail(call, f"the parts know different numbers of users ({counts})")
+        seen = all_known(part.interactions for part in samplers)
+        if seen is not None:
+            samplers = [s if s.interactions is seen else s._knowing(seen) for s in samplers]
         super().__init__(
             samplers[0].num_items,
-            interactions=None,
+            interactions=seen,
             seed=seed,
             name=name,
             replacement=replacement,
@@ -99,6 +105,11 @@ class MixedSampler(Sampler):
     def _bound(self, seed: int, path: tuple[str, ...]) -> Self:
         other = super()._bound(seed, path)
         other.parts = other._adopt(self.parts)
+        return other
+
+    def _knowing(self, known: Interactions) -> Self:
+        other = super()._knowing(known)
+        other.parts = other._adopt([part._knowing(known) for part in self.parts])
         return other
 
     def _num_users(self) -> int | None:

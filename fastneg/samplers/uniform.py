@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -113,6 +113,12 @@ class UniformSampler(LeanSampler):
         )
 
         self._lists = _list_sizes(self._known_lists(), number)
+
+    def _knowing(self, known: Interactions) -> Self:
+        other = super()._knowing(known)
+        other._forget_arrays()
+        other._lists = _list_sizes(other._known_lists(), self.num_items)
+        return other
 
     def _plan(self, request: Request) -> UniformPlan:
         exclusion = request.exclusion(self.interactions)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -77,6 +77,11 @@ class WeightedSampler(LeanSampler):
         self._complements = no_complements(len(lists.indptr) - 1)
         if self.interactions is not None:
             self._complements = build_complements(lists, self._lists, table, self.memory_budget)
+
+    def _knowing(self, known: Interactions) -> Self:
+        other = super()._knowing(known)
+        other._use(self.table)
+        return other
 
     def _plan(self, request: Request) -> WeightedPlan:
         exclusion = request.exclusion(self.interactions)

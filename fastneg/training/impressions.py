@@ -15,7 +15,7 @@ import numpy as np
 from fastneg.checks import IntArray, as_codes, fail
 from fastneg.interactions import Interactions
 from fastneg.samplers.base import Sampler
-from fastneg.samplers.listed import ListedSampler
+from fastneg.samplers.listed import ListedSampler, known_to
 from fastneg.samplers.request import Request
 from fastneg.vocabulary import Vocabulary
 
@@ -143,8 +143,10 @@ class ImpressionSampler(ListedSampler):
         np.cumsum(np.bincount(pair, minlength=len(self._pairs)), out=indptr[1:])
         lists = indptr, items[np.argsort(pair, kind="stable")]
         super().__init__(lists, num_items=size, seed=seed, name=name)
-        self.interactions = interactions
-        self.fallback = self._adopt(fallback)
+        self._exclude(known_to(interactions, fallback), fallback)
+
+    def _users_of_lists(self) -> IntArray:
+        return self._pairs // self.num_items
 
     def _pair_of(self, users: IntArray, items: IntArray, size: int) -> IntArray:
         """int64 [n]: which of the positives (user, item) is, -1 for none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,9 @@ import torch
 
 from fastneg.errors import ExhaustedUserError, FastnegError
 from fastneg.interactions import Interactions
+from fastneg.samplers import listed
 from fastneg.samplers.listed import ListedSampler
+from fastneg.samplers.mixed import MixedSampler
 from fastneg.samplers.popularity import PopularitySampler
 from fastneg.samplers.uniform import UniformSampler
 from tests.naive import samplers as naive
@@ -197,3 +200,30 @@ def test_lists_without_interactions_exclude_what_the_fallback_knows() -> None:
     assert (drawn.items[0] == 3).all()
     assert (drawn.source[1] == 1).all()
     assert not (drawn.items[1] == 0).any()
+
+
+@pytest.mark.parametrize("heavy", [0.5, 2.0**39])
+def test_masses_of_long_lists_never_pass_64_bits(
+    heavy: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lists of a few entries against sums of a few bits: the law stays that of the weights."""
+    monkeypatch.setattr(listed, "_SUM_BITS", 43)
+    weights = [[heavy] * 30 + [heavy / 4], [heavy], [heavy] * 8]
+    sampler = ListedSampler([list(range(31)), [3], [5] * 8], weights=weights, num_items=40)
+    masses, indptr = sampler._masses.tolist(), sampler._indptr.tolist()
+    for low, high in itertools.pairwise(indptr):
+        assert sum(masses[low:high]) <= 2**43
+    got = sampler.log_q([list(range(31))], [0]).exp().numpy()[0]
+    np.testing.assert_allclose(got, np.array(weights[0]) / sum(weights[0]), rtol=1e-6)
+    assert sampler.log_q([[3]], [1]).item() == 0.0
+    assert masses[indptr[1]] == (2**40 if heavy < 1 else 2**39)  # short lists keep theirs
+    assert masses[-1] == (2**40 if heavy < 1 else 2**42)
+
+
+def test_a_fallback_of_too_many_sources_is_refused() -> None:
+    many = MixedSampler([(UniformSampler(3, name=f"s{k}"), 1) for k in range(126)])
+    listed_ = ListedSampler([[]], fallback=many)
+    drawn = listed_.sample([0] * 4000, 10)
+    assert drawn.source.unique().tolist() == list(range(1, 127))
+    with pytest.raises(FastnegError, match=r"ListedSampler: the fallback has 127 sources; .* 127"):
+        ListedSampler([[]], fallback=listed_)

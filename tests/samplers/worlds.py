@@ -140,7 +140,7 @@ def _nested_parts() -> list[tuple[Sampler, float]]:
 def _nested_twin() -> Any:
     inner = naive.Mixed([(_uniform_twin(), 1), (_popular_twin(), 2)])
     lists = naive.Listed(NUM_ITEMS, LISTS, known())
-    return naive.Mixed([(inner, 3), (lists, 1), (naive.uniform(NUM_ITEMS), 0.5)])
+    return naive.Mixed([(inner, 3), (lists, 1), (naive.uniform(NUM_ITEMS, known()), 0.5)])
 
 
 def _two_parts() -> list[tuple[Sampler, float]]:
