@@ -15,16 +15,14 @@ from fastneg.checks import AnyArray, Float32Array, IntArray
 from fastneg.columns import dense_codes, refuse_blank_ids, row_extras
 from fastneg.errors import FileFormatError
 from fastneg.rows import Rows
+from fastneg.saved_rows import SavedRows, save_rows
 from fastneg.sources import read_adjacency, read_sparse
-from fastneg.storage import MANIFEST, SavedFolder, is_saved_folder, write_folder
+from fastneg.storage import is_saved_folder
 from fastneg.tables import ARROW, COMMA, PARQUET, TAB, existing_file, read_columns, suffix_of
 from fastneg.vocabulary import Encoded, Vocabulary
 
 _NAMES = ("users", "items", "weights", "times")
 _ROWS = ("row_users", "row_items", "row_weights", "row_times")
-_POSITIVES = ("positive_indptr", "positive_items", "positive_weights", "positive_times")
-_ARRAYS = (*_ROWS, *_POSITIVES)
-_KIND, _VERSION = "fastneg interactions", 1
 
 
 class Interactions(Rows, Encoded):
@@ -285,56 +283,24 @@ class Interactions(Rows, Encoded):
         Raises:
             FileFormatError: the folder cannot be written, or holds other files.
         """
-        arrays = {name: getattr(self, name) for name in _ARRAYS if getattr(self, name) is not None}
-        texts: dict[str, Any] = {}
-        for name, vocabulary in (("user_ids", self._users), ("item_ids", self._items)):
-            if vocabulary.kind == "integer":
-                arrays[name] = vocabulary.stored
-            elif vocabulary.kind == "text":
-                texts[name] = vocabulary.stored
-        facts = {
-            "num_users": self.num_users,
-            "num_items": self.num_items,
-            "fingerprint": self.fingerprint(),
-        }
-        write_folder(
-            folder,
-            call="Interactions.save",
-            kind=_KIND,
-            version=_VERSION,
-            arrays=arrays,
-            texts=texts,
-            facts=facts,
-        )
+        save_rows(folder, self, self._users, self._items, call="Interactions.save")
 
     @classmethod
-    def open(cls, folder: str | Path) -> Interactions:
-        """What ``save`` wrote, memory-mapped: nothing is read until it is used, codes excepted.
+    def open(cls, folder: str | Path, *, verify: bool = True) -> Interactions:
+        """What ``save`` wrote, memory-mapped.
+
+        Args:
+            folder: from ``save``.
+            verify: whether to compare the files' checksums, which reads every byte once; False
+                opens maps too large for that. Ids and codes are looked at in any case.
 
         Raises:
-            FileFormatError: not such a folder, or a damaged one (missing or truncated files, codes
-                out of range).
+            FileFormatError: not such a folder, or a damaged one (missing, truncated or changed
+                files, codes out of range).
         """
-        saved = SavedFolder(folder, call="Interactions.open", kind=_KIND, version=_VERSION)
-        arrays = {name: saved.array(name) for name in _ARRAYS}
-        vocabularies = []
-        for name, size in (("user_ids", "num_users"), ("item_ids", "num_items")):
-            number = saved.manifest.get(size)
-            if not isinstance(number, int) or number < 1:
-                raise saved.damaged(MANIFEST, f"{size} = {number!r}")
-            stored = saved.array(name)
-            ids = stored if stored is not None else saved.text(name)
-            if ids is not None and len(ids) != number:
-                raise saved.damaged(name, f"{len(ids)} ids, {number} expected")
-            vocabularies.append(Vocabulary(number if ids is None else ids))
-        users, items, weights, times = (arrays[name] for name in _ROWS)
-        if users is None or items is None:
-            raise saved.damaged(MANIFEST, "it lists no rows")
-        opened = cls(vocabularies[0], vocabularies[1], users, items, weights, times)
-        fault = opened.adopt(*(arrays[name] for name in _POSITIVES))
-        if fault is not None:
-            raise saved.damaged(fault[0], fault[1])
-        opened.__dict__["_fingerprint"] = str(saved.manifest.get("fingerprint"))
+        saved = SavedRows(folder, call="Interactions.open", verify=verify)
+        opened = cls(saved.users, saved.items, *saved.columns)
+        saved.give_positives(opened)
         return opened
 
     @cached_property

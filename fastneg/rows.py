@@ -119,9 +119,13 @@ class Rows:
         for name, dtypes in (("row_weights", "f4"), ("row_times", "i8 f8")):
             column = getattr(self, name)
             if column is not None and (
-                column.shape != self.row_users.shape or column.dtype.str[1:] not in dtypes.split()
+                column.shape != self.row_users.shape
+                or column.dtype.str[1:] not in dtypes.split()
+                or not column.dtype.isnative
             ):
                 return name, f"{column.dtype}, shape {column.shape}"
+            if column is not None and not np.isfinite(column).all():
+                return name, "a value is not finite"
         if indptr is None or items is None or weights is None:
             return "positives", "they are missing"
         if (
@@ -140,8 +144,13 @@ class Rows:
             return "positive_items", "they do not ascend within a user, or are out of range"
         if weights.dtype != np.float32 or weights.shape != items.shape:
             return "positive_weights", f"{weights.dtype}, shape {weights.shape}"
-        if (times is None) != (self.row_times is None) or (
-            times is not None and times.shape != items.shape
+        if not np.isfinite(weights).all():
+            return "positive_weights", "a value is not finite"
+        rows = self.row_times
+        if (times is None) != (rows is None) or (
+            times is not None
+            and rows is not None
+            and (times.shape != items.shape or times.dtype != rows.dtype)
         ):
             return "positive_times", "they do not fit the rows"
         self.__dict__["_positives"] = _frozen_positives(indptr, items, weights, times)

@@ -1,13 +1,14 @@
 """Folders of arrays: NumPy files that can be memory-mapped, texts as Arrow files, a manifest.
 
 A folder is written beside its place under a temporary name and renamed, so that a reader finds a
-whole one or none.
+whole one or none. The manifest has the length and the SHA-256 checksum of every file, and its own:
+opening reads every byte once to compare them, which ``verify=False`` leaves out for maps too large
+to read.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import mmap
 import os
 import secrets
@@ -18,13 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from fastneg.checks import AnyArray
+from fastneg import files
+from fastneg.checks import AnyArray, shown
 from fastneg.errors import FileFormatError
+from fastneg.files import MANIFEST
 from fastneg.lazy import lazy_module
 
 pa = lazy_module("pyarrow")
 
-MANIFEST = "manifest.json"
+_NO_CHECKSUMS = 1  # version of the folders that have none
 
 
 def write_folder(
@@ -63,18 +66,24 @@ def write_folder(
         },
         "texts": {name: len(column) for name, column in texts.items()},
     }
+    entries: dict[str, Any] = {}
     try:
         temporary.mkdir(parents=True)
         for name, array in arrays.items():
-            np.save(temporary / f"{name}.npy", array, allow_pickle=False)
+            path = temporary / f"{name}.npy"
+            with path.open("wb", buffering=0) as file:
+                entries[path.name] = files.write_pieces(file, files.array_pieces(array))
         for name, column in texts.items():
             table = pa.table({name: column})
+            path = temporary / f"{name}.arrow"
             with (
-                pa.OSFile(str(temporary / f"{name}.arrow"), "wb") as sink,
+                pa.OSFile(str(path), "wb") as sink,
                 pa.ipc.new_file(sink, table.schema) as writer,
             ):
                 writer.write_table(table)
-        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+            entries[path.name] = files.entry_of(path)
+        text = files.manifest_text({**manifest, "files": entries})
+        (temporary / MANIFEST).write_text(text, encoding="utf-8")
         _put_in_place(temporary, target)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -100,10 +109,15 @@ def _put_in_place(temporary: Path, target: Path) -> None:
 
 def _kind_of(folder: Path) -> str | None:
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        kind = files.parse_manifest(folder / MANIFEST).get("kind")
+    except (OSError, FileFormatError):
         return None
-    return manifest.get("kind") if isinstance(manifest, dict) else None
+    return kind if isinstance(kind, str) else None
+
+
+def holds(folder: str | Path, kind: str) -> bool:
+    """Does the folder's manifest say that it is of this kind?"""
+    return _kind_of(Path(folder)) == kind
 
 
 def is_saved_folder(path: str | Path) -> bool:
@@ -126,36 +140,81 @@ class SavedFolder:
         folder: where it is.
         call: who asks, for errors.
         kind: the kind it was written as.
-        version: the version that the caller can read.
+        version: the version that the caller can read; folders of version 1 have no checksums, and
+            are opened with ``verify=False`` alone.
+        verify: whether to compare the checksums of all arrays, which reads them once. Lengths, the
+            manifest's checksum and those of texts are compared in any case.
 
     Raises:
-        FileFormatError: no manifest, another kind or version; later, arrays that are missing,
-            truncated or not as the manifest says.
+        FileFormatError: no manifest, another kind or version, files that are missing, truncated,
+            changed, outside the folder; later, arrays that are not as the manifest says.
     """
 
-    def __init__(self, folder: str | Path, *, call: str, kind: str, version: int) -> None:
+    def __init__(
+        self, folder: str | Path, *, call: str, kind: str, version: int, verify: bool = True
+    ) -> None:
         self.folder, self.call = Path(folder), call
         try:
-            self.manifest = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+            self.manifest = files.parse_manifest(self.folder / MANIFEST)
         except OSError as error:
             raise FileFormatError(
                 f"{call}: {self.folder} is not a saved folder: {MANIFEST}: {error.strerror}"
             ) from error
-        except ValueError as error:
-            raise self.damaged(MANIFEST, str(error)) from error
-        if not isinstance(self.manifest, dict) or self.manifest.get("kind") != kind:
+        except FileFormatError as error:
+            raise FileFormatError(f"{call}: {error}") from error
+        if self.manifest.get("kind") != kind:
             raise FileFormatError(f"{call}: {self.folder} does not hold {kind}")
-        if self.manifest.get("version") != version:
+        found = self.manifest.get("version")
+        self._has_checksums = found != _NO_CHECKSUMS
+        if not self._has_checksums and verify:
             raise FileFormatError(
-                f"{call}: {self.folder} is of version {self.manifest.get('version')}; this fastneg "
-                f"reads version {version}"
+                f"{call}: {self.folder} is of version 1, which has no checksums; open it with "
+                f"verify=False and save it again in version {version}"
             )
+        if self._has_checksums and (type(found) is not int or found != version):
+            raise FileFormatError(
+                f"{call}: {self.folder} is of version {found!r}; this fastneg reads version "
+                f"{version}"
+            )
+        if self._has_checksums and not files.take_checksum(self.manifest):
+            raise self.damaged(MANIFEST, "its checksum is not that of what was written")
         if not all(isinstance(self.manifest.get(name), dict) for name in ("arrays", "texts")):
             raise self.damaged(MANIFEST, "it lists no arrays")
+        for name in self.manifest["arrays"]:
+            self._check(f"{name}.npy", checksums=verify)
+        for name in self.manifest["texts"]:  # what an Arrow file says of itself steers a parser
+            self._check(f"{name}.arrow", checksums=True)
+
+    def _check(self, name: str, *, checksums: bool) -> None:
+        """Raise unless a file is there as it was written."""
+        listed = self.manifest.get("files")
+        entry = listed.get(name) if isinstance(listed, dict) else None
+        try:
+            path = files.file_inside(self.folder, name)
+            fault = None
+            if self._has_checksums:
+                fault = files.fault_of(path, entry, checksums=checksums)
+        except OSError as error:
+            raise self.damaged(name, error.strerror or str(error)) from error
+        except FileFormatError as error:
+            raise FileFormatError(f"{self.call}: {self.folder}: {error}") from error
+        if fault is not None:
+            raise self.damaged(name, fault)
 
     def damaged(self, name: str, reason: str) -> FileFormatError:
         """The error for a part of the folder that is not as it was written."""
         return FileFormatError(f"{self.call}: {self.folder / name} is damaged: {reason}")
+
+    def size(self, name: str) -> int:
+        """A number of 1 or more that the manifest says, below 2^63.
+
+        Raises:
+            FileFormatError: it says none.
+        """
+        number = self.manifest.get(name)
+        if type(number) is not int or not 1 <= number < 2**63:
+            raise self.damaged(MANIFEST, f"{name} = {shown(number)}")
+        return number
 
     def array(self, name: str) -> AnyArray | None:
         """The array of that name, memory-mapped; None if none was written."""
@@ -164,13 +223,13 @@ class SavedFolder:
             return None
         path = self.folder / f"{name}.npy"
         try:
-            empty = 0 in listed["shape"]
-            array = np.load(path, mmap_mode=None if empty else "r", allow_pickle=False)
+            array = _map_array(path)
         except OSError as error:
             raise self.damaged(path.name, error.strerror or str(error)) from error
-        except (ValueError, EOFError, TypeError, KeyError) as error:
+        except ValueError as error:
             raise self.damaged(path.name, str(error).splitlines()[0]) from error
-        if array.dtype.str != listed.get("dtype") or list(array.shape) != listed["shape"]:
+        says = (listed.get("dtype"), listed.get("shape")) if isinstance(listed, dict) else None
+        if (array.dtype.str, list(array.shape)) != says:
             raise self.damaged(
                 path.name, f"{array.dtype}, shape {array.shape}, is not what the manifest says"
             )
@@ -195,3 +254,33 @@ class SavedFolder:
         if len(texts) != length or texts.type != pa.large_string() or texts.null_count:
             raise self.damaged(path.name, "it is not what the manifest says")
         return texts
+
+
+def _map_array(path: Path) -> AnyArray:
+    """The array of an .npy file, mapped; an empty one, which cannot be mapped, is read."""
+    with path.open("rb") as file:
+        try:
+            version = np.lib.format.read_magic(file)
+            read = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
+            shape, fortran, dtype = read(file)
+        except Exception as error:  # a tokenizer's own errors among them
+            raise ValueError("its header is none that NumPy writes") from error
+        if dtype.hasobject:
+            raise ValueError("it holds Python objects")
+        offset, length = file.tell(), os.fstat(file.fileno()).st_size
+        size = dtype.itemsize
+        for extent in shape:
+            size *= extent
+        if min(shape, default=1) < 0 or offset + size != length:
+            raise ValueError(f"{length} bytes are not those of {dtype}, shape {shape}")
+        if size == 0:
+            return np.zeros(shape, dtype)
+        flat = np.memmap(
+            file, dtype=dtype, mode="r", offset=offset, shape=(size // dtype.itemsize,)
+        )
+        mapped: AnyArray = flat.reshape(shape, order="F" if fortran else "C")
+        return mapped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from fastneg.errors import FastnegError, FileFormatError
 from fastneg.interactions import Interactions
+from tests.forging import put_array, renew, set_fact
 from tests.test_interactions import frame
 
 
@@ -18,8 +20,6 @@ def test_save_and_open(tmp_path: Path, kind: str) -> None:
     made = Interactions.from_pairs(users, [5, 5, 6], weights=[1, 0, 2], times=[1.5, 2, 3])
     made.save(tmp_path / "deep" / "folder")
     opened = Interactions.open(tmp_path / "deep" / "folder")
-    assert opened.fingerprint() == made.fingerprint()
-    del opened.__dict__["_fingerprint"]
     assert opened.fingerprint() == made.fingerprint()
     assert opened.user_ids.tolist() == made.user_ids.tolist()
     for name in (
@@ -72,8 +72,77 @@ def test_damaged_folders_reach_no_kernel(
     array = np.load(tmp_path / "s" / f"{name}.npy")
     array[position] = value
     np.save(tmp_path / "s" / f"{name}.npy", array)
+    with pytest.raises(FileFormatError, match=rf"{name}\.npy is damaged: its checksum is not"):
+        Interactions.open(tmp_path / "s")
+    with pytest.raises(FileFormatError, match=f"{name} is damaged: .*{fault}"):
+        Interactions.open(tmp_path / "s", verify=False)
+    renew(tmp_path / "s", f"{name}.npy")
     with pytest.raises(FileFormatError, match=f"{name} is damaged: .*{fault}"):
         Interactions.open(tmp_path / "s")
+
+
+_I8, _F4, _F8 = np.int64, np.float32, np.float64
+
+
+@pytest.mark.parametrize(("name", "array"), [
+    ("user_ids", np.array([0.5, 1, 2])), ("user_ids", np.array([1, 2, 3], "i4")),
+    ("user_ids", np.array([1, 2, 3], ">i8")), ("user_ids", np.zeros((3, 2), _I8)),
+    ("user_ids", np.array(["a", "b", "c"])), ("user_ids", np.array([b"a", b"b", b"c"])),
+    ("user_ids", np.array([True, False, True])), ("user_ids", np.array([1, 2, 3], "M8[s]")),
+    ("user_ids", np.array([1, 2])), ("user_ids", np.array(3)),
+    ("row_users", np.array([0, 1, 2, 0], ">i8")), ("row_users", np.array([0, 1, 2], _I8)),
+    ("row_users", np.array([0, 1, 2, 3], _I8)), ("row_users", np.array([0, 1, 2, 2**62], _I8)),
+    ("row_items", np.array([[0, 1, 2, 1]], _I8)), ("row_items", np.zeros(0, _I8)),
+    ("row_times", np.array([np.nan, 1, 2, 3])), ("row_times", np.array([1, 2, 3, 4], "i4")),
+    ("row_times", np.array([1, 2, 3, 4], ">f8")), ("row_times", np.array([1, 2, 3], _F8)),
+    ("row_weights", np.array([np.nan, 1, 1, 1], _F4)), ("row_weights", np.ones(4)),
+    ("positive_times", np.array([True] * 4)), ("positive_times", np.array([1, 2, 3, 4], _I8)),
+    ("positive_times", np.array([1, 2, 3], _F8)),
+    ("positive_weights", np.array([np.inf, 1, 1, 1], _F4)), ("positive_weights", np.ones(4)),
+    ("positive_weights", np.ones(3, _F4)),
+    ("positive_indptr", np.array([0, 4, 4], _I8)), ("positive_indptr", np.array([0, 3, 2, 4], _I8)),
+    ("positive_indptr", np.array([0, 2**62, 4, 4], _I8)),
+    ("positive_indptr", np.array([[0, 2, 3, 4]], _I8)), ("positive_indptr", np.array(4)),
+    ("positive_items", np.array([0, 1, 1, 3], _I8)),
+    ("positive_items", np.array([0, 0, 1, 2], _I8)),
+    ("positive_items", np.array([0, 1, 1, 2], np.uint64)),
+    ("positive_items", np.array([0, 1, 1, 2], np.int32)),
+])  # fmt: skip
+@pytest.mark.parametrize("verify", [True, False])
+def test_forged_arrays_reach_no_kernel(
+    tmp_path: Path, name: str, array: np.ndarray, verify: bool
+) -> None:
+    made = Interactions.from_pairs(
+        [7, 8, 9, 7], [5, 6, 7, 6], times=[1.0, 2, 3, 4], weights=[1, 1, 1, 1]
+    )
+    made.save(tmp_path / "s")
+    put_array(tmp_path / "s", name, array)
+    with pytest.raises(FileFormatError, match=r"Interactions\.open: .*is damaged"):
+        Interactions.open(tmp_path / "s", verify=verify)
+
+
+@pytest.mark.parametrize("value", [1.5, "x", None, True, [1], 2**80, -3, 0, 2, float("nan")])
+@pytest.mark.parametrize("name", ["num_users", "num_items"])
+def test_forged_sizes(tmp_path: Path, name: str, value: object) -> None:
+    Interactions.from_codes([0, 1, 2], [0, 1, 2]).save(tmp_path / "s")
+    manifest = json.loads((tmp_path / "s" / "manifest.json").read_text())
+    (tmp_path / "s" / "manifest.json").write_text(json.dumps({**manifest, name: value}))
+    with pytest.raises(FileFormatError, match=r"manifest\.json is damaged: its checksum"):
+        Interactions.open(tmp_path / "s")
+    if value == value:  # a manifest that fastneg writes has no NaN
+        set_fact(tmp_path / "s", name, value)
+        with pytest.raises(FileFormatError, match=r"Interactions\.open: .*is damaged"):
+            Interactions.open(tmp_path / "s")
+
+
+def test_a_fingerprint_is_computed(tmp_path: Path) -> None:
+    made = Interactions.from_codes([0, 1, 2], [0, 1, 2])
+    made.save(tmp_path / "s")
+    set_fact(tmp_path / "s", "fingerprint", "0" * 32)
+    opened = Interactions.open(tmp_path / "s")
+    assert opened.fingerprint() == made.fingerprint()
+    put_array(tmp_path / "s", "row_items", np.array([0, 2, 1]))
+    assert Interactions.open(tmp_path / "s").fingerprint() != made.fingerprint()
 
 
 def test_bad_files(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from fastneg.samplers.masses import Masses, fill_cells, survey, whole_masses
 from fastneg.threads import run_chunks
 
 MAX_ITEMS = 2**32 - 1
-_KIND, _VERSION = "fastneg alias table", 1
+_KIND, _VERSION = "fastneg alias table", 2
 
 
 class AliasTable(ItemTable):
@@ -61,7 +61,7 @@ class AliasTable(ItemTable):
         cells: Masses = np.empty(len(asked), dtype=np.uint64)
         fill_cells(whole, cells)
         self._hold(cells, whole.error)
-        self._num_reachable = whole.num_positive
+        self._num_reachable: int | None = whole.num_positive
 
     def _hold(self, cells: Masses, error: dict[str, float]) -> None:
         self.cells = frozen(cells)
@@ -69,7 +69,12 @@ class AliasTable(ItemTable):
 
     @property
     def num_reachable(self) -> int:
-        """How many items have a mass."""
+        """How many items have a mass; counted, where the table was opened."""
+        if self._num_reachable is None:
+            masses = self._made.get("masses")
+            if masses is None:
+                masses = self._make_masses()
+            self._num_reachable = int(np.count_nonzero(masses))
         return self._num_reachable
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -113,36 +118,55 @@ class AliasTable(ItemTable):
         """
         from fastneg.storage import write_folder
 
-        facts = {"error": self.error, "num_reachable": self._num_reachable}
+        # the second is for who reads the manifest: ``open`` counts
+        facts = {"error": self.error, "num_reachable": self.num_reachable}
         write_folder(
             folder, call="AliasTable.save", kind=_KIND, version=_VERSION,
             arrays={"cells": self.cells}, texts={}, facts=facts,
         )  # fmt: skip
 
     @classmethod
-    def open(cls, folder: str | Path, *, seed: int = 0, name: str = "alias-table") -> Self:
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        seed: int = 0,
+        name: str = "alias-table",
+        verify: bool = True,
+    ) -> Self:
         """A saved table, memory-mapped: processes that open the same one share its memory.
+
+        Args:
+            folder: from ``save``.
+            seed, name: as for the class.
+            verify: whether to compare the files' checksums, which reads every byte once; False
+                opens maps too large for that. Whatever a kernel relies on is looked at in any case.
 
         Raises:
             FileFormatError: not a saved table, or damaged.
         """
         table = cls.__new__(cls)
-        table._read(str(Path(folder).resolve()), seed=seed, name=name)
+        table._read(str(Path(folder).resolve()), seed=seed, name=name, verify=verify)
         return table
 
-    def _read(self, folder: str, *, seed: int, name: str) -> None:
+    def _read(self, folder: str, *, seed: int, name: str, verify: bool) -> None:
         from fastneg.storage import SavedFolder
 
         call = "AliasTable.open"
-        saved = SavedFolder(folder, call=call, kind=_KIND, version=_VERSION)
+        saved = SavedFolder(folder, call=call, kind=_KIND, version=_VERSION, verify=verify)
         cells = saved.array("cells")
-        error, reachable = saved.manifest.get("error"), saved.manifest.get("num_reachable")
-        if cells is None or cells.dtype != np.uint64 or cells.ndim != 1 or not len(cells) > 0:
+        error = saved.manifest.get("error")
+        if (
+            cells is None
+            or cells.dtype != np.uint64
+            or cells.ndim != 1
+            or not 0 < len(cells) <= MAX_ITEMS
+        ):
             raise saved.damaged("cells.npy", "it is not an array of cells")
         if not all_aliases_below(frozen(cells), len(cells)):
             raise saved.damaged("cells.npy", "an alias is no item")
-        if not isinstance(error, dict) or not isinstance(reachable, int):
+        if not isinstance(error, dict):
             raise saved.damaged("manifest.json", "facts are missing")
-        self._begin(seed=seed, name=name, folder=folder, call=call)
+        self._begin(seed=seed, name=name, folder=folder, verify=verify, call=call)
         self._hold(cells, error)
-        self._num_reachable = reachable
+        self._num_reachable = None

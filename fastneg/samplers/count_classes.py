@@ -33,7 +33,7 @@ _ORDERED = 1 << 16  # items from which classes pay where ids are ordered by popu
 _SCATTERED = range(1 << 21, 1 << 26)
 _SLOTS = 1 << 18
 _ALIAS = np.uint64((1 << ALIAS_BITS) - 1)
-_VERSION = 1
+_VERSION = 2
 
 
 class CountClasses(NamedTuple):
@@ -208,21 +208,34 @@ class CountClassTable(ItemTable):
         )  # fmt: skip
 
     @classmethod
-    def open(cls, folder: str | Path, *, seed: int = 0, name: str = "alias-table") -> Self:
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        seed: int = 0,
+        name: str = "alias-table",
+        verify: bool = True,
+    ) -> Self:
         """A saved table, memory-mapped.
+
+        Args:
+            folder: from ``save``.
+            seed, name: as for the class.
+            verify: whether to compare the files' checksums, which reads every byte once; False
+                opens maps too large for that. Whatever a kernel relies on is looked at in any case.
 
         Raises:
             FileFormatError: not a saved table, or damaged.
         """
         table = cls.__new__(cls)
-        table._read(str(Path(folder).resolve()), seed=seed, name=name)
+        table._read(str(Path(folder).resolve()), seed=seed, name=name, verify=verify)
         return table
 
-    def _read(self, folder: str, *, seed: int, name: str) -> None:
+    def _read(self, folder: str, *, seed: int, name: str, verify: bool) -> None:
         from fastneg.storage import SavedFolder
 
         call = "CountClassTable.open"
-        saved = SavedFolder(folder, call=call, kind=self.kind, version=_VERSION)
+        saved = SavedFolder(folder, call=call, kind=self.kind, version=_VERSION, verify=verify)
         found: dict[str, npt.NDArray[Any]] = {}
         for part, dtype in (
             ("cells", np.uint64), ("class_masses", np.uint64), ("values", np.float64),
@@ -236,7 +249,7 @@ class CountClassTable(ItemTable):
         error = saved.manifest.get("error")
         if not isinstance(error, dict):
             raise saved.damaged("manifest.json", "facts are missing")
-        self._begin(seed=seed, name=name, folder=folder, call=call)
+        self._begin(seed=seed, name=name, folder=folder, verify=verify, call=call)
         self._hold(classes, found["class_masses"], found["cells"], error)
 
 
@@ -247,11 +260,11 @@ def _checked_classes(found: dict[str, npt.NDArray[Any]], saved: Any) -> CountCla
     starts = (spans >> np.uint64(32)).astype(np.int64)
     count, n = len(spans), int(sizes.sum())
     follow = count > 0 and sizes.min() > 0 and np.array_equal(starts, np.cumsum(sizes) - sizes)
-    if not follow or count > MAX_CLASSES:
+    if not follow or count > MAX_CLASSES or n >= 1 << 32:
         raise saved.damaged("spans.npy", "classes do not follow one another")
     if len(found["values"]) != count or len(found["class_masses"]) != count:
         raise saved.damaged("values.npy", f"there are {count} classes")
-    if len(cells) < count or int((cells & _ALIAS).max()) >= count:
+    if not count <= len(cells) <= MAX_CLASSES or int((cells & _ALIAS).max()) >= count:
         raise saved.damaged("cells.npy", "an alias is no class")
     if len(order):
         seen = np.zeros(n, dtype=bool)
@@ -260,13 +273,26 @@ def _checked_classes(found: dict[str, npt.NDArray[Any]], saved: Any) -> CountCla
         seen[order] = True
         if not seen.all():
             raise saved.damaged("order.npy", f"it is not an order of {n} items")
-    masses = found["class_masses"].tolist()
-    if sum(m * s for m, s in zip(masses, sizes.tolist(), strict=True)) != len(cells) * CELL:
-        raise saved.damaged("class_masses.npy", "the masses do not fill the cells")
     own = np.flatnonzero(cells[count:] >> np.uint64(ALIAS_BITS))
     if len(own):
         raise saved.damaged("cells.npy", "a cell beyond the classes gives itself")
+    masses = found["class_masses"].tolist()
+    asked = [m * s for m, s in zip(masses, sizes.tolist(), strict=True)]
+    if _masses_of_cells(cells, count) != asked:
+        raise saved.damaged("class_masses.npy", "the masses are not those of the cells")
     return CountClasses(found["values"], spans, order, _by_size(sizes), n)
+
+
+def _masses_of_cells(cells: Masses, count: int) -> list[int]:
+    """What the cells give to each of ``count`` classes: own parts and aliases' added up."""
+    aliases, thresholds = (cells & _ALIAS).astype(np.int64), cells >> np.uint64(ALIAS_BITS)
+    own = aliases[:count] == np.arange(count)
+    given = np.uint64(CELL) - thresholds
+    given[:count][own] = 0
+    masses = thresholds[:count].copy()
+    masses[own] = CELL
+    np.add.at(masses, aliases, given)
+    return [int(mass) for mass in masses]
 
 
 def _class_table(

@@ -29,6 +29,7 @@ class ItemTable(ABC):
         num_items: n.
         total: what the masses sum to.
         folder: where it is mapped from; None for a table in memory.
+        verify: whether checksums are compared where it is opened (again, by other processes).
         error: ``max_relative``, the largest relative error of a probability against the weight
             asked for, and ``total_variation``, half the sum of absolute errors.
     """
@@ -36,11 +37,14 @@ class ItemTable(ABC):
     num_items: int
     total: int
     error: dict[str, float]
+    verify: bool
     seed: int
     name: str
 
-    def _begin(self, *, seed: int, name: str, folder: str | None = None, call: str) -> None:
-        self.folder = folder
+    def _begin(
+        self, *, seed: int, name: str, folder: str | None = None, verify: bool = True, call: str
+    ) -> None:
+        self.folder, self.verify = folder, verify
         self.seed = as_integer(seed, call=call, name="seed")
         self.name = str(name)
         self._counter = RowCounter()
@@ -50,12 +54,14 @@ class ItemTable(ABC):
     def __getstate__(self) -> dict[str, Any]:
         state = {**self.__dict__, "_lock": None, "_made": {}}
         if self.folder is not None:  # an opened table is opened again: processes share it
-            state = {name: state[name] for name in ("folder", "seed", "name", "_counter")}
+            kept = ("folder", "verify", "seed", "name", "_counter")
+            state = {name: state[name] for name in kept}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if state["folder"] is not None:
-            self._read(state["folder"], seed=state["seed"], name=state["name"])
+            opened = {name: state[name] for name in ("seed", "name", "verify")}
+            self._read(state["folder"], **opened)
             self._counter = state["_counter"]
             return
         self.__dict__.update(state)
@@ -73,7 +79,7 @@ class ItemTable(ABC):
 
     # ---------------------------------------------------------------- what a table says
     @abstractmethod
-    def _read(self, folder: str, *, seed: int, name: str) -> None:
+    def _read(self, folder: str, *, seed: int, name: str, verify: bool) -> None:
         """Become the table saved in a folder."""
 
     @abstractmethod

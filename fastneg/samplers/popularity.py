@@ -140,6 +140,7 @@ class PopularitySampler(WeightedSampler):
         name: str | None = None,
         replacement: bool = True,
         memory_budget: int = 256 << 20,
+        verify: bool = True,
     ) -> WeightedSampler:
         """A sampler over a saved table, memory-mapped, with the ids of the sampler that saved it.
 
@@ -147,12 +148,13 @@ class PopularitySampler(WeightedSampler):
             folder: from ``save``.
             interactions: whose positives are excluded; of as many items as the table.
             seed, name, replacement, memory_budget: as for the class.
+            verify: whether to compare checksums, as for ``AliasTable.open``.
 
         Raises:
             FileFormatError: not a saved table, or damaged.
         """
         call = "PopularitySampler.open"
-        table = open_table(folder)
+        table = open_table(folder, verify=verify)
         if interactions is not None and interactions.num_items != table.num_items:
             fail(
                 call,
@@ -174,13 +176,13 @@ class TableSampler(WeightedSampler):
     kind = "popularity"
 
 
-def open_table(folder: str | Path) -> Table:
+def open_table(folder: str | Path, *, verify: bool = True) -> Table:
     """The table in a folder, of whichever kind it is."""
-    from fastneg.storage import MANIFEST
+    from fastneg.storage import holds
 
-    place = Path(folder) / MANIFEST
-    classed = place.is_file() and CountClassTable.kind in place.read_text(encoding="utf-8")
-    return CountClassTable.open(folder) if classed else AliasTable.open(folder)
+    if holds(folder, CountClassTable.kind):
+        return CountClassTable.open(folder, verify=verify)
+    return AliasTable.open(folder, verify=verify)
 
 
 def popularity_weights(counts: FloatArray, exponent: float) -> FloatArray:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from fastneg.errors import FileFormatError
 from fastneg.samplers.alias_table import AliasTable
 from fastneg.samplers.count_classes import CountClassTable, find_classes
 from fastneg.samplers.item_table import ItemTable
+from fastneg.samplers.popularity import PopularitySampler
+from tests.forging import put_array, renew, set_fact
 
 COUNTS = np.array([5.0, 9.0, 0.0, 1.0, 5.0, 9.0, 1.0, 5.0, 0.0, 2.0])
 Damage = Callable[[Path], object]
@@ -33,16 +36,15 @@ def _save(kind: type[ItemTable], folder: Path) -> Any:
     return table
 
 
-def _rewrite(folder: Path, part: str, array: np.ndarray) -> None:
-    """Another array in the place of one, and a manifest that says so."""
-    np.save(folder / f"{part}.npy", array)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["arrays"][part] = {"dtype": array.dtype.str, "shape": list(array.shape)}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+def _other_classes() -> CountClassTable:
+    """A table of as many classes, cells and items, with other weights."""
+    classes = find_classes(COUNTS, always=True)
+    assert classes is not None
+    return CountClassTable(classes, classes.values**2)
 
 
 def _change(part: str, change: Callable[[np.ndarray], np.ndarray]) -> Damage:
-    return lambda folder: _rewrite(folder, part, change(np.load(folder / f"{part}.npy")))
+    return lambda folder: put_array(folder, part, change(np.load(folder / f"{part}.npy")))
 
 
 def _cell(part: str, place: int, value: int) -> Damage:
@@ -63,12 +65,7 @@ def _cut(part: str, num_bytes: int) -> Damage:
 
 
 def _fact(name: str, value: Any) -> Damage:
-    def damage(folder: Path) -> None:
-        manifest = json.loads((folder / "manifest.json").read_text())
-        manifest[name] = value
-        (folder / "manifest.json").write_text(json.dumps(manifest))
-
-    return damage
+    return lambda folder: set_fact(folder, name, value)
 
 
 def _save_unannounced(part: str, dtype: Any) -> Damage:
@@ -76,6 +73,7 @@ def _save_unannounced(part: str, dtype: Any) -> Damage:
 
     def damage(folder: Path) -> None:
         np.save(folder / f"{part}.npy", np.load(folder / f"{part}.npy").astype(dtype))
+        renew(folder, f"{part}.npy")
 
     return damage
 
@@ -123,7 +121,8 @@ MANIFESTS: dict[str, Damage] = {
     "no folder": shutil.rmtree,
     "a file for a folder": _a_file,
     "another kind": _fact("kind", "fastneg something else"),
-    "a version to come": _fact("version", 2),
+    "a version to come": _fact("version", 3),
+    "the version before": _fact("version", 1),
     "no arrays": _fact("arrays", {}),
     "arrays of no kind": _fact("arrays", 3),
     "an array of no shape": _fact("arrays", {"cells": {"dtype": "<u8"}}),
@@ -133,7 +132,6 @@ MANIFESTS: dict[str, Damage] = {
 ALIAS: dict[str, Damage] = {
     **_parts(["cells"]),
     **MANIFESTS,
-    "no number of reachable items": _fact("num_reachable", None),
     "an alias one too far": _cell("cells", 3, (7 << 32) | 10),
     "an alias far away": _cell("cells", 9, (1 << 64) - 1),
     "no cells": _change("cells", lambda array: array[:0]),
@@ -161,6 +159,10 @@ CLASSES: dict[str, Damage] = {
     "a value fewer": _change("values", lambda array: array[:4]),
     "a mass fewer": _change("class_masses", lambda array: array[:4]),
     "a mass more": _change("class_masses", lambda array: np.append(array, array[:1])),
+    "more cells than classes may be": _change("cells", lambda array: np.tile(array, 65)),
+    "another's cells": _change("cells", lambda array: _other_classes().cells),
+    "another's masses": _change("class_masses", lambda array: _other_classes().class_masses),
+    "more items than a code has bits": _cell("spans", 4, (8 << 32) | (2**32 - 1)),
 }
 
 
@@ -244,7 +246,7 @@ def test_any_bytes_for_cells_are_refused_or_stay_in_bounds(kind: Any, tmp_path: 
         places = rng.integers(0, 5, 2)
         bits = np.uint64(1) << rng.integers(0, 64, 2).astype(np.uint64)
         cells[places] ^= bits
-        _rewrite(tmp_path / "table", "cells", cells)
+        put_array(tmp_path / "table", "cells", cells)
         try:
             opened = kind.open(tmp_path / "table")
         except FileFormatError:
@@ -254,4 +256,78 @@ def test_any_bytes_for_cells_are_refused_or_stay_in_bounds(kind: Any, tmp_path: 
         drawn = opened.draw(200, row=turn)
         assert int(drawn.min()) >= 0
         assert int(drawn.max()) < len(COUNTS)
+        assert opened.num_reachable == np.count_nonzero(opened.masses)
+        if kind is CountClassTable:  # a threshold that decides nothing
+            np.testing.assert_array_equal(opened.masses, table.masses)
     assert outcomes == {"refused", "opened"}
+
+
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize("kind", [AliasTable, CountClassTable])
+def test_the_number_of_reachable_items_is_counted(kind: Any, verify: bool, tmp_path: Path) -> None:
+    table = _save(kind, tmp_path / "table")
+    set_fact(tmp_path / "table", "num_reachable", 10)
+    assert kind.open(tmp_path / "table", verify=verify).num_reachable == 8 == table.num_reachable
+
+
+@pytest.mark.parametrize("kind", [AliasTable, CountClassTable])
+def test_a_changed_file_is_seen_unless_checksums_are_left_out(kind: Any, tmp_path: Path) -> None:
+    table = _save(kind, tmp_path / "table")
+    path = tmp_path / "table" / "cells.npy"
+    content = bytearray(path.read_bytes())
+    content[len(content) - 8 * len(table.cells) + 5] ^= 1  # of the first threshold
+    path.write_bytes(content)
+    with pytest.raises(FileFormatError, match=r"cells\.npy is damaged: its checksum is not"):
+        kind.open(tmp_path / "table")
+    with pytest.raises(FileFormatError, match=r"cells\.npy is damaged: its checksum is not"):
+        PopularitySampler.open(tmp_path / "table")
+    if kind is AliasTable:  # another table, and an honest one
+        opened = kind.open(tmp_path / "table", verify=False)
+        assert opened.fingerprint() != table.fingerprint()
+        assert not pickle.loads(pickle.dumps(opened)).verify  # noqa: S301
+        PopularitySampler.open(tmp_path / "table", verify=False).sample([-1], 5)
+
+
+_OVERFLOW = """
+import numpy as np, sys
+from pathlib import Path
+from fastneg.errors import FileFormatError
+from fastneg.interactions import Interactions
+from fastneg.samplers.popularity import PopularitySampler
+from tests.forging import set_fact
+n, known = 40_000, 32_000
+one = Interactions.from_codes([0], [0], num_users=1, num_items=n)
+many = Interactions.from_codes(np.zeros(known, int), np.arange(known), num_users=1, num_items=n)
+few = np.where(np.arange(n) <= known, 1.0, 0.0)
+heavy = np.ones(n)
+heavy[0] = 1e8
+for turn, (weights, seen, said) in enumerate(((np.ones(n), many, known + 1), (heavy, one, 3))):
+    folder = Path(sys.argv[1]) / str(turn)
+    PopularitySampler(few, exponent=1.0, method="table").save(folder)
+    other = (folder / "manifest.json").read_text()
+    PopularitySampler(weights, exponent=1.0, method="table").save(folder)
+    own = (folder / "manifest.json").read_text()
+    for verify in (True, False):
+        for manifest in (own, other):
+            (folder / "manifest.json").write_text(manifest)
+            if manifest is own:
+                set_fact(folder, "num_reachable", said)
+            try:
+                opened = PopularitySampler.open(folder, interactions=seen, verify=verify)
+            except FileFormatError as error:
+                assert "its checksum is not" in str(error), error
+                print("refused", flush=True)
+                continue
+            items = opened.sample(np.zeros(50, int), 40).items.numpy()
+            assert not np.isin(items, seen.positives_of(0)).any()
+            assert len(np.unique(items)) > 500
+            print("drawn", flush=True)
+"""
+
+
+def test_no_buffer_is_sized_by_what_a_file_says(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _OVERFLOW, str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    # another table's manifest is found out by checksums, and without them it decides nothing
+    assert ended.stdout.split() == ["drawn", "refused", "drawn", "drawn"] * 2
