@@ -196,7 +196,8 @@ class BatchLoss(BatchVectors):
             if settings.loss == "mixed":
                 num_uniform = 0 if batch.shared is None else len(batch.shared.items)
                 # a row's own column is no negative: B - 1 of the first kind are expected
-                num_batch = len(items_C) - num_uniform - (settings.correction == "expected_count")
+                counted = settings.correction in ("expected_count", "revised")
+                num_batch = len(items_C) - num_uniform - counted
                 log_q_C = mixed_log_q(log_q_C, num_batch, num_uniform, self.num_items)
                 return batch._replace(log_q=log_q_C)
         mass_B = None if mass_U is None else mass_U.index_select(0, batch.users)
@@ -258,6 +259,10 @@ class BatchLoss(BatchVectors):
 
     def _sampled_softmax(self, model: TwoTower, batch: Batch, mask_BC: Tensor | None) -> Tensor:
         settings, shared = self.settings, batch.shared
+        if batch.negatives is not None and batch.mass is not None and shared is None:
+            # draws that may be the row's own positive: with "revised" they are no negatives, and
+            # what is left is drawn given that it is another item
+            mask_BC = batch.negatives.items == batch.items[:, None]
         scores = self._scores(model, batch, mask_BC)
         log_q: Tensor | None
         positive_log_q_B: Tensor | None = None
@@ -266,9 +271,9 @@ class BatchLoss(BatchVectors):
             positive_log_q_B = self._item_log_q_N[batch.items]
         if shared is None:
             assert batch.negatives is not None
-            log_q = batch.negatives.log_q
+            log_q, mass_B = batch.negatives.log_q, batch.mass
             if settings.correction == "revised":
-                positive_log_q_B = None  # the draws exclude the positive: Q_p is 0
+                positive_log_q_B = None  # the draws exclude the positive, or the mask and mass do
         else:
             log_q = shared.log_q
             if scores.num_hard and log_q is not None:

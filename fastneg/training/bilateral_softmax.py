@@ -13,16 +13,13 @@ from torch import Tensor
 
 from fastneg import checks
 from fastneg.errors import FastnegTypeError
-from fastneg.training.corrections import (
-    NOTHING,
-    UnmaskedLogSumExp,
+from fastneg.training.corrections import NOTHING, UnmaskedLogSumExp, log_unmasked, weighted_mean
+from fastneg.training.loss_checks import (
     check_mask,
     check_matrix,
     check_temperature,
     check_vector,
-    log_unmasked,
     say,
-    weighted_mean,
 )
 
 __all__ = ["bilateral_softmax_loss"]

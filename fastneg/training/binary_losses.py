@@ -17,13 +17,16 @@ from torch.nn import functional
 from fastneg import checks
 from fastneg.training.corrections import (
     NOTHING,
-    check_negative_log_q,
-    check_values,
-    check_vector,
     checked_scores,
     unmasked_counts,
     unmasked_sums,
     weighted_mean,
+)
+from fastneg.training.loss_checks import (
+    check_negative_log_q,
+    check_values,
+    check_vector,
+    refuse_impossible_columns,
 )
 
 __all__ = ["gbce_beta", "gbce_loss", "nce_loss"]
@@ -69,7 +72,7 @@ def nce_loss(
         The loss, a scalar float tensor.
 
     Raises:
-        FastnegError: for shapes that do not fit, log-probabilities above 0.
+        FastnegError: for shapes that do not fit, log-probabilities above 0 or of -inf.
     """
     call = "nce_loss"
     positive_B, negative_BC = checked_scores(
@@ -77,7 +80,7 @@ def nce_loss(
     )
     rows, columns = negative_BC.shape
     check_vector(call, "positive_log_q_B", positive_log_q_B, rows)
-    check_values(call, "positive_log_q_B", positive_log_q_B, log=True)
+    check_values(call, "positive_log_q_B", positive_log_q_B, log=True, possible=True)
     check_negative_log_q(call, negative_log_q, rows, columns)
     if negative_log_q.ndim == 1:
         check_values(call, "negative_log_q", negative_log_q, log=True)
@@ -85,11 +88,12 @@ def nce_loss(
     positive_B = positive_B - (positive_log_q_B.detach().to(positive_B) + log_k)
     negative_BC.sub_(negative_log_q.detach().to(negative_BC) + log_k)
     losses_B = functional.softplus(-positive_B)
+    if mask_BC is not None:
+        negative_BC.masked_fill_(mask_BC, NOTHING)
+    sums_B = functional.softplus(negative_BC).sum(1)
+    refuse_impossible_columns(call, "negative_log_q", sums_B, negative_log_q, mask_BC)
     if mask_BC is None:
-        return weighted_mean(
-            call, losses_B + functional.softplus(negative_BC).sum(1), row_weights_B
-        )
-    sums_B = functional.softplus(negative_BC.masked_fill_(mask_BC, NOTHING)).sum(1)
+        return weighted_mean(call, losses_B + sums_B, row_weights_B)
     some_B = unmasked_counts(mask_BC, columns) > 0
     return weighted_mean(call, (losses_B + sums_B) * some_B, row_weights_B)
 
@@ -108,7 +112,10 @@ def gbce_beta(num_negatives: int, num_items: int, calibration: float) -> float:
     Raises:
         FastnegError: for numbers out of range.
     """
-    call = "gbce_beta"
+    return _beta("gbce_beta", num_negatives, num_items, calibration)
+
+
+def _beta(call: str, num_negatives: int, num_items: int, calibration: float) -> float:
     items = checks.as_integer(num_items, call=call, name="num_items", minimum=2)
     k = checks.as_integer(num_negatives, call=call, name="num_negatives", minimum=1)
     t = checks.as_number(calibration, call=call, name="calibration", minimum=0.0, maximum=1.0)
@@ -158,7 +165,7 @@ def gbce_loss(
     positive_B, negative_BK = checked_scores(
         call, positive_scores_B, negative_scores_BK, mask_BK, temperature
     )
-    beta = gbce_beta(negative_BK.shape[1], num_items, calibration)
+    beta = _beta(call, negative_BK.shape[1], num_items, calibration)
     sums_B, counts_B = unmasked_sums(functional.softplus(negative_BK), mask_BK)
     losses_B = (beta * functional.softplus(-positive_B) + sums_B) / (1 + counts_B)
     return weighted_mean(call, losses_B * (counts_B > 0), row_weights_B)

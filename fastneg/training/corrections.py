@@ -18,7 +18,16 @@ import torch
 from torch import Tensor
 
 from fastneg import checks
-from fastneg.errors import FastnegTypeError
+from fastneg.training.loss_checks import (
+    check_mask,
+    check_matrix,
+    check_temperature,
+    check_values,
+    check_vector,
+    on_cpu,
+    refuse_impossible_columns,
+    say,
+)
 
 CORRECTIONS = ("expected_count", "both", "as_printed", "revised", "none")
 
@@ -88,20 +97,23 @@ def corrected_loss(
     temperature: float,
     row_weights_B: Tensor | None,
     *,
+    names: tuple[str, str],
     replacement: bool = True,
     excludes_positive: bool = False,
 ) -> Tensor:
     """The weighted mean over rows of one of the five forms, a scalar.
 
     The arguments are those of the public losses, ``call`` the name of the one that was called,
-    for errors. No ``positive_scores_B``: the diagonal of ``scores_BC`` holds the positives and is
-    no negative. ``excludes_positive``: ``log_q`` are conditional on not drawing the positive, so
-    that ``"revised"`` has Q_p = 0 where ``positive_log_q_B`` is not given.
+    for errors, and ``names`` those that it has for ``log_q`` and ``mask_BC``. No
+    ``positive_scores_B``: the diagonal of ``scores_BC`` holds the positives and is no negative.
+    ``excludes_positive``: ``log_q`` are conditional on not drawing the positive, so that
+    ``"revised"`` has Q_p = 0 where ``positive_log_q_B`` is not given.
     """
     own_column = positive_scores_B is None
     rows, columns = scores_BC.shape
+    check_mask(call, names[1], mask_BC, rows, columns)
     _check(
-        call, rows, columns, log_q, positive_log_q_B, masked_mass_B, mask_BC, correction,
+        call, rows, log_q, names[0], positive_log_q_B, masked_mass_B, correction,
         needs_positive=correction == "both" or (correction == "revised" and not excludes_positive),
     )  # fmt: skip
     temperature = check_temperature(call, temperature)
@@ -113,6 +125,8 @@ def corrected_loss(
     )
     if positive_scores_B is not None:
         positive_B = positive_scores_B.to(z_B.dtype) / temperature
+    if log_q is not None:
+        refuse_impossible_columns(call, names[0], z_B, log_q, mask_BC, own_column=own_column)
     num_columns = max(1, columns - own_column)
 
     def log_left() -> Tensor:
@@ -120,7 +134,7 @@ def corrected_loss(
 
     return corrected_rows(
         call, z_B, positive_B, num_columns, log_left, positive_log_q_B, masked_mass_B, correction,
-        row_weights_B, replacement=replacement,
+        row_weights_B, masked=mask_BC is not None, replacement=replacement,
     )  # fmt: skip
 
 
@@ -135,12 +149,13 @@ def corrected_rows(
     correction: str,
     row_weights_B: Tensor | None,
     *,
+    masked: bool,
     replacement: bool = True,
 ) -> Tensor:
     """``corrected_loss`` from the rows' log-sum-exps ``z_B`` over s_j / temperature - log q_j.
 
     ``positive_B`` are the positives' scores over the temperature; ``log_left()`` is the log of the
-    number of unmasked columns, float [B] or a scalar, 1 counted for 0.
+    number of unmasked columns, float [B] or a scalar, 1 counted for 0; ``masked``: there is a mask.
     """
     if correction == "expected_count" and replacement:
         if masked_mass_B is None:
@@ -151,15 +166,24 @@ def corrected_rows(
     elif correction == "both" and positive_log_q_B is not None:
         positive_B = positive_B - positive_log_q_B.to(positive_B)
     elif correction == "revised":
-        log_n_B = z_B.new_zeros(())
+        # z_B over q(j | not p), and the negatives' part of P's denominator
+        denominator_B = z_B
         if replacement:
-            log_n_B = log_left()
-            if masked_mass_B is not None:
-                z_B = z_B + torch.log1p(-_below_one(masked_mass_B)).to(z_B)
-            elif positive_log_q_B is not None:
-                z_B = z_B + torch.log1p(-_below_one(positive_log_q_B.double().exp())).to(z_B)
+            gone_B = masked_mass_B
+            if gone_B is None and positive_log_q_B is not None:
+                gone_B = positive_log_q_B.double().exp()
+            conditional_B = z_B
+            if gone_B is not None:
+                conditional_B = z_B + torch.log1p(-_below_one(gone_B)).to(z_B)
+            if masked and masked_mass_B is None:
+                # the mask leaves out more than the positive, and nobody says how much of Q that
+                # is: n_u Q_j / (1 - Q(masked)) is n Q_j in expectation, as in "expected_count"
+                denominator_B = z_B - math.log(num_columns)
+            else:
+                denominator_B = conditional_B - log_left()
+            z_B = conditional_B
         with torch.no_grad():
-            log_p_B = positive_B - torch.logaddexp(positive_B, z_B - log_n_B)
+            log_p_B = positive_B - torch.logaddexp(positive_B, denominator_B)
             one_minus_p_B = -torch.expm1(log_p_B)
         return weighted_mean(call, one_minus_p_B * (z_B - positive_B), row_weights_B)
     return weighted_mean(call, torch.logaddexp(positive_B, z_B) - positive_B, row_weights_B)
@@ -229,7 +253,7 @@ def weighted_mean(call: str, losses_B: Tensor, row_weights_B: Tensor | None) -> 
         return losses_B.mean()
     check_vector(call, "row_weights_B", row_weights_B, losses_B.shape[0])
     weights_B = row_weights_B.detach().to(losses_B)
-    if _on_cpu(weights_B) and not bool(((weights_B >= 0) & weights_B.isfinite()).all()):
+    if on_cpu(weights_B) and not bool(((weights_B >= 0) & weights_B.isfinite()).all()):
         row = int((~((weights_B >= 0) & weights_B.isfinite())).nonzero()[0])
         checks.fail(
             call,
@@ -245,102 +269,31 @@ def working_dtype(scores: Tensor) -> torch.dtype:
     return torch.float64 if scores.dtype == torch.float64 else torch.float32
 
 
-def say(name: str, tensor: Tensor) -> str:
-    """``scores_BC (torch.float32, shape (2, 3))``: how a tensor is named in an error."""
-    return f"{name} ({tensor.dtype}, shape {tuple(tensor.shape)})"
-
-
-def check_matrix(call: str, name: str, scores: Tensor) -> tuple[int, int]:
-    """Rows and columns of a matrix of float scores, at least one row."""
-    if not isinstance(scores, Tensor):
-        raise FastnegTypeError(f"{call}: {name} is a {type(scores).__name__}; give a torch tensor")
-    if not scores.is_floating_point():
-        raise FastnegTypeError(f"{call}: {say(name, scores)} is not of a float dtype")
-    if scores.ndim != 2:
-        checks.fail(call, f"{say(name, scores)} has {scores.ndim} dimensions; 2 expected")
-    if scores.shape[0] == 0:
-        checks.fail(call, f"{say(name, scores)} has no rows")
-    return int(scores.shape[0]), int(scores.shape[1])
-
-
-def check_vector(call: str, name: str, vector: Tensor, length: int) -> None:
-    """A tensor of shape [length]."""
-    if not isinstance(vector, Tensor):
-        raise FastnegTypeError(f"{call}: {name} is a {type(vector).__name__}; give a torch tensor")
-    if vector.shape != (length,):
-        checks.fail(call, f"{say(name, vector)} does not fit; give shape ({length},)")
-
-
-def check_mask(call: str, name: str, mask: Tensor | None, rows: int, columns: int) -> None:
-    """A bool tensor of shape [rows, columns], or None."""
-    if mask is None:
-        return
-    if mask.dtype != torch.bool:
-        raise FastnegTypeError(f"{call}: {say(name, mask)} is not of dtype bool")
-    if mask.shape != (rows, columns):
-        checks.fail(call, f"{say(name, mask)} does not fit; give shape ({rows}, {columns})")
-
-
-def check_negative_log_q(call: str, log_q: Tensor, rows: int, columns: int) -> None:
-    """A tensor of shape [columns] or [rows, columns]."""
-    if log_q.shape not in ((columns,), (rows, columns)):
-        checks.fail(
-            call,
-            f"{say('negative_log_q', log_q)} does not fit negatives of shape ({rows}, {columns}); "
-            f"give shape ({columns},) or ({rows}, {columns})",
-        )
-
-
-def check_temperature(call: str, temperature: float, *, name: str = "temperature") -> float:
-    """A finite number above 0."""
-    number = checks.as_number(temperature, call=call, name=name)
-    if number <= 0:
-        checks.fail(call, f"{name} = {number} is not above 0")
-    return number
-
-
-def _on_cpu(tensor: Tensor) -> bool:
-    """Values are looked at here only: on an accelerator a look is a wait."""
-    return tensor.device.type == "cpu"
-
-
 def _check(
     call: str,
     rows: int,
-    columns: int,
     log_q: Tensor | None,
+    name: str,
     positive_log_q_B: Tensor | None,
     masked_mass_B: Tensor | None,
-    mask_BC: Tensor | None,
     correction: str,
     *,
     needs_positive: bool,
 ) -> None:
     checks.as_choice(correction, CORRECTIONS, call=call, name="correction")
-    check_mask(call, "mask", mask_BC, rows, columns)
     if correction != "none" and log_q is None:
         checks.fail(
-            call, f'correction="{correction}" needs the log-probabilities of the negatives (log_q)'
+            call,
+            f'correction="{correction}" needs the log-probabilities of the negatives ({name})',
         )
     if needs_positive and positive_log_q_B is None:
         checks.fail(call, f'correction="{correction}" needs positive_log_q_B')
     if positive_log_q_B is not None:
         check_vector(call, "positive_log_q_B", positive_log_q_B, rows)
-        check_values(call, "positive_log_q_B", positive_log_q_B, log=True)
+        possible = correction == "both"  # the only form that takes it from the positive's score
+        check_values(call, "positive_log_q_B", positive_log_q_B, log=True, possible=possible)
     if masked_mass_B is not None:
         check_vector(call, "masked_mass_B", masked_mass_B, rows)
         check_values(call, "masked_mass_B", masked_mass_B, log=False)
     if log_q is not None and log_q.ndim == 1:
-        check_values(call, "log_q", log_q, log=True)
-
-
-def check_values(call: str, name: str, values: Tensor, *, log: bool) -> None:
-    """Probabilities in 0..1 or their logs, with room for rounding; vectors on the CPU only."""
-    if not _on_cpu(values):
-        return
-    low, high = (-math.inf, 1e-4) if log else (-1e-4, 1.0 + 1e-4)
-    bad = ~((values >= low) & (values <= high))
-    if bool(bad.any()):
-        row = int(bad.nonzero()[0])
-        right = "a log-probability, 0 or less" if log else "a probability, 0 to 1"
-        checks.fail(call, f"{name}[{row}] = {float(values[row])} is not {right}")
+        check_values(call, name, log_q, log=True)

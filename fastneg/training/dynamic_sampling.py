@@ -23,7 +23,7 @@ from fastneg.checks import as_integer, fail
 from fastneg.streams import key_of, row_words, stream_of, unit_interval
 from fastneg.threads import get_num_threads
 from fastneg.training.batches import Batch
-from fastneg.training.corrections import check_matrix, check_temperature
+from fastneg.training.loss_checks import check_matrix, check_temperature
 from fastneg.training.own_scores import own_scores, scores_at, takes
 from fastneg.training.towers import TwoTower
 

@@ -12,15 +12,13 @@ from torch import Tensor
 
 from fastneg import checks
 from fastneg.errors import FastnegTypeError
-from fastneg.training.corrections import (
-    NOTHING,
+from fastneg.training.corrections import NOTHING, weighted_mean, working_dtype
+from fastneg.training.loss_checks import (
     check_mask,
     check_matrix,
     check_temperature,
     check_vector,
     say,
-    weighted_mean,
-    working_dtype,
 )
 
 __all__ = ["check_full_softmax_memory", "full_softmax_loss"]

@@ -193,7 +193,7 @@ def shared_softmax_loss(
 
     return corrected_rows(
         "softmax_loss", z_B, positive_B, num_columns, log_left, positive_log_q_B, masked_mass_B,
-        correction, row_weights_B,
+        correction, row_weights_B, masked=True,
     )  # fmt: skip
 
 

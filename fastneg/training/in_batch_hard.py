@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fastneg.checks import as_integer, fail
-from fastneg.training.corrections import check_mask, check_matrix, check_vector, say
+from fastneg.training.loss_checks import check_mask, check_matrix, check_vector, say
 
 
 def hardest_columns(

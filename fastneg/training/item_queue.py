@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fastneg.checks import as_integer
-from fastneg.training.corrections import check_matrix, check_vector
+from fastneg.training.loss_checks import check_matrix, check_vector
 
 
 class ItemQueue:

@@ -14,6 +14,9 @@ the correction decides what is taken from each score first:
 ``"revised"``         -stopgrad(1 - P) [s_p - logsumexp_j(s_j - log q(j | not p))] with
                       q(j | not p) = Q_j / (1 - Q_p) and P the softmax of
                       [s_p, s_j - log(n_u q(j | not p))] at the positive (Khrylchenko et al. 2025).
+                      Where a mask leaves out other items than the positive, P takes what it leaves
+                      out of Q into account as "expected_count" does: 1 / P is the full softmax's
+                      in expectation.
 ``"none"``            the scores as they are.
 ====================  =========================================================================
 
@@ -35,16 +38,13 @@ from torch.nn import functional
 from fastneg import checks
 from fastneg.training.corrections import (
     CORRECTIONS,
-    check_matrix,
-    check_negative_log_q,
-    check_vector,
     checked_scores,
     corrected_loss,
-    say,
     unmasked_sums,
     weighted_mean,
 )
 from fastneg.training.log_q import in_batch_log_q, mixed_log_q, positive_mass
+from fastneg.training.loss_checks import check_matrix, check_negative_log_q, check_vector, say
 
 __all__ = [
     "CORRECTIONS",
@@ -87,7 +87,9 @@ def softmax_loss(
             as ``sampler.sample`` returns them); needed by all corrections but ``"none"``.
         positive_log_q_B: float [B], log Q of the positives; needed by ``"both"``, and by
             ``"revised"`` with shared negatives. None for ``"revised"`` with log-probabilities of
-            shape [B, C] means Q_p = 0: draws that exclude the positive already.
+            shape [B, C] means Q_p = 0: draws that exclude the positive already. Draws of a row's
+            own that may be its positive are masked where they are, with Q_p as
+            ``masked_mass_B``.
         masked_mass_B: float [B] in 0..1, Q(masked): how much of Q, over the whole catalog, lies
             on items that the row's mask leaves out wherever they come up (``positive_mass``).
             Given draws that are independent and alike, the sum is then exact in expectation for
@@ -95,7 +97,8 @@ def softmax_loss(
             share of the row's columns that are unmasked, n_u / C, so that n_u q_j = C Q_j; this
             is exact in expectation over all draws, with any mask, and for columns of several
             sources, with more variance where the mass is large.
-            ``"revised"`` takes it in place of Q_p; the other corrections do not use it.
+            ``"revised"`` takes it in place of Q_p; without it, a mask makes its P (not its
+            q(j | not p)) count n_u q_j as C Q_j. The other corrections do not use it.
         mask_BC: bool [B, C], True = left out.
         correction: one of ``CORRECTIONS``.
         replacement: False says that the negatives were drawn without replacement and that
@@ -109,7 +112,9 @@ def softmax_loss(
         The loss, a scalar float tensor.
 
     Raises:
-        FastnegError: for shapes that do not fit, an unknown correction, a missing argument.
+        FastnegError: for shapes that do not fit, an unknown correction, a missing argument, an
+            unmasked column of log Q = -inf (on the CPU: elsewhere values are not looked at, and
+            the loss is NaN).
     """
     call = "softmax_loss"
     rows, columns = check_matrix(call, "negative_scores_BC", negative_scores_BC)
@@ -122,7 +127,7 @@ def softmax_loss(
     return corrected_loss(
         call, positive_scores_B, negative_scores_BC, negative_log_q, positive_log_q_B,
         masked_mass_B, mask_BC, correction, temperature, row_weights_B,
-        replacement=replacement, excludes_positive=own,
+        names=("negative_log_q", "mask_BC"), replacement=replacement, excludes_positive=own,
     )  # fmt: skip
 
 
@@ -162,7 +167,7 @@ def in_batch_softmax_loss(
         check_vector(call, "log_q_B", log_q_B, rows)
     return corrected_loss(
         call, None, scores_BB, log_q_B, log_q_B, masked_mass_B, mask_BB, correction, temperature,
-        row_weights_B,
+        row_weights_B, names=("log_q_B", "mask_BB"),
     )  # fmt: skip
 
 
@@ -205,7 +210,7 @@ def mixed_negative_loss(
     positive_log_q_B = None if log_q_C is None else log_q_C[:rows]
     return corrected_loss(
         call, None, scores_BC, log_q_C, positive_log_q_B, masked_mass_B, mask_BC, correction,
-        temperature, row_weights_B,
+        temperature, row_weights_B, names=("log_q_C", "mask_BC"),
     )  # fmt: skip
 
 

@@ -172,6 +172,13 @@ class Objective:
         if settings.item_frequency == "streaming":
             self.frequency = streaming_frequency(self.batches.item_log_frequency(), settings)
         self._item_log_q_N, self._user_mass_U = self._log_q_tables(easy)
+        # Q_p of each row is then needed by the one correction that is conditional on "not p"
+        self._may_draw_positive = (
+            row_sampler is not None
+            and settings.per_row_negatives
+            and not settings.exclude_positives
+            and (settings.loss, settings.correction) == ("sampled_softmax", "revised")
+        )
         self._source_names = () if row_sampler is None else row_sampler.source_names
         self.source_counts = torch.zeros(len(self._source_names), dtype=torch.int64)
         self._loss = BatchLoss(
@@ -268,6 +275,10 @@ class Objective:
         return batch if self.settings.loss == "full_softmax" else self._with_known(batch)
 
     def _with_known(self, batch: Batch) -> Batch:
+        if self._may_draw_positive and batch.mass is None and len(batch.users):
+            assert self.batches.sampler is not None
+            log_q_B = self.batches.sampler.log_q(batch.items, batch.users)
+            return batch._replace(mass=log_q_B.double().exp())
         columns_C = self._shared_columns(batch)
         if columns_C is None or not len(batch.users):
             return batch
@@ -312,6 +323,8 @@ class Objective:
         if self._list_loss is not None:
             return self._list_loss.of_batch(model, batch, epoch=self.batches.epoch)
         if self.settings.per_row_negatives:
+            if self._may_draw_positive:
+                batch = self._with_known(batch)
             return self._loss(model, batch.to(self.device), None)
         if batch.known is None:
             batch = self._with_known(batch)

@@ -31,7 +31,7 @@ from torch import Tensor
 from fastneg.checks import as_integer
 from fastneg.samplers.results import Negatives
 from fastneg.streams import key_of, stream_of
-from fastneg.training.corrections import check_matrix, check_temperature
+from fastneg.training.loss_checks import check_matrix, check_temperature
 from fastneg.training.towers import TwoTower
 
 _WIDTHS = (0.5, 1.0, 2.0)  # of the kernels, in the root mean square distance

@@ -230,6 +230,9 @@ class RowAdam(torch.optim.AdamW):
         embeddings: parts of the model that are read through their lookups alone; none: AdamW.
         lr, weight_decay: of AdamW.
         fused: as for AdamW, for the other parameters.
+
+    ``weight_decay`` pulls every parameter towards 0 but those in the model's ``not_decayed``:
+    0 is an empty embedding and a layer that does nothing, but the logarithm of a temperature of 1.
     """
 
     def __init__(
@@ -241,7 +244,14 @@ class RowAdam(torch.optim.AdamW):
         weight_decay: float = 0.0,
         fused: bool = True,
     ) -> None:
-        super().__init__(model.parameters(), lr=lr, weight_decay=weight_decay, fused=fused)
+        kept = {id(one) for one in getattr(model, "not_decayed", ())}
+        groups: list[dict[str, Any]] = [
+            {"params": [one for one in model.parameters() if id(one) not in kept]}
+        ]
+        if kept:
+            still = [one for one in model.parameters() if id(one) in kept]
+            groups.append({"params": still, "weight_decay": 0.0})
+        super().__init__(groups, lr=lr, weight_decay=weight_decay, fused=fused)
         group = self.param_groups[0]
         self._clock = Clock(lr, group["betas"], group["eps"], weight_decay)
         self._embeddings = list(embeddings)
@@ -250,7 +260,11 @@ class RowAdam(torch.optim.AdamW):
             embedding.rows = table  # type: ignore[assignment]
             self._show(table)
         moved = {id(table.weight) for table in self._tables}
-        self._others = any(id(one) not in moved for one in group["params"])
+        self._others = any(id(one) not in moved for one in self._parameters())
+
+    def _parameters(self) -> list[Tensor]:
+        """All of them, in the order of a state's numbers."""
+        return [one for group in self.param_groups for one in group["params"]]
 
     def _show(self, table: RowTable) -> None:
         """Put a table's state where ``state_dict`` finds it."""
@@ -300,7 +314,7 @@ class RowAdam(torch.optim.AdamW):
         Also from one in which other embeddings moved by rows: rows that were left behind and move
         with all others from now on are brought up to date, and rows that moved with all others are.
         """
-        parameters = self.param_groups[0]["params"]
+        parameters = self._parameters()
         entries = copy.copy(state_dict["state"])
         reached: dict[int, IntArray] = {}
         for number, one in enumerate(parameters):

@@ -130,7 +130,8 @@ class Settings:
 
     Optimisation (Adam):
         learning_rate, batch_size, epochs: the usual; batch_size is that of all processes together.
-        weight_decay: decoupled (AdamW), on every parameter at every step.
+        weight_decay: decoupled (AdamW), on every parameter but a learnt temperature (whose
+            logarithm 0 is a temperature of 1) at every step.
         l2: half the squared length of the towers' outputs of the batch (users and every item that
             is scored; before any normalisation), mean over rows, is added to the loss times this:
             the regulariser of most BPR implementations.

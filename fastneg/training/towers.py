@@ -223,6 +223,11 @@ class TwoTower(nn.Module):
         low, high = self._log_bounds
         return math.exp(min(max(float(self.log_temperature.detach()), low), high))
 
+    @property
+    def not_decayed(self) -> list[nn.Parameter]:
+        """Parameters for which 0 means nothing, so that weight decay leaves them alone."""
+        return [] if self.log_temperature is None else [self.log_temperature]
+
     def over_temperature(self, vectors: Tensor) -> Tensor:
         """Query vectors over a learnt temperature, so that scores are; as they are if it is fixed.
 

@@ -16,6 +16,7 @@ def softmax_row(
     positive_log_q: float | None = None,
     masked_mass: float | None = None,
     replacement: bool = True,
+    has_mask: bool = True,
 ) -> float:
     """One row; negatives are (score, log Q, whether masked), without the row's own column."""
     left = [(s, exp(lq)) for s, lq, masked in negatives if not masked]
@@ -49,6 +50,8 @@ def softmax_row(
     if replacement:
         conditional = [q / (1 - gone) for _, q in left]
         counts = [n_u * q for q in conditional]
+        if has_mask and masked_mass is None:  # 1 - Q(masked) estimated by n_u / n
+            counts = [n_u * q / (n_u / n) for _, q in left]
     else:
         conditional = counts = [q for _, q in left]
     total = exp(positive)
@@ -71,7 +74,7 @@ def softmax_loss(
     positives: Row,
     negatives: Matrix,
     log_q: Matrix,
-    mask: list[list[bool]],
+    mask: list[list[bool]] | None,
     correction: str,
     *,
     positive_log_q: Row | None = None,
@@ -83,7 +86,7 @@ def softmax_loss(
     losses = []
     for i, positive in enumerate(positives):
         columns = [
-            (negatives[i][j] / temperature, log_q[i][j], mask[i][j])
+            (negatives[i][j] / temperature, log_q[i][j], mask is not None and mask[i][j])
             for j in range(len(negatives[i]))
         ]
         losses.append(
@@ -94,6 +97,7 @@ def softmax_loss(
                 positive_log_q=None if positive_log_q is None else positive_log_q[i],
                 masked_mass=None if masked_mass is None else masked_mass[i],
                 replacement=replacement,
+                has_mask=mask is not None,
             )
         )
     return weighted_mean(losses, weights)
@@ -102,7 +106,7 @@ def softmax_loss(
 def own_column_loss(
     scores: Matrix,
     log_q: Row,
-    mask: list[list[bool]],
+    mask: list[list[bool]] | None,
     correction: str,
     *,
     masked_mass: Row | None = None,
@@ -112,7 +116,11 @@ def own_column_loss(
     """In-batch and mixed: the diagonal is the positive, every other column a negative."""
     losses = []
     for i, row in enumerate(scores):
-        columns = [(row[j] / temperature, log_q[j], mask[i][j]) for j in range(len(row)) if j != i]
+        columns = [
+            (row[j] / temperature, log_q[j], mask is not None and mask[i][j])
+            for j in range(len(row))
+            if j != i
+        ]
         losses.append(
             softmax_row(
                 row[i] / temperature,
@@ -120,6 +128,7 @@ def own_column_loss(
                 correction,
                 positive_log_q=log_q[i],
                 masked_mass=None if masked_mass is None else masked_mass[i],
+                has_mask=mask is not None,
             )
         )
     return weighted_mean(losses, weights)

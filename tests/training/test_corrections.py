@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from fastneg.training.corrections import CORRECTIONS
+from fastneg.training.exponentials import KnownCells
+from fastneg.training.fused_softmax import Buffers, shared_softmax_loss
 from fastneg.training.log_q import mixed_log_q
 from fastneg.training.losses import (
     in_batch_softmax_loss,
@@ -210,3 +212,96 @@ def test_one_batch_of_mixed_negatives_against_the_full_softmax() -> None:
     assert loss["as_printed"] - float(full) == pytest.approx(math.log(2 * size - 1), abs=0.1)
     assert abs(loss["both"] - float(full)) > 0.05
     assert abs(loss["none"] - float(full)) > 0.3
+
+
+# ------------------------------------------------------- the probability inside "revised"
+
+
+def inverse_of_p(loss: torch.Tensor, own: torch.Tensor) -> float:
+    """1 / P of a row, from the gradient of its positive's score: -(1 - P)."""
+    (gradient,) = torch.autograd.grad(loss, own)
+    return 1 / (1 + float(gradient.flatten()[0]))
+
+
+full_inverse = full_denominator / math.exp(float(SCORES[POSITIVE]))
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("number", [1, 3])
+def test_revised_with_a_mask_and_no_mass_is_the_full_softmax_s(own: bool, number: int) -> None:
+    """In expectation over all draws; a row with nothing left has P = 1."""
+    expected = 0.0
+    for chosen, p in draws(number):
+        positive = SCORES[[POSITIVE]].clone().requires_grad_()
+        log_q = Q[chosen].log()
+        loss = softmax_loss(
+            positive, SCORES[chosen][None], negative_log_q=log_q[None] if own else log_q,
+            positive_log_q_B=Q[[POSITIVE]].log(), mask_BC=KNOWN[chosen][None],
+            correction="revised",
+        )  # fmt: skip
+        expected += p * inverse_of_p(loss, positive)
+    assert expected == pytest.approx(full_inverse, rel=1e-12)
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_revised_fused_with_a_mask_and_no_mass(number: int) -> None:
+    """Vectors of width 1 whose products are the scores."""
+    expected = 0.0
+    for chosen, p in draws(number):
+        user = torch.ones(1, 1, dtype=torch.float64)
+        positive = SCORES[[POSITIVE]][:, None].clone().requires_grad_()
+        cells = KNOWN[chosen].nonzero()[:, 0]
+        loss = shared_softmax_loss(
+            user, positive, SCORES[chosen][:, None], log_q_C=Q[chosen].log(),
+            positive_log_q_B=Q[[POSITIVE]].log(), masked_mass_B=None,
+            known=KnownCells(cells, torch.tensor([0, len(cells)])), correction="revised",
+            temperature=1.0, row_weights_B=None, own_column=False, dtype=torch.float64,
+            buffers=Buffers(),
+        )  # fmt: skip
+        expected += p * inverse_of_p(loss, positive)
+    assert expected == pytest.approx(full_inverse, rel=1e-9)
+
+
+def test_revised_in_batch_and_mixed_with_a_mask_and_no_mass() -> None:
+    first = torch.tensor([1.0, 0.0, 0.0])
+    log_q_star = mixed_log_q(Q.log(), 2, 2, N)
+    in_batch_columns = mixed_columns = 0.0
+    for others, p in draws(2):
+        for uniform in ((), *itertools.product(range(N), repeat=2)):
+            columns = torch.cat([torch.tensor([POSITIVE]), others, torch.tensor(uniform).long()])
+            scores = SCORES[columns].repeat(3, 1).requires_grad_()
+            mask = KNOWN[columns].repeat(3, 1)
+            common = {"correction": "revised", "row_weights_B": first}
+            if uniform:
+                loss = mixed_negative_loss(
+                    scores, log_q_C=log_q_star[columns], mask_BC=mask, **common
+                )
+                mixed_columns += p / N**2 * inverse_of_p(loss, scores)
+            else:
+                loss = in_batch_softmax_loss(
+                    scores, log_q_B=Q[columns].log(), mask_BB=mask, **common
+                )
+                in_batch_columns += p * inverse_of_p(loss, scores)
+    assert in_batch_columns == pytest.approx(full_inverse, rel=1e-12)
+    assert mixed_columns == pytest.approx(full_inverse, rel=1e-12)
+
+
+def test_revised_draws_that_may_be_the_positive() -> None:
+    """Masked where they are, with Q_p as the mass: exact for every number that is left."""
+    others = [i for i in range(N) if i != POSITIVE]
+    wanted = float(SCORES[POSITIVE].exp() + SCORES[others].exp().sum())
+    for num_left in (1, 2, 3):
+        total = share = 0.0
+        for chosen, p in draws(3):
+            mask = chosen == POSITIVE
+            if int((~mask).sum()) != num_left:
+                continue
+            positive = SCORES[[POSITIVE]].clone().requires_grad_()
+            loss = softmax_loss(
+                positive, SCORES[chosen][None], negative_log_q=Q[chosen].log()[None],
+                masked_mass_B=Q[[POSITIVE]], mask_BC=mask[None], correction="revised",
+            )  # fmt: skip
+            total += p * inverse_of_p(loss, positive)
+            share += p
+        expected = wanted / math.exp(float(SCORES[POSITIVE]))
+        assert total / share == pytest.approx(expected, rel=1e-12)

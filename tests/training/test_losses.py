@@ -39,7 +39,7 @@ def test_softmax_loss_is_the_formula(
         masses[2] = 1 - 1e-12
     expected = naive.softmax_loss(
         positives.tolist(), negatives.tolist(), q.expand(B, C).tolist(),
-        torch.zeros(B, C).bool().tolist() if m is None else m.tolist(), correction,
+        None if m is None else m.tolist(), correction,
         positive_log_q=positive_q.tolist(), masked_mass=None if masses is None else masses.tolist(),
         replacement=replacement, temperature=0.3, weights=weights().tolist(),
     )  # fmt: skip
@@ -71,7 +71,10 @@ def test_in_batch_and_mixed_are_the_formula(
 def test_in_batch_without_a_mask_leaves_out_the_diagonal_alone() -> None:
     scores, q = numbers(B, B), log_q(B)
     eye = torch.eye(B, dtype=torch.bool)
-    for correction in CORRECTIONS:
+    revised = losses.in_batch_softmax_loss(scores, log_q_B=q, correction="revised")
+    expected = naive.own_column_loss(scores.tolist(), q.tolist(), None, "revised")
+    assert float(revised) == pytest.approx(expected, rel=1e-10)
+    for correction in set(CORRECTIONS) - {"revised"}:  # which a mask tells what may be masked
         without = losses.in_batch_softmax_loss(scores, log_q_B=q, correction=correction)
         with_it = losses.in_batch_softmax_loss(
             scores, log_q_B=q, mask_BB=eye, correction=correction
@@ -149,7 +152,7 @@ def test_the_gradient_of_revised_stops_at_the_weight(masked: bool) -> None:
         if not left:
             continue
         conditional = q[left] - math.log1p(-math.exp(float(q[i])))
-        logits = torch.cat([s[i : i + 1], s[left] - conditional - math.log(len(left))])
+        logits = torch.cat([s[i : i + 1], s[left] - q[left] - math.log(C - 1)])
         weight = 1 - logits.softmax(0)[0]
         expected[i, i] = -weight / B
         expected[i, left] = weight * (s[left] - conditional).softmax(0) / B
@@ -287,7 +290,7 @@ def call_softmax(**changes: object) -> object:
         ({"negative_scores_BC": numbers(B)}, "has 1 dimensions; 2 expected"),
         ({"negative_scores_BC": numbers(0, C)}, "has no rows"),
         ({"negative_scores_BC": numbers(B, 0)}, "has no negatives"),
-        ({"mask_BC": torch.ones(B, B).bool()}, r"mask .* give shape \(5, 7\)"),
+        ({"mask_BC": torch.ones(B, B).bool()}, r"mask_BC .* give shape \(5, 7\)"),
         ({"mask_BC": torch.ones(B, C)}, "is not of dtype bool"),
         ({"masked_mass_B": torch.ones(C)}, r"masked_mass_B .* give shape \(5,\)"),
         ({"masked_mass_B": torch.full((B,), 1.5)}, r"masked_mass_B\[0\] = 1.5 is not a prob"),

@@ -174,3 +174,45 @@ def test_lists_are_saved_and_read(tmp_path):
     assert facts == {"users": 1}
     assert read.fingerprint() == hard.fingerprint()
     assert read.fingerprint() != HardNegatives(np.array([[1, 2], [-1, 3]])).fingerprint()
+
+
+@pytest.mark.parametrize("with_hard", [False, True])
+def test_revised_leaves_out_draws_of_the_row_s_own_positive(data, with_hard: bool):
+    """exclude_positives = false: the paper's form over the draws that are another item."""
+    train, _ = data
+    settings = SETTINGS.replace(
+        loss="sampled_softmax", correction="revised", exclude_positives=False, num_uniform=0,
+        sampler="popularity", exponent=2.0, num_negatives=60, easy_to_hard=3.0,
+    )  # fmt: skip
+    model = build_model(train, settings)
+    hard = mine_for_training(model, train, settings)[0] if with_hard else None
+    objective = Objective(train, settings, hard=hard)
+    batch = next(iter(objective.batches))
+    users_BD, items_ND = model.embed_users(batch.users), model.embed_items(torch.arange(80))
+    counts = torch.from_numpy(np.array(train.item_user_counts)).double()
+    easy = counts.square() / counts.square().sum() * (0.75 if with_hard else 1.0)
+    losses, num_own = [], 0
+    for row, item in enumerate(batch.items.tolist()):
+        scores = (items_ND @ users_BD[row]).double() / settings.temperature
+        drawn, log_q = batch.negatives.items[row], batch.negatives.log_q[row].double()
+        other = drawn != item
+        num_own += int((~other).sum())
+        x = scores[drawn[other]] - (log_q[other] - torch.log1p(-easy[item]))
+        p = torch.cat([scores[[item]], x - np.log(int(other.sum()))]).softmax(0)[0].detach()
+        losses.append((1 - p) * (x.logsumexp(0) - scores[item]))
+    assert num_own > 20
+    wanted = torch.stack(losses).mean()
+    torch.testing.assert_close(objective.loss(model, batch).double(), wanted, rtol=1e-4, atol=1e-5)
+    prepared = objective.loss(model, objective.prepare(batch))
+    assert torch.equal(prepared, objective.loss(model, batch))
+
+
+def test_mixed_columns_of_revised_are_expected_as_often_as_they_come(data):
+    """B - 1 in-batch columns beside a row's own, as for "expected_count": P is then unbiased."""
+    train, _ = data
+    objective = Objective(train, SETTINGS.replace(correction="revised"))
+    batch = objective.prepare(next(iter(objective.batches)))
+    items = torch.cat([batch.items, batch.shared.items])
+    frequency = objective.batches.item_log_frequency().exp().double()
+    expected = (63 * frequency + 16 / 80)[items]
+    torch.testing.assert_close(batch.log_q.double().exp() * 79, expected, rtol=1e-5, atol=1e-9)

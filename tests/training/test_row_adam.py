@@ -264,3 +264,43 @@ def test_dropped_gradients_are_gone_where_all_moves_by_rows() -> None:
     model.embedding.weight.square().sum().backward()
     with pytest.raises(FastnegError, match="past its lookup"):
         optimizer.step()
+
+
+@pytest.mark.parametrize("by_rows_too", [False, True])
+def test_weight_decay_leaves_alone_what_the_model_names(by_rows_too: bool) -> None:
+    class Named(Table):
+        @property
+        def not_decayed(self) -> list[nn.Parameter]:
+            return [self.bias]
+
+    model, plain = Named(), Table()
+    optimizer = RowAdam(model, [model.embedding] if by_rows_too else [], lr=RATE, weight_decay=0.5)
+    twin = torch.optim.AdamW(
+        [{"params": [plain.embedding.weight]}, {"params": [plain.bias], "weight_decay": 0.0}],
+        lr=RATE, weight_decay=0.5,
+    )  # fmt: skip
+    for other in (model, plain):
+        other.bias.data.fill_(0.7)
+    train(model, optimizer, range(30), 1.0)
+    train(plain, twin, range(30), 1.0)
+    optimizer.settle()
+    assert torch.allclose(model.bias, plain.bias, atol=1e-5)
+    assert torch.allclose(model.embedding.weight, plain.embedding.weight, atol=1e-4)
+    again = RowAdam(model, [model.embedding] if by_rows_too else [], lr=RATE, weight_decay=0.5)
+    again.load_state_dict(optimizer.state_dict())
+    assert [group["weight_decay"] for group in again.param_groups] == [0.5, 0.0]
+
+
+def test_the_learnt_temperature_is_not_decayed() -> None:
+    """Only its gradient moves it: without one it stays, whatever the weight decay."""
+    model = TwoTower(6, 5, dim=4, temperature=0.1, temperature_bounds=(0.01, 10.0))
+    settings = Settings(learning_rate=0.1, weight_decay=1.0, device="cpu")
+    optimizer = make_optimizer(model, settings, torch.device("cpu"))
+    before = model.user_tower.id_embedding.weight.detach().clone()
+    for _ in range(10):
+        optimizer.zero_grad()
+        (0.0 * model.over_temperature(model.embed_users(torch.arange(6)))).sum().backward()
+        optimizer.step()
+    assert model.temperature == pytest.approx(0.1, rel=1e-6)
+    optimizer.settle()
+    assert float((model.user_tower.id_embedding.weight.detach() / before).max()) < 0.5
