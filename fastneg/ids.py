@@ -58,10 +58,10 @@ def canonical_texts(texts: Texts) -> Texts:
 
 def _may_change(texts: Texts) -> BoolArray:
     """Which texts could change, told by their first and last bytes: a look at few is enough."""
-    starts = np.frombuffer(texts.buffers()[1], np.int64)[texts.offset :][: len(texts) + 1]
     data = texts.buffers()[2]
-    if len(texts) == 0 or data is None or starts[0] == starts[-1]:
+    if len(texts) == 0 or data is None or len(data) == 0:
         return np.zeros(len(texts), np.bool_)
+    starts = np.frombuffer(texts.buffers()[1], np.int64)[texts.offset :][: len(texts) + 1]
     characters = np.frombuffer(data, np.uint8)
     ends = starts[1:] - 1
     filled = ends >= starts[:-1]

@@ -13,12 +13,13 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from fastneg.checks import AnyArray, IntArray, as_codes
+from fastneg.checks import AnyArray, IntArray, as_codes, frozen
 from fastneg.columns import Ids, normalise_ids
 from fastneg.errors import FastnegError, FastnegTypeError, UnknownIdError
 from fastneg.ids import are_integers, as_integers, as_texts
-from fastneg.kernels import encode as kernels
+from fastneg.kernels import encode, id_index
 from fastneg.lazy import lazy_module
 
 pa = lazy_module("pyarrow")
@@ -36,7 +37,7 @@ def _number(ids: Ids) -> tuple[IntArray, Ids]:
         if highest - lowest < _NARROW * ids.size + 65_536:
             table = np.full(highest - lowest + 1, -1, np.int64)
             codes, found = np.empty(ids.size, np.int64), np.empty(ids.size, np.int64)
-            count = kernels.number_by_appearance(ids, lowest, table, codes, found)
+            count = encode.number_by_appearance(ids, lowest, table, codes, found)
             return codes, found[:count].copy()
         encoded = pa.array(ids).dictionary_encode()
         return (encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_numpy())
@@ -66,6 +67,7 @@ class Vocabulary:
             if counting and np.array_equal(ids, np.arange(ids.size)):
                 self._ids = None
         self._table: IntArray | None = None
+        self._index: IdIndex | None = None
 
     def __len__(self) -> int:
         return self._size
@@ -130,8 +132,7 @@ class Vocabulary:
         """int64 [n]: the code of each id, -1 for ids that are not here."""
         ids = normalise_ids(values, call=call, name=name)
         if isinstance(self._ids, pa.LargeStringArray):
-            texts = as_texts(ids) if isinstance(ids, np.ndarray) else ids
-            return _index_in(texts, self._ids)
+            return self._find(as_texts(ids) if isinstance(ids, np.ndarray) else ids)
         if isinstance(ids, np.ndarray):
             return self._encode_integers(ids)
         numbers, plain = as_integers(ids)
@@ -143,14 +144,25 @@ class Vocabulary:
         assert isinstance(self._ids, np.ndarray)
         lowest, highest = int(self._ids.min()), int(self._ids.max())
         if highest - lowest >= _NARROW * self._size + 65_536:
-            return _index_in(pa.array(numbers), pa.array(self._ids))
+            return self._find(numbers)
         if self._table is None:
             table = np.full(highest - lowest + 1, -1, np.int64)
             table[self._ids - lowest] = np.arange(self._size)
             self._table = table
         codes = np.empty(numbers.size, np.int64)
-        kernels.look_up(numbers, lowest, self._table, codes)
+        encode.look_up(numbers, lowest, self._table, codes)
         return codes
+
+    def _find(self, ids: Ids) -> IntArray:
+        """Codes by the hash table, which the first call builds.
+
+        No lock guards it: a fork would keep it locked. Threads that come together build it twice.
+        """
+        assert self._ids is not None
+        index = self._index
+        if index is None:
+            index = self._index = IdIndex(self._ids)
+        return index.find(ids)
 
     def encode_known(self, values: Any, unknown: Any, *, call: str, name: str) -> IntArray:
         """``encode`` for callers: ``unknown="raise"`` names the first unknown id, -1 lets it be."""
@@ -227,9 +239,34 @@ def _python(ids: Ids, position: int) -> int | str:
     return int(ids[position]) if isinstance(ids, np.ndarray) else str(ids[position].as_py())
 
 
-def _index_in(values: Any, vocabulary: Any) -> IntArray:
-    found = pc.index_in(values, value_set=vocabulary)
-    return np.asarray(found.fill_null(-1).to_numpy(zero_copy_only=False), np.int64)
+def _bytes_of(ids: Ids) -> tuple[IntArray, npt.NDArray[np.uint8]]:
+    """(offsets [n + 1], bytes): id i is ``bytes[offsets[i]:offsets[i + 1]]``."""
+    if isinstance(ids, np.ndarray):
+        values = np.ascontiguousarray(ids).view(np.uint8)
+        return frozen(np.arange(0, values.size + 1, 8)), frozen(values)
+    if len(ids) == 0:
+        return frozen(np.zeros(1, np.int64)), frozen(np.empty(0, np.uint8))
+    offsets = np.frombuffer(ids.buffers()[1], np.int64)[ids.offset :][: len(ids) + 1]
+    data = ids.buffers()[2]
+    return frozen(offsets), frozen(np.frombuffer(b"" if data is None else data, np.uint8))
+
+
+class IdIndex:
+    """A hash table of distinct ids; it reads the ids' own memory and adds 6 to 12 bytes an id."""
+
+    def __init__(self, ids: Ids) -> None:
+        if len(ids) >= 1 << 31:
+            raise FastnegError(f"{len(ids)} ids cannot be looked up; at most 2^31 - 1 can")
+        self._offsets, self._data = _bytes_of(ids)
+        table = np.full(1 << (len(ids) + len(ids) // 2).bit_length(), -1, np.int32)
+        id_index.index_ids(self._offsets, self._data, table)
+        self._table = frozen(table)
+
+    def find(self, ids: Ids) -> IntArray:
+        """int64 [n]: the place of each id, -1 for none; ids are of the table's kind."""
+        codes = np.empty(len(ids), np.int64)
+        id_index.find_ids(self._offsets, self._data, self._table, *_bytes_of(ids), codes)
+        return codes
 
 
 def _same_kind(

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import multiprocessing
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from fastneg.errors import FastnegError, FastnegTypeError
+from fastneg.kernels import id_index
 from fastneg.vocabulary import Vocabulary
 from tests.naive.interactions import codes_by_appearance
 
@@ -133,3 +136,45 @@ def test_extend(values: list[object]) -> None:
     assert (grown.ids().tolist(), codes.tolist()) == codes_by_appearance(fresh, ids)
     same, _ = grown.extend(fresh, call="call", name="ids")
     assert same is grown
+
+
+@pytest.mark.parametrize("kind", ["text", "integer"])
+def test_the_hash_is_built_once_and_no_pickle_carries_it(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    rng = np.random.default_rng(0)
+    numbers = rng.choice(2**62, 5_000, replace=False)
+    ids = numbers if kind == "integer" else [f"id {one}" for one in numbers]
+    vocabulary = Vocabulary.build(ids, call="c", name="i")[0]
+    built = []
+    index_ids = id_index.index_ids
+    monkeypatch.setattr(
+        id_index, "index_ids", lambda *arrays: (built.append(1), index_ids(*arrays))
+    )
+    asked = [*ids[4_000:4_005], ids[0], ids[-1]]
+    expected = [*range(4_000, 4_005), 0, 4_999]
+    for _ in range(3):
+        assert vocabulary.encode(asked, call="c", name="i").tolist() == expected
+    strange = ["id x", "", "id"] if kind == "text" else [-1, 2**62 + 1, 0]
+    assert vocabulary.encode(strange, call="c", name="i").tolist() == [-1, -1, -1]
+    assert len(built) == 1
+    again = pickle.loads(pickle.dumps(vocabulary))  # noqa: S301
+    assert len(pickle.dumps(vocabulary)) == len(pickle.dumps(again))
+    assert again.encode(asked, call="c", name="i").tolist() == expected
+    assert len(built) == 2
+
+
+def test_the_hash_serves_threads_and_a_forked_child() -> None:
+    ids = [f"id {one}" for one in range(20_000)]
+    vocabulary = Vocabulary.build(ids, call="c", name="i")[0]
+
+    def ask(start: int) -> bool:
+        codes = vocabulary.encode(ids[start::7], call="c", name="i")
+        return codes.tolist() == list(range(start, 20_000, 7))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(ask, range(7)))
+        with multiprocessing.get_context("fork").Pool(1) as child:
+            assert child.apply(
+                vocabulary.encode, (ids[5:7],), {"call": "c", "name": "i"}
+            ).tolist() == [5, 6]
