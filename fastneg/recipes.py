@@ -37,7 +37,8 @@ class TrainResult:
         model: the towers, in evaluation mode.
         settings: all of them.
         metrics: what ``metrics.json`` holds: ``validation``, ``test``, ``seconds``, ``epoch``,
-            ``refit``, ``rounds``, ``reproducible``, ``settings``, ``counts``, ``recipe``, ``seed``.
+            ``refit``, ``rounds``, ``reproducible``, ``settings``, ``counts``, ``recipe``,
+            ``seed``, ``by_data`` (the settings that the data decided, and by which rule).
         folder: where it was written, or None.
     """
 
@@ -64,6 +65,7 @@ def train_recipe(
     out: str | Path | None = None,
     progress: bool | None = False,
     on_step: Callable[[int], object] | None = None,
+    say: Callable[[str], object] | None = None,
 ) -> TrainResult:
     """Train a recipe, evaluate it, write it.
 
@@ -90,6 +92,7 @@ def train_recipe(
         out: a folder to write (see ``training.outputs``), or None.
         progress: whether to show bars where stderr is a terminal (None: yes).
         on_step: called after every optimizer step with the stage's number of steps.
+        say: called before training with a line for each setting that the data decided.
 
     Raises:
         FastnegError: bad settings, data without validation examples, a folder that cannot be
@@ -97,6 +100,7 @@ def train_recipe(
         CheckpointError: ``resume`` with other data or settings.
     """
     from fastneg.data.splits import hold_out_validation
+    from fastneg.training.data_defaults import settled
     from fastneg.training.distributed import Ranks
     from fastneg.training.event_evaluation import check_alike
     from fastneg.training.explicit_negatives import with_explicit_negatives
@@ -132,7 +136,11 @@ def train_recipe(
             'negatives=[{source = "impressions"}], or put it beside the others'
         )
     source_data(train, values, item_features=item_features, impressions=impressions)
+    values, by_data = settled(values, train, validation)
     ranks = Ranks.here()
+    if say is not None and ranks.is_first:
+        for name, text in by_data.items():
+            say(f"{name} = {text}")
     folder = None if out is None else Path(out)
     if folder is not None and ranks.is_first:
         prepare_folder(folder)
@@ -158,6 +166,7 @@ def train_recipe(
         result = train_rounds(seen, values, epochs=kept, label="refit", **common)
         seconds += result.seconds
     metrics = _metrics(first, chosen, values, seconds, refit=refit)
+    metrics["by_data"] = by_data
     metrics["reproducible"] = all(one.fit.reproducible for one in first.rounds + result.rounds)
     metrics["counts"] = {
         "users": train.num_users,

@@ -185,7 +185,7 @@ def test_recipes_are_listed_and_shown(
         assert cli.run(["recipes", "show", name]) == 0
         shown = tomllib.loads(capsys.readouterr().out)
         assert shown["recipe"] == name
-        unset = {"init_std", "subsample_positives", "refresh_every", "refresh_lag",
+        unset = {"batch_size", "eval_users", "subsample_positives", "refresh_every", "refresh_lag",
                  "history_length", "item_hidden_layers"}  # fmt: skip
         assert set(shown["settings"]) | unset == set(setting_names())
         settings = one.settings().to_dict()  # in which a list of negatives has all its options

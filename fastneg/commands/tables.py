@@ -40,6 +40,11 @@ def _metric_table(title: str, columns: Mapping[str, Mapping[str, float]]) -> Tab
     return table
 
 
+def show_line(text: str) -> None:
+    """One line of prose, as it is."""
+    Console().print(text, soft_wrap=True, highlight=False, markup=False)
+
+
 def show_training(result: TrainResult, console: Console | None = None) -> None:
     """Metrics, epoch, seconds, folder."""
     console = console or Console()

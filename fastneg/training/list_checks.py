@@ -48,7 +48,7 @@ def check_with_settings(settings: Settings) -> None:
             "says its own",
         )
     for kind in ("in-batch", *BATCH_CHOSEN):
-        if kind in kinds and settings.batch_size < 2:
+        if kind in kinds and settings.batch_size == 1:
             fail(CALL, f"batch_size = 1 leaves the source {kind!r} no negatives; give 2 or more")
     _check_mined(settings)
     _check_first_step(settings)

@@ -54,6 +54,7 @@ from fastneg.training.batch_loss import BatchLoss
 from fastneg.training.batch_vectors import own_first, whole_batches
 from fastneg.training.batches import Batch, NegativeBatches
 from fastneg.training.binary_losses import gbce_beta
+from fastneg.training.data_defaults import batch_size_of
 from fastneg.training.distributed import ALONE, Ranks
 from fastneg.training.exponentials import KnownCells
 from fastneg.training.full_softmax import check_full_softmax_memory
@@ -120,6 +121,8 @@ class Objective:
         stage: str = "train",
         ranks: Ranks = ALONE,
     ) -> None:
+        batch_size = batch_size_of(settings, train)
+        settings = settings.replace(batch_size=batch_size)
         _check_data(train, settings, hard)
         _check_ranks(settings, ranks)
         gathers = ranks.size > 1 and settings.gather_negatives
@@ -147,7 +150,7 @@ class Objective:
                 num_negatives = num_hard
         self.batches = NegativeBatches(
             train,
-            batch_size=settings.batch_size,
+            batch_size=batch_size,
             sampler=row_sampler,
             num_negatives=num_negatives,
             log_q=settings.loss in ("sampled_softmax", "nce"),
@@ -369,5 +372,5 @@ def _check_data(train: Interactions, settings: Settings, hard: HardNegatives | N
     if loss == "gbce":
         gbce_beta(settings.num_negatives, train.num_items, settings.calibration)
     if loss == "full_softmax":
-        rows = min(settings.batch_size, len(train.positive_rows))
+        rows = min(batch_size_of(settings, train), len(train.positive_rows))
         check_full_softmax_memory(call, rows, train.num_items, settings.memory_budget)

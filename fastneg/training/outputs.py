@@ -149,7 +149,8 @@ def load_model(folder: str | Path) -> TwoTower:
     }
     tables["user_history"] = _read_history(place / "user_history.npz")
     try:
-        model = TwoTower(**saved.facts["towers"], **tables)
+        shape = {k: v for k, v in saved.facts["towers"].items() if v is not None}
+        model = TwoTower(**shape, **tables)
         model.load_state_dict(saved.tensors)
     except (KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(

@@ -21,6 +21,7 @@ from fastneg.data.features import FeatureTable
 from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
 from fastneg.training.distributed import Ranks
+from fastneg.training.fit_result import FitResult
 from fastneg.training.hard_negatives import (
     HardNegatives,
     TowerVectors,
@@ -32,7 +33,7 @@ from fastneg.training.impressions import Impressions
 from fastneg.training.settings import Settings
 from fastneg.training.source_data import source_data
 from fastneg.training.towers import TwoTower
-from fastneg.training.trainer import FitResult, Trainer
+from fastneg.training.trainer import Trainer
 
 
 @dataclass(frozen=True)

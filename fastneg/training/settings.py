@@ -62,7 +62,8 @@ class Settings:
         learn_temperature: the logarithm of the temperature is a parameter, which starts at
             ``temperature`` and stays within ``temperature_bounds``; each epoch is logged.
         dropout: share of hidden units dropped while training.
-        init_std: standard deviation of the embeddings' start; None leaves it to the towers.
+        init_std: standard deviation of the start of the embeddings of ids (a history's own table
+            among them); those of features start at 1 / sqrt(dim).
         use_user_ids, use_item_ids: False trains on features alone.
 
     Loss and negatives:
@@ -129,7 +130,9 @@ class Settings:
             first step after they are mined, which no run repeats (``refresh_background`` only).
 
     Optimisation (Adam):
-        learning_rate, batch_size, epochs: the usual; batch_size is that of all processes together.
+        learning_rate, epochs: the usual.
+        batch_size: that of all processes together; None: by the number of training rows (see
+            ``training.data_defaults``).
         weight_decay: decoupled (AdamW), on every parameter but a learnt temperature (whose
             logarithm 0 is a temperature of 1) at every step.
         l2: half the squared length of the towers' outputs of the batch (users and every item that
@@ -138,9 +141,14 @@ class Settings:
         average_decay: d, 0 to 0.999. Above 0, the weights that are evaluated, kept and handed to
             mining between rounds are the mean of those at the ends of the round's epochs so far,
             each epoch's weighing d times that of the next (see ``training.averaging``).
-        patience: evaluations without a better validation NDCG before stopping; 0 never stops
-            early (the best epoch is kept all the same).
+        patience: training stops when the last ``patience`` evaluations hold no best validation
+            NDCG and are no better on average than as many before them (see
+            ``training.validation``); 0 never stops early (the best epoch is kept all the same).
         eval_every: epochs from one evaluation to the next.
+        eval_users: validation users (of events: rows) that are evaluated while training, a sample
+            by a seed of its own; None: all of them, or as many as keep evaluation within a fifth
+            of the work (see ``training.data_defaults``). The weights that are kept are evaluated
+            on all.
         k: the k of the validation metrics.
         row_updates: rows of id embeddings that a step does not read are left alone and brought up
             to date when they are next read, so a step costs the same for any catalog; the rule is
@@ -170,7 +178,7 @@ class Settings:
     learn_temperature: bool = False
     temperature_bounds: tuple[float, float] = (0.01, 10.0)
     dropout: float = 0.0
-    init_std: float | None = None
+    init_std: float = 0.01
     use_user_ids: bool = True
     use_item_ids: bool = True
 
@@ -214,13 +222,14 @@ class Settings:
     swap: str = "at_step"
 
     learning_rate: float = 1e-3
-    batch_size: int = 2048
+    batch_size: int | None = None
     epochs: int = 100
     weight_decay: float = 0.0
     l2: float = 0.0
     average_decay: float = 0.0
     patience: int = 5
     eval_every: int = 1
+    eval_users: int | None = None
     k: int = 20
     row_updates: bool = True
     precision: str = "auto"

@@ -57,7 +57,6 @@ _INTEGERS: dict[str, tuple[int | None, int | None]] = {
     "rounds": (1, None),
     "num_mined": (1, None),
     "num_hard": (1, None),
-    "batch_size": (1, None),
     "epochs": (1, None),
     "patience": (0, None),
     "eval_every": (1, None),
@@ -80,12 +79,20 @@ _NUMBERS: dict[str, tuple[float | None, float | None]] = {
 }
 # the same, where None may stand too
 _OPTIONAL_INTEGERS = {
+    "batch_size": 1,
+    "eval_users": 1,
     "refresh_every": 1,
     "refresh_lag": 0,
     "history_length": 1,
     "item_hidden_layers": 0,
 }
-_POSITIVE = ("temperature", "positive_temperature", "learning_rate", "easy_to_hard")
+_POSITIVE = (
+    "temperature",
+    "positive_temperature",
+    "learning_rate",
+    "easy_to_hard",
+    "init_std",
+)
 _CHOICES = {
     "loss": LOSSES,
     "correction": CORRECTIONS,
@@ -140,9 +147,8 @@ def check_settings(settings: Settings) -> None:
     for name in _POSITIVE:
         put(name, _positive(name, getattr(settings, name)))
     put("frequency_alpha", _share("frequency_alpha", settings.frequency_alpha))
-    for name, check in (("init_std", _positive), ("subsample_positives", _share)):
-        if getattr(settings, name) is not None:
-            put(name, check(name, getattr(settings, name)))
+    if settings.subsample_positives is not None:
+        put("subsample_positives", _share("subsample_positives", settings.subsample_positives))
     for name, choices in _CHOICES.items():
         as_choice(getattr(settings, name), choices, call=_CALL, name=name)
     for name in _BOOLS:
@@ -190,7 +196,7 @@ def _check_combinations(settings: Settings) -> None:
             _CALL,
             "subsample_weights = true goes with a threshold; give subsample_positives, as in 1e-4",
         )
-    if settings.loss == "in_batch" and settings.batch_size < 2:
+    if settings.loss == "in_batch" and settings.batch_size == 1:
         fail(_CALL, "batch_size = 1 leaves loss = 'in_batch' no negatives; give 2 or more")
     if not (settings.exclude_positives or settings.per_row_negatives):
         fail(

@@ -32,7 +32,6 @@ _FACTS = (
     "epoch",
     "step",
     "next_batch",
-    "since_best",
     "best_epoch",
     "best_evaluation",
     "history",
@@ -56,7 +55,6 @@ class TrainingState:
         epoch: whole epochs done.
         step: optimizer steps done.
         next_batch: the first batch of the epoch under way that is not trained on yet.
-        since_best: evaluations since the best one.
         best_epoch: epochs behind the weights to keep.
         best_evaluation: metrics and counts of these.
         best: the weights to keep; None where they are the model's, or its averages.
@@ -74,7 +72,6 @@ class TrainingState:
     epoch: int = 0
     step: int = 0
     next_batch: int = 0
-    since_best: int = 0
     best_epoch: int = 0
     best_evaluation: dict[str, Any] = field(default_factory=lambda: {"metrics": {}, "counts": {}})
     best: dict[str, Tensor] | None = None
@@ -86,7 +83,7 @@ class TrainingState:
     def keep(self, model: nn.Module, evaluation: dict[str, Any]) -> None:
         """These are the best weights so far."""
         self.best = {k: v.detach().clone() for k, v in model.state_dict().items()}
-        self.best_epoch, self.since_best = self.epoch, 0
+        self.best_epoch = self.epoch
         self.best_evaluation = evaluation
 
     def save(

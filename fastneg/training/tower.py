@@ -43,7 +43,8 @@ class Tower(nn.Module):
         context: a ``FeatureTable`` whose columns an event's context has (its rows are of no
             account), or None.
         dropout: 0 to below 1, after each hidden layer.
-        init_std: standard deviation of embeddings at the start; None: 1 / sqrt(dim).
+        init_std: standard deviation of the embeddings of ids at the start (a history's own table
+            among them); those of features start at 1 / sqrt(dim).
         seed: of the initial weights; each is a function of the seed, ``name`` and its own name.
         name: what the tower is called in errors.
 
@@ -63,7 +64,7 @@ class Tower(nn.Module):
         history: HistoryMean | None = None,
         context: FeatureTable | None = None,
         dropout: float = 0.0,
-        init_std: float | None = None,
+        init_std: float = 0.01,
         seed: int = 0,
         name: str = "tower",
     ) -> None:
@@ -80,9 +81,7 @@ class Tower(nn.Module):
             checks.fail(call, "dropout = 1.0 drops everything; give less than 1")
         if rate > 0 and layers == 0:
             checks.fail(call, f"dropout = {rate} needs hidden layers; hidden_layers = 0")
-        std = self.dim**-0.5
-        if init_std is not None:
-            std = checks.as_number(init_std, call=call, name="init_std", minimum=0.0)
+        std = checks.as_number(init_std, call=call, name="init_std", minimum=0.0)
         seed = checks.as_integer(seed, call=call, name="seed")
         self.id_embedding = unfilled(nn.Embedding, self.num_codes, self.dim) if use_ids else None
         self.features = None
@@ -186,8 +185,8 @@ def _initialise(tower: Tower, std: float, seed: int, name: str) -> None:
 
     ``unfilled`` left them empty, and torch's global random state as it was.
 
-    Embeddings from N(0, std^2); linear layers from Kaiming's uniform distribution (gain 1 in the
-    last layer, which has no ReLU), biases 0.
+    Embeddings of ids from N(0, std^2), what stands for features from N(0, 1 / dim); linear layers
+    from Kaiming's uniform distribution (gain 1 in the last layer, which has no ReLU), biases 0.
     """
     last = tower.hidden[-1].weight if tower.hidden is not None else None
     for path, parameter in sorted(tower.named_parameters()):
@@ -200,4 +199,6 @@ def _initialise(tower: Tower, std: float, seed: int, name: str) -> None:
                 bound = gain * math.sqrt(3.0 / parameter.shape[1])
                 nn.init.uniform_(parameter, -bound, bound, generator=generator)
         else:
-            nn.init.normal_(parameter, std=std, generator=generator)
+            of_ids = path.startswith(("id_embedding.", "history."))
+            own = std if of_ids else tower.dim**-0.5
+            nn.init.normal_(parameter, std=own, generator=generator)

@@ -61,7 +61,7 @@ class TwoTower(nn.Module):
             parameter that starts at ``temperature``; None keeps it fixed.
         use_user_ids, use_item_ids: whether a tower has an id embedding.
         dropout: after each hidden layer.
-        init_std: standard deviation of embeddings at the start; None: 1 / sqrt(dim).
+        init_std: standard deviation of the embeddings of ids at the start: see ``Tower``.
         seed: of the initial weights.
 
     Raises:
@@ -87,7 +87,7 @@ class TwoTower(nn.Module):
         use_user_ids: bool = True,
         use_item_ids: bool = True,
         dropout: float = 0.0,
-        init_std: float | None = None,
+        init_std: float = 0.01,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class TwoTower(nn.Module):
             "use_user_ids": bool(use_user_ids),
             "use_item_ids": bool(use_item_ids),
             "dropout": float(dropout),
-            "init_std": None if init_std is None else float(init_std),
+            "init_std": float(init_std),
             "seed": int(seed),
         }
 

@@ -16,7 +16,6 @@ import json
 import math
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,9 @@ from fastneg.training.ahead import ahead, loader
 from fastneg.training.averaging import WeightAverage, averaged
 from fastneg.training.background import Stopped
 from fastneg.training.batches import Batch
+from fastneg.training.data_defaults import settled
 from fastneg.training.distributed import Ranks, pick_device
-from fastneg.training.event_evaluation import evaluate_model
+from fastneg.training.fit_result import FitResult
 from fastneg.training.hard_negatives import HardNegatives
 from fastneg.training.metrics import Evaluation
 from fastneg.training.negatives import Objective
@@ -42,43 +42,12 @@ from fastneg.training.settings import Settings
 from fastneg.training.source_data import NOTHING, SourceData
 from fastneg.training.state import TrainingState
 from fastneg.training.towers import TwoTower
+from fastneg.training.validation import Validation, out_of_patience
 
 _CALL = "Trainer"
 # what may differ between a run and its resumption without changing a weight
 _FREE = ("checkpoint_every", "num_workers", "device", "refresh_background", "memory_budget")
 _TOTALS = ("refreshes", "wait_seconds", "mining_seconds")
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What one stage of training gave.
-
-    Attributes:
-        epoch: epochs behind the weights that were kept.
-        epochs_run: epochs trained in all.
-        steps: optimizer steps in all.
-        seconds: wall-clock time, evaluations included, interruptions not.
-        metrics, counts: of the kept weights on validation; empty without validation.
-        history: one mapping per epoch, as in ``metrics.jsonl``; ``kept_rows`` are the examples
-            that an epoch served where positives are subsampled; ``mined_age_steps`` the mean number
-            of steps that an epoch's mined lists were behind; ``refreshes`` and
-            ``refresh_wait_seconds`` how often they were renewed and how long training waited;
-            ``temperature`` the learnt one, not averaged;
-            ``sources`` what each source of a list of negatives gave (see ``list_statistics``).
-        refresh: of all epochs: ``refreshes``, ``wait_seconds``, ``mining_seconds``; empty where
-            lists are not renewed.
-        reproducible: False where the clock decided when lists were swapped.
-    """
-
-    epoch: int
-    epochs_run: int
-    steps: int
-    seconds: float
-    metrics: dict[str, float] = field(default_factory=dict)
-    counts: dict[str, Any] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
-    refresh: dict[str, Any] = field(default_factory=dict)
-    reproducible: bool = True
 
 
 class Trainer:
@@ -87,9 +56,10 @@ class Trainer:
     Args:
         model: a ``TwoTower``; it is trained in place and left with the weights that were kept.
         train: the interactions whose positives are the examples.
-        settings: see ``Settings``.
-        validation: held-out positives with the codes of ``train``. With it, NDCG@k on it decides
-            which epoch is kept and when to stop; without it the last, or the average, is kept.
+        settings: see ``Settings``; what they leave to the data, ``data_defaults`` decides.
+        validation: held-out positives with the codes of ``train``. With it, NDCG@k on it (on
+            ``eval_users`` of its users) decides which epoch is kept and when to stop; without it
+            the last, or the average, is kept.
         hard: mined hard negatives, renewed every ``settings.refresh_every`` steps; or None.
         data: what a list of negatives draws from besides (see ``source_data``).
         stage: a name for the log, the checkpoint's identity and the streams of random words.
@@ -130,7 +100,10 @@ class Trainer:
         self.ranks = ranks = Ranks.here()
         self.device = pick_device(settings.device)
         self.model = model.to(self.device)
-        self.train, self.validation, self.settings = train, validation, settings
+        self.settings = settings = settled(settings, train, validation)[0]
+        self.train, self.validation = train, None
+        if validation is not None:
+            self.validation = Validation(train, validation, k=settings.k, count=settings.eval_users)
         self.stage, self.on_step = stage, on_step
         self.progress = progress if ranks.is_first else False
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
@@ -252,6 +225,7 @@ class Trainer:
         if state.best is not None:
             self.model.load_state_dict(state.best)
             state.best = None
+            self._evaluate_kept()
         elif self.average is not None and state.epoch:
             self.average.copy_to(self.model)
         state.finished = True
@@ -354,6 +328,8 @@ class Trainer:
             state.best_epoch = state.epoch
         elif state.epoch == total or state.epoch % self.settings.eval_every == 0:
             line["validation"] = self._evaluate()
+            if self.validation.sampled:
+                line["eval_users"] = self.settings.eval_users
         line["seconds"] = round(time.perf_counter() - started, 3)
         state.history.append(line)
         if self.log is not None:
@@ -361,30 +337,43 @@ class Trainer:
                 handle.write(json.dumps(line) + "\n")
 
     def _evaluate(self) -> dict[str, float]:
+        """On the sample; the weights are kept where they are the best so far."""
+        assert self.validation is not None
         self.optimizer.settle()
-        key, facts = f"ndcg@{self.settings.k}", None
-        metrics: dict[str, float]
+        key = f"ndcg@{self.settings.k}"
         with averaged(self.model, self.average):
-            if self.ranks.is_first:
-                result = self.evaluation()
-                facts = dict(result.metrics), dict(result.counts)
-            metrics, counts = self.ranks.from_first(facts)
+            metrics, counts = self._of_first(self.validation.on_sample)
             if metrics[key] > self.state.best_evaluation["metrics"].get(key, -1.0):
                 self.state.keep(self.model, {"metrics": metrics, "counts": counts})
-            else:
-                self.state.since_best += 1
         return metrics
 
+    def _evaluate_kept(self) -> None:
+        """The kept weights' metrics, of all users where a sample has chosen them."""
+        if self.validation is not None and self.validation.sampled:
+            metrics, counts = self._of_first(self.validation.on_all)
+            self.state.best_evaluation = {"metrics": metrics, "counts": counts}
+
+    def _of_first(
+        self, evaluate: Callable[[TwoTower], Evaluation]
+    ) -> tuple[dict[str, float], dict[str, Any]]:
+        """(metrics, counts) by the first rank, for all of them."""
+        facts = None
+        if self.ranks.is_first:
+            result = evaluate(self.model)
+            facts = dict(result.metrics), dict(result.counts)
+        found: tuple[dict[str, float], dict[str, Any]] = self.ranks.from_first(facts)
+        return found
+
     def evaluation(self) -> Evaluation:
-        """The model as it is now, on the validation positives."""
+        """The model as it is now, on all validation positives."""
         if self.validation is None:
             fail(_CALL, "there is no validation to evaluate on")
-        return evaluate_model(
-            self.model, train=self.train, test=self.validation, k=(self.settings.k,)
-        )
+        return self.validation.on_all(self.model)
 
     def _out_of_patience(self) -> bool:
-        return 0 < self.settings.patience <= self.state.since_best
+        key, history = f"ndcg@{self.settings.k}", self.state.history
+        scores = [line["validation"][key] for line in history if "validation" in line]
+        return out_of_patience(scores, self.settings.patience)
 
     def _parts(self) -> tuple[Any, ...]:
         return self._identity, self.model, self.optimizer, self.batches, self.device

@@ -12,10 +12,12 @@ from fastneg.data.splits import hold_out_validation
 from fastneg.data.synthetic import generate_dataset
 from fastneg.errors import FastnegError
 from fastneg.samplers.subsampling import subsample_positives
+from fastneg.training.event_evaluation import evaluate_model
 from fastneg.training.hard_negatives import HardNegatives
 from fastneg.training.rounds import build_model
 from fastneg.training.settings import Settings
 from fastneg.training.trainer import Trainer, pick_device
+from fastneg.training.validation import out_of_patience, sample_queries
 from tests.naive.statistics import LEVEL, chi_square
 
 BASE = Settings(
@@ -75,7 +77,7 @@ def assert_same_weights(left, right) -> None:
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("hard", [False, True])
 def test_every_loss_learns_and_repeats(data, name, hard):
-    settings = BASE.replace(epochs=4, num_hard=2, easy_to_hard=5.0, **LOSSES[name])
+    settings = BASE.replace(epochs=6, num_hard=2, easy_to_hard=5.0, **LOSSES[name])
     lists = None
     if hard:
         items = (np.arange(60)[:, None] + np.arange(6)) % 80
@@ -137,7 +139,8 @@ def test_early_stopping_keeps_the_best_weights(data, tmp_path):
     scores = [line["validation"]["ndcg@10"] for line in result.history]
     assert result.epochs_run < 60
     assert result.epoch == int(np.argmax(scores)) + 1
-    assert result.epochs_run == result.epoch + 3
+    assert out_of_patience(scores, 3)
+    assert not any(out_of_patience(scores[:n], 3) for n in range(len(scores)))
     assert result.metrics["ndcg@10"] == max(scores)
     assert trainer.evaluation().metrics["ndcg@10"] == max(scores)
     assert not model.training
@@ -151,6 +154,31 @@ def test_evaluation_every_other_epoch_and_at_the_last(data):
     _, trainer = trained(data, BASE.replace(epochs=5, eval_every=2))
     result = trainer.fit()
     assert ["validation" in line for line in result.history] == [False, True, False, True, True]
+
+
+def test_a_sample_is_watched_and_the_kept_weights_are_evaluated_on_all(data):
+    settings = BASE.replace(epochs=5, eval_users=20, **LOSSES["bpr"])
+    _, trainer = trained(data, settings)
+    result = trainer.fit()
+    assert [line["eval_users"] for line in result.history] == [20] * 5
+    train, validation = data
+    assert result.counts["users"] == 60
+    assert (
+        result.metrics
+        == evaluate_model(trainer.model, train=train, test=validation, k=(10,)).metrics
+    )
+    sample = sample_queries(validation, 20)
+    kept = result.history[result.epoch - 1]["validation"]
+    assert kept == evaluate_model(trainer.model, train=train, test=sample, k=(10,)).metrics
+    assert kept["ndcg@10"] == max(line["validation"]["ndcg@10"] for line in result.history)
+    _, trainer = trained(data, settings.replace(eval_users=60))
+    assert all("eval_users" not in line for line in trainer.fit().history)
+
+
+def test_what_is_left_to_the_data_is_settled_when_a_trainer_is_made(data):
+    _, trainer = trained(data, Settings(epochs=1, device="cpu"))
+    assert (trainer.settings.batch_size, trainer.settings.eval_users) == (256, 60)
+    assert trainer.batches.batch_size == 256
 
 
 def test_without_validation_the_last_epoch_is_kept(data):

@@ -118,6 +118,23 @@ def test_resume_is_exact_for_every_loss_at_any_step(data, name, steps, tmp_path)
     assert [h["loss"] for h in result.history] == [h["loss"] for h in expected.history]
 
 
+def test_resume_is_exact_where_a_sample_is_evaluated(data, tmp_path):
+    settings = BASE.replace(checkpoint_every=1, patience=2, eval_users=25, **LOSSES["bpr"])
+    settings = settings.replace(epochs=9, learning_rate=0.1)
+    model, trainer = trained(data, settings)
+    expected = trainer.fit()
+    assert expected.epochs_run < 9  # patience ends it
+    path = tmp_path / "state.safetensors"
+    for steps in (14 * expected.epochs_run - 1, 14 * expected.epochs_run):
+        _, trainer = trained(data, settings, checkpoint=path, on_step=stop_at(steps))
+        with pytest.raises(Stopped):
+            trainer.fit()
+        resumed, trainer = trained(data, settings, checkpoint=path)
+        result = trainer.fit(resume=True)
+        assert_same_weights(weights(model), weights(resumed))
+        assert (result.epoch, result.metrics) == (expected.epoch, expected.metrics)
+
+
 def test_resume_is_exact_where_workers_make_batches_and_dropout_draws(data, tmp_path):
     model, trainer = trained(data, MLP)
     trainer.fit()
@@ -305,13 +322,13 @@ def test_a_model_is_whole_after_whatever_ended_its_training(data, error):
 def test_ctrl_c_during_the_last_evaluation_is_not_lost(data, tmp_path, monkeypatch):
     path = tmp_path / "state.safetensors"
     _, trainer = trained(data, BASE.replace(epochs=1), checkpoint=path)
-    evaluation = trainer.evaluation
+    evaluation = trainer.validation.on_sample
 
-    def press_and_evaluate():
+    def press_and_evaluate(model):
         signal.raise_signal(signal.SIGINT)
-        return evaluation()
+        return evaluation(model)
 
-    monkeypatch.setattr(trainer, "evaluation", press_and_evaluate)
+    monkeypatch.setattr(trainer.validation, "on_sample", press_and_evaluate)
     with pytest.raises(KeyboardInterrupt):
         trainer.fit()
     _, trainer = trained(data, BASE.replace(epochs=1), checkpoint=path, on_step=stop_at(1))

@@ -1,0 +1,116 @@
+"""What is left to the data: one rule each, by counts alone, recorded and said."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+
+import numpy as np
+import pytest
+
+from fastneg import Interactions
+from fastneg.data.splits import hold_out_validation
+from fastneg.data.synthetic import generate_dataset
+from fastneg.recipes import recipe, train_recipe
+from fastneg.training import data_defaults
+from fastneg.training.data_defaults import (
+    batch_size_of,
+    default_batch_size,
+    default_eval_users,
+    settled,
+)
+from fastneg.training.negatives import Objective
+from fastneg.training.settings import Settings
+
+MNS = "mixed-negative-sampling"
+
+
+def naive_batch_size(num_rows: int) -> int:
+    size = 256
+    while size < 2048 and num_rows // 400 >= 2 * size:
+        size *= 2
+    return size
+
+
+def test_the_rule_of_batch_sizes_against_its_twin() -> None:
+    edges = [one * 400 + near for one in (1, 256, 512, 1024, 2048, 4096) for near in (-1, 0, 1)]
+    for rows in [1, 2, 399, 80_000, 191_631, 716_000, 10**9, *edges]:
+        assert default_batch_size(rows) == naive_batch_size(rows), rows
+
+
+def pairs(num_users: int, num_items: int, num_rows: int) -> Interactions:
+    cells = np.random.default_rng(1).choice(num_users * num_items, num_rows, replace=False)
+    return Interactions.from_codes(
+        cells // num_items, cells % num_items, num_users=num_users, num_items=num_items
+    )
+
+
+def test_a_given_batch_size_stays_and_an_open_one_follows_positive_rows() -> None:
+    train = pairs(700, 900, 210_000)
+    assert batch_size_of(Settings(), train) == 512
+    assert batch_size_of(Settings(batch_size=77), train) == 77
+    assert Objective(train, Settings(device="cpu")).batches.batch_size == 512
+    weights = np.arange(train.num_rows) % 2  # half of them no examples
+    half = Interactions.from_codes(
+        train.row_users, train.row_items, num_users=700, num_items=900, weights=weights
+    )
+    assert batch_size_of(Settings(), half) == 256
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "columns"),
+    [
+        ("bpr", {"num_negatives": 3}, 300),
+        ("in-batch-logq", {"batch_size": 1024}, 1024),
+        (MNS, {"batch_size": 1024, "num_uniform": 512}, 1536),
+        ("sampled-softmax", {"num_negatives": 4096}, 4096),
+        ("full-softmax", {}, 50_000),
+        ("dns", {}, 3200),
+        ("facebook-ebr", {"batch_size": 1024}, 2048 + 1024 + 100),
+        ("cross-batch", {"batch_size": 512}, 512 + 8192),
+    ],
+)
+def test_users_of_an_evaluation_take_a_fifth_of_the_work(name, changes, columns) -> None:
+    settings = recipe(name).settings({"batch_size": 2048, **changes})
+    rows, items, users = 1_000_000, 50_000, 10**9
+    found = default_eval_users(settings, rows, users, items)
+    train, evaluation = rows * (500 + columns), found * items
+    assert 0.199 < evaluation / (train + evaluation) <= 0.2
+    later = default_eval_users(settings.replace(eval_every=3), rows, users, items)
+    assert abs(later - 3 * found) <= 3
+    assert default_eval_users(settings, rows, found - 1, items) == found - 1  # all of them
+    assert default_eval_users(settings, 10, users, items) == 2000  # fewer are noise
+    assert default_eval_users(settings, 10, 1999, items) == 1999
+
+
+def test_settled_says_what_it_decided_and_changes_nothing_else(monkeypatch) -> None:
+    train, validation = hold_out_validation(pairs(60, 80, 1000))
+    settings = recipe("bpr").settings({"epochs": 3})
+    chosen, said = settled(settings, train, validation)
+    assert chosen == settings.replace(batch_size=256, eval_users=60)
+    assert list(said) == ["batch_size"]  # all users: nothing to say
+    assert f"256 for {train.num_positives:,} training rows" in said["batch_size"]
+    assert settled(chosen, train, validation) == (chosen, {})
+    assert settled(settings, train)[0].eval_users is None
+    monkeypatch.setattr(data_defaults, "_FEWEST", 5)
+    few, said = settled(settings, train.select(np.arange(20)), validation)
+    assert few.eval_users == 20 * 600 // (4 * 80)
+    assert "37 of 60 validation users" in said["eval_users"]
+
+
+def test_a_run_records_and_says_what_the_data_decided(tmp_path) -> None:
+    known = generate_dataset(60, 80, positives_per_user=16, seed=1).interactions
+    lines: list[str] = []
+    small = {"dim": 4, "epochs": 1, "device": "cpu"}
+    result = train_recipe(known, recipe="bpr", settings=small, out=tmp_path, say=lines.append)
+    assert result.settings.batch_size == 256
+    assert [line.partition(" = ")[0] for line in lines] == ["batch_size"]
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written["by_data"] == {"batch_size": lines[0].removeprefix("batch_size = ")}
+    assert written["settings"]["batch_size"] == 256
+    config = tomllib.loads((tmp_path / "config.toml").read_text())["settings"]
+    assert (config["batch_size"], config["eval_users"], config["init_std"]) == (256, 60, 0.01)
+    again = train_recipe(known, recipe=str(tmp_path / "config.toml"))
+    assert again.settings == result.settings
+    assert again.metrics["by_data"] == {}
+    assert again.metrics["validation"] == result.metrics["validation"]
