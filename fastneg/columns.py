@@ -10,8 +10,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastneg import checks
+from fastneg.arrow_files import validated
 from fastneg.checks import AnyArray, Float32Array, IntArray
-from fastneg.errors import FastnegError, FastnegTypeError
+from fastneg.errors import FastnegError, FastnegTypeError, one_line
 from fastneg.ids import Texts, integers_as_ids
 from fastneg.lazy import lazy_module
 
@@ -39,40 +40,105 @@ def _mixed(values: Any, call: str, name: str, error: Exception) -> FastnegTypeEr
     )
 
 
+def _of_tensor(tensor: Any, call: str, name: str) -> AnyArray:
+    """A tensor as a NumPy array; bfloat16 and its like, which NumPy lacks, as float32."""
+    try:
+        tensor = tensor.detach().cpu()
+        try:
+            return np.asarray(tensor.numpy())
+        except TypeError:
+            return np.asarray(tensor.float().numpy())
+    except (TypeError, RuntimeError) as error:
+        raise FastnegTypeError(
+            f"{call}: {name} ({tensor.dtype}, shape {tuple(tensor.shape)}) is not a plain tensor: "
+            f"{one_line(error)}"
+        ) from error
+
+
+def _native(array: AnyArray, call: str, name: str) -> AnyArray:
+    """The array in a dtype that Arrow has: native byte order, float64, dates of days or seconds."""
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if kind == "f" and size > 8:
+        return array.astype(np.float64)
+    if kind == "M":
+        unit, step = np.datetime_data(array.dtype)
+        if unit == "generic":
+            raise FastnegTypeError(f"{call}: {checks.describe(name, array)} has no unit of time")
+        unit = {"Y": "D", "M": "D", "W": "D", "h": "s", "m": "s"}.get(unit, unit)
+        unit = "ns" if unit in ("ps", "fs", "as") else unit
+        fitting = np.dtype(f"=M8[{unit}]")
+        converted = array.astype(fitting)
+        if step != 1 or unit in ("D", "s"):  # to a finer unit: it may be too far from 1970
+            lost = (converted.astype(array.dtype) != array) & ~np.isnat(array)
+            if lost.any():
+                row = int(np.flatnonzero(lost)[0])
+                raise FastnegError(f"{call}: {name}[{row}] = {array[row]} is beyond 64 bits")
+        return converted
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _of_numpy(array: AnyArray, call: str, name: str) -> Any:
+    if array.ndim != 1:
+        raise FastnegError(
+            f"{call}: {name} ({array.dtype}, shape {array.shape}) has {array.ndim} "
+            "dimensions; 1 expected"
+        )
+    mask = np.ma.getmaskarray(array) if isinstance(array, np.ma.MaskedArray) else None
+    plain = _native(np.asarray(array), call, name)
+    try:
+        return pa.array(np.ascontiguousarray(plain), mask=mask)
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise FastnegTypeError(
+            f"{call}: {checks.describe(name, array)} cannot be read: {one_line(error)}"
+        ) from error
+
+
 def to_arrow(values: Any, call: str, name: str) -> Any:
-    """An Arrow array of whatever holds the ids; the error says which position does not fit."""
+    """An Arrow array of whatever holds the values; the error says which position does not fit."""
     if hasattr(values, "detach"):  # a torch tensor, without importing torch
-        values = values.detach().cpu().numpy()
+        values = _of_tensor(values, call, name)
     if isinstance(values, pa.Array | pa.ChunkedArray):
-        return values
+        return validated(values, call=call, name=name)
     if isinstance(values, np.ndarray):
-        if values.ndim != 1:
-            raise FastnegError(
-                f"{call}: {name} ({values.dtype}, shape {values.shape}) has {values.ndim} "
-                "dimensions; 1 expected"
-            )
-        if values.dtype.kind != "O":
-            return pa.array(np.ascontiguousarray(values))
+        if values.dtype.kind not in "OUT" or values.ndim != 1:
+            return _of_numpy(values, call, name)
         values = values.tolist()
     pandas = type(values).__module__.partition(".")[0] == "pandas"
-    if not pandas and hasattr(values, "__arrow_c_stream__"):
-        return pa.chunked_array(values)
-    if not pandas and isinstance(values, str | bytes):
-        raise FastnegTypeError(f"{call}: {name} = {values!r} is one id; give a sequence of ids")
     try:
+        if not pandas and hasattr(values, "__arrow_c_stream__"):
+            return validated(pa.chunked_array(values), call=call, name=name)
+        if not pandas and isinstance(values, str | bytes):
+            raise FastnegTypeError(f"{call}: {name} = {values!r} is one id; give a sequence of ids")
         if not pandas:
             values = list(values)
             if values and type(values[0]).__module__ == "uuid":
                 values = [None if value is None else str(value) for value in values]
         return pa.array(values, from_pandas=pandas)
+    except FastnegError:
+        raise
+    except UnicodeError as error:
+        raise _not_utf8(list(values), call, name) from error
     except TypeError as error:
         if isinstance(values, list):
             raise _mixed(values, call, name, error) from error
         raise FastnegTypeError(
             f"{call}: {name} is of type {type(values).__name__}; give a sequence of ids"
         ) from error
-    except (pa.ArrowInvalid, OverflowError) as error:
+    except (pa.ArrowException, OverflowError) as error:
         raise _mixed(list(values), call, name, error) from error
+
+
+def _not_utf8(values: list[Any], call: str, name: str) -> FastnegError:
+    """The error for a text with half of a surrogate pair, which UTF-8 cannot hold."""
+    for place, value in enumerate(values):
+        try:
+            str(value).encode()
+        except UnicodeError:
+            return FastnegError(
+                f"{call}: {name}[{place}] = {value!a} holds a lone surrogate, which no UTF-8 text "
+                "has; give valid Unicode"
+            )
+    return FastnegError(f"{call}: {name} is not UTF-8 text")
 
 
 def plain_column(column: Any) -> Any:
@@ -82,6 +148,8 @@ def plain_column(column: Any) -> Any:
     """
     if pa.types.is_string_view(column.type):
         return column.cast(pa.large_string())
+    if pa.types.is_run_end_encoded(column.type):
+        return plain_column(pc.run_end_decode(column))
     if not pa.types.is_dictionary(column.type):
         return column
     parts = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
@@ -139,7 +207,7 @@ def normalise_ids(values: Any, *, call: str, name: str) -> Ids:
             return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     except pa.ArrowInvalid as error:
         raise FastnegError(
-            f"{call}: {name} ({kind}): {error}; give integers of 64 bits or UTF-8 strings"
+            f"{call}: {name} ({kind}): {one_line(error)}; give integers of 64 bits or UTF-8 strings"
         ) from error
     hint = ""
     if pa.types.is_floating(kind):
@@ -151,7 +219,14 @@ def _numeric_column(values: Any, call: str, name: str, what: str) -> Any:
     try:
         column = to_arrow(values, call, name)
     except FastnegTypeError as error:
-        raise FastnegTypeError(f"{call}: {name} is not a column of numbers; {what}") from error
+        kind = getattr(values, "dtype", type(values).__name__)
+        if (
+            hasattr(values, "dtype") and str(kind) != "object"
+        ):  # the reason lies in the type as a whole
+            raise
+        raise FastnegTypeError(
+            f"{call}: {name} is not a column of numbers ({kind}); {what}"
+        ) from error
     column = plain_column(column)
     if column.null_count:
         raise FastnegError(

@@ -16,7 +16,8 @@ from fastneg.columns import dense_codes, refuse_blank_ids, row_extras
 from fastneg.errors import FileFormatError
 from fastneg.rows import Rows
 from fastneg.saved_rows import SavedRows, save_rows
-from fastneg.sources import read_adjacency, read_sparse
+from fastneg.sources import read_adjacency
+from fastneg.sparse import read_sparse
 from fastneg.storage import is_saved_folder
 from fastneg.tables import ARROW, COMMA, PARQUET, TAB, existing_file, read_columns, suffix_of
 from fastneg.vocabulary import Encoded, Vocabulary

@@ -245,8 +245,8 @@ class SavedFolder:
         try:
             with pa.memory_map(os.fspath(path)) as source:
                 column = pa.ipc.open_file(source).read_all().column(0)
+            column.validate(full=True)  # before anything follows an offset
             texts = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-            texts.validate(full=True)
         except OSError as error:
             raise self.damaged(path.name, error.strerror or str(error)) from error
         except (pa.ArrowException, IndexError) as error:

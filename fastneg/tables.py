@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastneg.arrow_files import read_arrow_file, validated
 from fastneg.errors import FastnegError, FastnegTypeError, FileFormatError
+from fastneg.errors import one_line as one_line  # noqa: PLC0414 - a re-export
 from fastneg.ids import file_ids
 from fastneg.lazy import lazy_module
 
 pa = lazy_module("pyarrow")
 pa_csv = lazy_module("pyarrow.csv")
-pa_feather = lazy_module("pyarrow.feather")
 pa_parquet = lazy_module("pyarrow.parquet")
 
 PARQUET = (".parquet", ".pq")
@@ -62,12 +63,6 @@ def existing_file(path: str | Path, *, call: str) -> Path:
     if size == 0 and file.is_file():
         raise FileFormatError(f"{call}: {file} is empty")
     return file
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an error's message."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def read_columns(
@@ -157,6 +152,7 @@ def _read_stream(source: Any, names: Sequence[str] | None, call: str) -> Columns
             ) from error
     label = f"the {kind}"
     wanted = _wanted(names, source.column_names, label, call)
+    source = validated(source.select(wanted), call=call, name=label)
     return Columns({name: source.column(name) for name in wanted}, label, False, source.num_rows)
 
 
@@ -179,8 +175,7 @@ def _read_file(
         if path.is_dir() or (suffix in PARQUET and delimiter is None):
             table = _read_parquet(path, names, call)
         elif suffix in ARROW and delimiter is None:
-            whole = pa_feather.read_table(path, memory_map=True)
-            table = whole.select(_wanted(names, whole.column_names, label, call))
+            table = read_arrow_file(path, lambda there: _wanted(names, there, label, call))
         else:
             delimiter = delimiter or ("," if suffix in COMMA else "\t")
             table = read_text(
@@ -188,7 +183,7 @@ def _read_file(
             )
     except FastnegError:
         raise
-    except (OSError, pa.ArrowException, ValueError) as error:
+    except (OSError, pa.ArrowException, ValueError, MemoryError) as error:
         raise FileFormatError(f"{call}: {path} cannot be read: {one_line(error)}") from error
     if table.num_rows == 0:
         raise FileFormatError(f"{call}: {path} has no rows")

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import uuid
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
+import torch
 
 from fastneg.columns import (
     normalise_ids,
@@ -14,6 +17,7 @@ from fastneg.columns import (
     normalise_weights,
     plain_column,
     refuse_blank_ids,
+    to_arrow,
 )
 from fastneg.errors import FastnegError, FastnegTypeError
 
@@ -115,3 +119,90 @@ def test_blank_ids_and_plain_columns() -> None:
     assert len(plain_column(empty)) == 0
     column = pa.array([1, 2])
     assert plain_column(column) is column
+
+
+@pytest.mark.parametrize("dtype", [">i8", ">i4", ">u2", ">f8", ">f4", "f2", "g", ">M8[s]", ">U3"])
+def test_dtypes_that_arrow_lacks(dtype: str) -> None:
+    plain = np.array([1, 2, 3])
+    values = plain.astype(dtype)
+    if dtype.startswith(">U"):
+        assert to_arrow(values, "call", "x").to_pylist() == ["1", "2", "3"]
+    elif "M8" in dtype:
+        made = normalise_times(values, call="call")
+        assert made.tolist() == [10**9, 2 * 10**9, 3 * 10**9]
+    else:
+        assert normalise_weights(values, call="call").tolist() == [1, 2, 3]
+        assert normalise_times(values, call="call").tolist() == [1, 2, 3]
+    if "i" in dtype or "u" in dtype:
+        assert ids(values) == plain.tolist()
+
+
+@pytest.mark.parametrize("unit", ["Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "10m"])
+def test_every_unit_of_time(unit: str) -> None:
+    values = np.array(["1999-12-31", "2024-02-29"], "M8[D]").astype(f"M8[{unit}]")
+    made = normalise_times(values, call="call")
+    assert made.tolist() == values.astype("M8[ns]").astype(np.int64).tolist()
+    with pytest.raises(FastnegError, match=r"times\[1\] is null"):
+        normalise_times(np.array(["2024", "NaT"], f"M8[{unit}]"), call="call")
+
+
+def test_times_that_no_unit_holds() -> None:
+    for year in (3_000_000_000, 10**12):
+        with pytest.raises(FastnegError, match="times"):
+            normalise_times(np.array([0, year]).astype("M8[Y]"), call="call")
+    with pytest.raises(FastnegTypeError, match="has no unit of time"):
+        normalise_times(np.array([1]).astype("M8"), call="call")
+
+
+def test_values_under_a_mask_are_missing() -> None:
+    masked = np.ma.masked_array([1, 2, 3], mask=[False, True, False])
+    for read in (normalise_weights, normalise_times):
+        with pytest.raises(FastnegError, match=r"\[1\] is null"):
+            read(masked, call="call")
+    with pytest.raises(FastnegError, match=r"ids\[1\] is null"):
+        ids(masked)
+
+
+def test_bfloat16_tensors_are_read_and_others_refused() -> None:
+    made = normalise_weights(torch.tensor([1.5, 2], dtype=torch.bfloat16), call="call")
+    assert made.tolist() == [1.5, 2]
+    for tensor in (torch.zeros(3, device="meta"), torch.eye(3).to_sparse()):
+        with pytest.raises(FastnegTypeError, match="is not a plain tensor"):
+            normalise_weights(tensor, call="call")
+
+
+@pytest.mark.parametrize("values", [
+    ["a", "b\ud800"], np.array(["a", "b\ud800"]), np.array(["a", "b\ud800"], object),
+    pd.Series(["a", "b\ud800"], dtype=object),
+])  # fmt: skip
+def test_half_a_surrogate_pair_is_no_text(values: object) -> None:
+    with pytest.raises(FastnegError, match=r"call: ids\[1\] = 'b\\ud800' holds a lone surrogate"):
+        ids(values)
+
+
+def test_decimal_ids() -> None:
+    whole = [Decimal(12), Decimal(-7), Decimal(10) ** 17]
+    for kind in (pa.decimal128(38, 0), pa.decimal128(30, 4), pa.decimal256(60, 2)):
+        assert ids(pa.array(whole).cast(kind)) == [12, -7, 10**17]
+    for kind in (pa.decimal128(38, 0), pa.decimal256(60, 2)):
+        assert ids(pa.array([Decimal(10) ** 25]).cast(kind)) == [str(10**25)]
+    with pytest.raises(FastnegTypeError, match=r"ids\[0\] = 1.5 is no whole number"):
+        ids(pa.array([Decimal("1.5")]))
+
+
+def test_run_ends_are_decoded() -> None:
+    encoded = pc.run_end_encode(pa.array([4, 4, 9]))
+    assert ids(encoded) == [4, 4, 9]
+
+
+@pytest.mark.parametrize("values", [
+    np.zeros(3, "c16"), np.zeros(3, [("a", "i4")]), np.zeros(3, "V4"), np.array([1, 2], "m8[Y]"),
+    np.zeros((), "i8"), np.zeros((2, 2), "i8"),
+])  # fmt: skip
+def test_no_raw_error_for_an_odd_dtype(values: np.ndarray) -> None:
+    for read in (normalise_weights, normalise_times):
+        with pytest.raises(FastnegError) as caught:
+            read(values, call="call")
+        assert "\n" not in str(caught.value)
+    with pytest.raises(FastnegError):
+        ids(values)

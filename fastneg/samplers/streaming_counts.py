@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastneg.archives import inflate
 from fastneg.checks import FloatArray, IntArray, fail, frozen
 from fastneg.errors import CheckpointError
 from fastneg.kernels.streaming import arrange, count_events, fill_shares, fill_upper
@@ -216,13 +217,17 @@ def _as_text(array: npt.NDArray[Any]) -> str:
 
 
 def _of_text(text: Any, dtype: Any, size: int, call: str, name: str) -> npt.NDArray[Any]:
-    try:
-        raw = zlib.decompress(base64.b64decode(text, validate=True))
-    except (ValueError, TypeError, zlib.error) as error:
-        raise CheckpointError(f"{call}: the state's {name} cannot be read ({error})") from error
     kind = np.dtype(dtype).newbyteorder("<")
-    if len(raw) != size * kind.itemsize:
-        raise CheckpointError(f"{call}: the state's {name} is not that of {size} items")
+    try:
+        packed = base64.b64decode(text, validate=True)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{call}: the state's {name} cannot be read ({error})") from error
+    try:
+        raw = inflate(packed, size * kind.itemsize)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{call}: the state's {name} is not that of {size} items ({error})"
+        ) from error
     return np.frombuffer(raw, dtype=kind).astype(dtype)
 
 
