@@ -59,9 +59,12 @@ def to_numpy(values: Any, *, call: str, name: str) -> AnyArray:
 
 
 def as_integers(values: Any, *, call: str, name: str, ndim: int | None = 1) -> IntArray:
-    """C-contiguous int64 from any integer dtype; floats, bools and strings are refused."""
+    """C-contiguous int64 from any integer dtype; floats, bools and strings are refused.
+
+    Always a copy: another thread may write to the caller's array after it was checked.
+    """
     if type(values) is np.ndarray and values.dtype == np.int64 and values.ndim == ndim == 1:
-        return np.ascontiguousarray(values)  # the common case, in little time
+        return np.array(values, order="C")  # the common case, in little time
     array = to_numpy(values, call=call, name=name)
     if array.size == 0 and array.dtype == np.float64:  # np.asarray([]) is float64
         array = array.astype(np.int64)
@@ -75,8 +78,7 @@ def as_integers(values: Any, *, call: str, name: str, ndim: int | None = 1) -> I
         fail(call, f"{describe(name, array)} has values over 2^63 - 1")
     if ndim is not None and array.ndim != ndim:
         fail(call, f"{describe(name, array)} has {array.ndim} dimensions; {ndim} expected")
-    # ascontiguousarray makes a scalar an array of one; it stays a scalar here
-    return np.ascontiguousarray(array, dtype=np.int64).reshape(array.shape)
+    return np.array(array, dtype=np.int64, order="C")
 
 
 def as_codes(

@@ -340,7 +340,7 @@ def dense_codes(
 ) -> tuple[IntArray, int]:
     """(codes int64 [R] that the caller cannot write into, number of codes)."""
     if size is None:
-        codes = checks.as_integers(values, call=call, name=name)
+        values = codes = checks.as_integers(values, call=call, name=name)
         if codes.size == 0:
             checks.fail(
                 call,
@@ -349,5 +349,4 @@ def dense_codes(
             )
         size = max(1, int(codes.max()) + 1)
     size = checks.as_integer(size, call=call, name=size_name, minimum=1)
-    # a copy, since the caller may write into theirs
-    return checks.as_codes(values, size, call=call, name=name).copy(), size
+    return checks.as_codes(values, size, call=call, name=name), size

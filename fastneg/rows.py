@@ -9,8 +9,10 @@ import numpy as np
 
 from fastneg import checks
 from fastneg.checks import AnyArray, Float32Array, IntArray
+from fastneg.errors import FastnegError
 from fastneg.kernels.csr import lists_are_ascending
 from fastneg.kernels.masks import guess_lengths
+from fastneg.kernels.scan import codes_within
 from fastneg.positives import (
     CodeMarks,
     Int32Array,
@@ -53,6 +55,23 @@ _MADE_ANEW = (
 )  # where a copy needs them
 
 
+def fault_of_codes(
+    row_users: Any, row_items: Any, num_users: int, num_items: int
+) -> tuple[str, str] | None:
+    """(array, what is wrong with it) of codes that kernels would read with, or None."""
+    for name, codes, size in (
+        ("row_users", row_users, num_users),
+        ("row_items", row_items, num_items),
+    ):
+        if not isinstance(codes, np.ndarray):
+            return name, f"a {type(codes).__name__}, not an array"
+        if codes.dtype != np.int64 or codes.ndim != 1 or len(codes) != len(row_users):
+            return name, f"{codes.dtype}, shape {codes.shape}"
+        if not codes_within(frozen(codes), 0, size):
+            return name, f"codes beyond 0..{size - 1}"
+    return None
+
+
 class Rows:
     """Rows of (user code, item code); codes are dense and were checked. Immutable.
 
@@ -77,6 +96,10 @@ class Rows:
         row_weights: Float32Array | None = None,
         row_times: AnyArray | None = None,
     ) -> None:
+        fault = fault_of_codes(row_users, row_items, num_users, num_items)
+        if fault is not None:
+            name = type(self).__name__
+            raise FastnegError(f"{name}: {fault[0]}: {fault[1]}; {name}.from_codes checks them")
         self.num_users, self.num_items = num_users, num_items
         self.row_users: IntArray = frozen(row_users)
         self.row_items: IntArray = frozen(row_items)
@@ -110,12 +133,6 @@ class Rows:
         Returns:
             None, or (array, what is wrong with it).
         """
-        for name, size in (("row_users", self.num_users), ("row_items", self.num_items)):
-            codes = getattr(self, name)
-            if codes.dtype != np.int64 or codes.ndim != 1 or codes.size != self.row_users.size:
-                return name, f"{codes.dtype}, shape {codes.shape}"
-            if codes.size and not (int(codes.min()) >= 0 and int(codes.max()) < size):
-                return name, f"codes beyond 0..{size - 1}"
         for name, dtypes in (("row_weights", "f4"), ("row_times", "i8 f8")):
             column = getattr(self, name)
             if column is not None and (
@@ -336,18 +353,15 @@ class Rows:
         call = "Interactions.positive_cells"
         rows = checks.as_codes(users, self.num_users, call=call, name="users", unknown=True)
         columns = checks.as_codes(items, self.num_items, call=call, name="items")
-        cells, starts = self.cells_of_codes(rows, columns)
-        return torch.from_numpy(cells), torch.from_numpy(starts)
-
-    def cells_of_codes(self, rows: IntArray, columns: IntArray) -> tuple[IntArray, IntArray]:
-        """``positive_cells`` of int64 codes that are right: nothing is checked."""
         by_user, total = self._side(rows, columns)
         short = total <= _ONE_CALL
         find = cells_at_once if short else find_positives
         if by_user:
             members = self._narrow_items if short else self.positive_items
             lists = self.positive_indptr, members
-            return find(lists, rows, columns, self._item_marks)
-        indptr, members = self._transposed
-        lists = indptr, self._narrow_users if short else members
-        return find(lists, columns, rows, self._user_marks, columns=True)
+            found = find(lists, rows, columns, self._item_marks)
+        else:
+            indptr, members = self._transposed
+            lists = indptr, self._narrow_users if short else members
+            found = find(lists, columns, rows, self._user_marks, columns=True)
+        return torch.from_numpy(found[0]), torch.from_numpy(found[1])

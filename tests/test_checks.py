@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given
@@ -35,6 +36,22 @@ def test_any_integer_dtype_becomes_contiguous_int64(dtype: str) -> None:
     assert result.dtype == np.int64
     assert result.flags.c_contiguous
     np.testing.assert_array_equal(result, array)
+
+
+@pytest.mark.parametrize("hold", [
+    lambda a: a, lambda a: a[:], lambda a: a.reshape(3, 4), torch.from_numpy, memoryview,
+    pa.array, checks.frozen, np.asfortranarray, lambda a: a[0],
+])  # fmt: skip
+def test_codes_are_copies(hold: Any) -> None:
+    held = hold(np.arange(12))
+    for found in (
+        checks.as_integers(held, **WHO, ndim=None),
+        checks.as_codes(held, 12, **WHO, ndim=None),
+    ):
+        assert not np.may_share_memory(found, np.asarray(held))
+        assert found.flags.writeable
+        assert found.flags.c_contiguous
+        np.testing.assert_array_equal(found, np.asarray(held))
 
 
 def test_integers_from_anything_array_like() -> None:

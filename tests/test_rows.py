@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from fastneg import positives, threads
 from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
 from fastneg.positives import CodeMarks, cells_at_once, find_positives, mark_positives
+from fastneg.vocabulary import Vocabulary
 from tests.naive import interactions as naive
 
 pairs = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 12)), min_size=1, max_size=80)
@@ -183,3 +185,17 @@ def test_saved_positives_are_looked_at_before_they_are_taken() -> None:
         assert made.adopt(indptr, bad, weights, None) is not None
     assert made.adopt(indptr, items, weights[:-1], None) is not None
     assert made.adopt(indptr, items, weights, weights) is not None
+
+
+@pytest.mark.parametrize(("users", "items", "message"), [
+    ([0, 1], [0, 1], "row_users: a list, not an array"),
+    (np.array([0, 10**9]), np.array([0, 1]), "row_users: codes beyond 0..1"),
+    (np.array([0, -1]), np.array([0, 1]), "row_users: codes beyond 0..1"),
+    (np.array([0, 1]), np.array([0, 2**62]), "row_items: codes beyond 0..2"),
+    (np.array([0, 1]), np.array([0, 1, 2]), r"row_items: int64, shape \(3,\)"),
+    (np.array([0, 1], np.int32), np.array([0, 1]), r"row_users: int32, shape \(2,\)"),
+    (np.array([[0, 1]]), np.array([0, 1]), r"row_users: int64, shape \(1, 2\)"),
+])  # fmt: skip
+def test_codes_that_reach_no_kernel(users: Any, items: Any, message: str) -> None:
+    with pytest.raises(FastnegError, match=f"Interactions: {message}"):
+        Interactions(Vocabulary(2), Vocabulary(3), users, items)

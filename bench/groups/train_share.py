@@ -82,7 +82,7 @@ def watched(ours: Ours) -> Watch:
     objective, pairs, loss = ours.objective, ours.objective.train, ours.objective._loss
     timed = [
         (objective.batches, "_batches"), (objective, "prepare"),
-        (pairs, "positive_mask"), (pairs, "cells_of_codes"), (loss, "with_log_q"),
+        (pairs, "positive_mask"), (pairs, "positive_cells"), (loss, "with_log_q"),
     ]  # fmt: skip
     for owner, name in timed:  # the class's own: another watch may have been here before
         setattr(owner, name, watch.timed(getattr(type(owner), name).__get__(owner)))

@@ -43,9 +43,17 @@ CLASSES = (*TABLE, np.uint64, np.uint32, np.uint16, np.int64)
 
 
 @helper
-def _row_numbers(users: Any, num_users: int, given: int, first_row: int, numbers: Any) -> bool:
-    """Write the row numbers [B]; False where a code or a number is out of range."""
-    if not codes_within(users, _UNKNOWN, num_users):
+def _read_rows(
+    users: int, num_users: int, given: int, first_row: int, owner: Any, numbers: Any
+) -> bool:
+    """Write users and row numbers [B]; False where a code or a number is out of range.
+
+    Users are copied before they are checked: another thread may write to the caller's array.
+    """
+    codes = array_at(users, owner.shape[0], np.int64)
+    for b in range(owner.shape[0]):
+        owner[b] = codes[b]
+    if not codes_within(owner, _UNKNOWN, num_users):
         return False
     if given == 0:
         for b in range(numbers.shape[0]):
@@ -64,9 +72,8 @@ def lean_uniform(
     facts: Any, users: int, given: int, first_row: int, key: np.uint64, items: Any, log_q: Any
 ) -> int:
     """``draw_uniform``; facts: indptr, excluded, metas, words, attempts, float32 ln q by list."""
-    owner = array_at(users, items.shape[0], np.int64)
-    numbers = np.empty(items.shape[0], np.int64)
-    if not _row_numbers(owner, facts[0], given, first_row, numbers):
+    owner, numbers = np.empty(items.shape[0], np.int64), np.empty(items.shape[0], np.int64)
+    if not _read_rows(users, facts[0], given, first_row, owner, numbers):
         return REFUSED
     uniform_rows(
         facts[1], array_in(facts, 2, np.int64), array_in(facts, 4, np.int64),
@@ -89,9 +96,8 @@ def lean_table(
     Facts: indptr, excluded, metas, words, attempts, log_allowed, cells, log_q (may be empty where
     it is not asked for).
     """
-    owner = array_at(users, items.shape[0], np.int64)
-    numbers = np.empty(items.shape[0], np.int64)
-    if not _row_numbers(owner, facts[0], given, first_row, numbers):
+    owner, numbers = np.empty(items.shape[0], np.int64), np.empty(items.shape[0], np.int64)
+    if not _read_rows(users, facts[0], given, first_row, owner, numbers):
         return REFUSED
     left = table_rows(
         array_in(facts, 14, np.uint64), array_in(facts, 2, np.int64), array_in(facts, 4, np.int64),
@@ -115,9 +121,8 @@ def lean_classes(
     Facts: indptr, excluded, metas, words, attempts, log_allowed, cells, log_q by class, spans,
     order, class_of (may be empty), starts.
     """
-    owner = array_at(users, items.shape[0], np.int64)
-    numbers = np.empty(items.shape[0], np.int64)
-    if not _row_numbers(owner, facts[0], given, first_row, numbers):
+    owner, numbers = np.empty(items.shape[0], np.int64), np.empty(items.shape[0], np.int64)
+    if not _read_rows(users, facts[0], given, first_row, owner, numbers):
         return REFUSED
     left = classes_rows(
         array_in(facts, 14, np.uint64), array_in(facts, 18, np.uint64),

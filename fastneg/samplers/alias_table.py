@@ -99,7 +99,7 @@ class AliasTable(ItemTable):
         )
         return frozen(entries)
 
-    def draw_into(
+    def _draw_into(
         self, key: int, row: int, first: int, items: IntArray, log_q: Bits | None
     ) -> None:
         """Draw into ``items`` [k], and the bits of float32 log-probabilities into ``log_q`` [k]."""

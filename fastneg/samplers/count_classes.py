@@ -183,7 +183,7 @@ class CountClassTable(ItemTable):
         """What tells the second word of a draw from the first."""
         return np.uint64(mix64(int(key) ^ int(SALT)))
 
-    def draw_into(
+    def _draw_into(
         self, key: int, row: int, first: int, items: IntArray, log_q: Bits | None
     ) -> None:
         """Draw into ``items`` [k], and the bits of float32 log-probabilities into ``log_q`` [k]."""

@@ -87,7 +87,7 @@ class ItemTable(ABC):
         """uint64 [n]."""
 
     @abstractmethod
-    def draw_into(
+    def _draw_into(
         self, key: int, row: int, first: int, items: IntArray, log_q: Bits | None
     ) -> None:
         """Draw into ``items`` [k], and the bits of float32 log-probabilities into ``log_q`` [k]."""
@@ -195,19 +195,19 @@ class ItemTable(ABC):
             row = self._counter.reserve(1)
         row = as_integer(row, call=call, name="row", minimum=0, maximum=2**63 - 1)
         key = key_of(self.seed, stream_of(self.name), epoch)
-        self.draw_row(key, row, arrays[0], arrays[1] if log_q else None)
+        self._draw_row(key, row, arrays[0], arrays[1] if log_q else None)
         if out is not None:
             return out
         tensors = [torch.from_numpy(array) for array in arrays]
         return tuple(tensors) if log_q else tensors[0]
 
-    def draw_row(
+    def _draw_row(
         self, key: int, row: int, items: IntArray, log_q: npt.NDArray[np.float32] | None
     ) -> None:
         """One row of draws on several threads; ``items`` [k] and ``log_q`` [k] are written."""
         bits = None if log_q is None else log_q.view(np.uint32)
         run_chunks(
-            lambda i, j: self.draw_into(
+            lambda i, j: self._draw_into(
                 key, row, i, items[i:j], None if bits is None else bits[i:j]
             ),
             len(items),

@@ -195,10 +195,11 @@ class LeanSampler(Sampler, ABC):
         out: npt.NDArray[np.float32] | None,
     ) -> int:
         """All cells by the general kernels; 0, or ``REFUSED``."""
-        owner = frozen(users if type(users) is np.ndarray else users.numpy())
+        # copies: another thread may write to the caller's array after it was checked
+        owner = frozen(np.array(users if type(users) is np.ndarray else users.numpy()))
         if not codes_within(owner, -1, self._num_users() or 0):
             return REFUSED
-        numbers = frozen(np.arange(first, first + len(owner)) if rows is None else rows)
+        numbers = frozen(np.arange(first, first + len(owner)) if rows is None else rows.copy())
         if rows is not None and not codes_within(numbers, 0, 2**63 - 1):
             return REFUSED
         key = self._key("")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ from fastneg.checks import (
     same_length,
     to_numpy,
 )
+from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
 from fastneg.kernels.exclusion import all_contained, merge_lists, merged_sizes
 from fastneg.samplers.exclusion import Exclusion
@@ -142,8 +144,8 @@ def make_request(
 
 
 def as_times(times: Any, num_rows: int, *, call: str, name: str = "times") -> AnyArray:
-    """Times as they come: numbers or datetime64 [B], none missing."""
-    array = to_numpy(times, call=call, name=name)
+    """Times as they come: numbers or datetime64 [B], none missing; a copy, as codes are."""
+    array = np.array(to_numpy(times, call=call, name=name))
     if array.ndim != 1 or array.dtype.kind not in "iufM":
         fail(call, f"{describe(name, array)} should be numbers or datetime64, one per row")
     if len(array) != num_rows:
@@ -226,13 +228,21 @@ def as_rows(rows: Any, num_rows: int, *, call: str) -> IntArray:
 
 
 def input_arrays(*values: Any) -> list[npt.NDArray[Any]]:
-    """The arrays behind the inputs, for the check that ``out`` overlaps none of them."""
-    found = []
+    """The arrays behind the inputs, for the check that ``out`` overlaps none of them.
+
+    Whatever object holds an input: NumPy finds its memory as it does where the input is read. What
+    NumPy has to copy (numbers in a list, a column in several chunks) is looked into.
+    """
+    found: list[npt.NDArray[Any]] = []
     for value in values:
-        parts = value if isinstance(value, (tuple, list)) else (value,)
-        found += [
-            to_numpy(part, call="out", name="input") for part in parts if hasattr(part, "dtype")
-        ]
+        parts = getattr(value, "chunks", value)  # of an Arrow column
+        if isinstance(parts, (tuple, list)):
+            found += input_arrays(
+                *(part for part in parts if not isinstance(part, (int, float, np.generic)))
+            )
+        elif value is not None:
+            with contextlib.suppress(FastnegError):  # what is no array is refused where it is read
+                found.append(to_numpy(value, call="out", name="input"))
     return found
 
 

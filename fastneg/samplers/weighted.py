@@ -147,7 +147,7 @@ class WeightedSampler(LeanSampler):
         self, plan: WeightedPlan, items: IntArray, log_q: npt.NDArray[np.float32] | None
     ) -> bool:
         key, row = self._key(plan.request.lane), int(plan.request.rows[0])
-        self.table.draw_row(int(key), row, items, log_q)
+        self.table._draw_row(int(key), row, items, log_q)
         return True
 
     def _log_q(

@@ -273,7 +273,6 @@ class Objective:
 
         ``loss`` does without, but training is sooner done where this is done beside it. Any thread
         may do it. A mask of the whole catalog is left to ``loss``, so that there is one at a time.
-        The batch is one of ``batches``: its codes are not checked again.
         """
         return batch if self.settings.loss == "full_softmax" else self._with_known(batch)
 
@@ -288,8 +287,8 @@ class Objective:
         if self.device.type == "cpu" and self.frequency is None:
             batch = self._loss.with_log_q(batch)
         if self._loss.fuses:
-            found = self.train.cells_of_codes(batch.users.numpy(), columns_C.numpy())
-            return batch._replace(known=KnownCells(*(torch.from_numpy(one) for one in found)))
+            found = self.train.positive_cells(batch.users, columns_C)
+            return batch._replace(known=KnownCells(*found))
         return batch._replace(known=self.train.positive_mask(batch.users, columns_C))
 
     def _shared_columns(self, batch: Batch) -> Tensor | None:

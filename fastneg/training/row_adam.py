@@ -24,9 +24,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from fastneg.checks import IntArray
+from fastneg.checks import IntArray, frozen
 from fastneg.errors import FastnegError
 from fastneg.kernels import row_updates as kernels
+from fastneg.kernels.scan import codes_within
 from fastneg.training.distributed import ALONE, Ranks
 from fastneg.training.settings import Settings
 from fastneg.training.team import OnTeam
@@ -38,6 +39,7 @@ _ROWS = 256  # that a thread takes at a time
 _bring, _read = OnTeam(kernels.bring_up_to_date), OnTeam(kernels.read_rows)
 _update = OnTeam(kernels.update_rows)
 _LAST = "last_step"
+_UNKNOWN = -1  # the code of no row
 
 
 _Arrays = tuple[Any, Any, Any]  # a table [N, D] and its moments
@@ -74,7 +76,7 @@ class RowTable:
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Float32 [..., D] with gradient: the rows of int64 codes [...], zeros for -1."""
-        flat = codes.detach().reshape(-1)
+        flat = self._checked(codes)
         numbers = self._number(flat.numpy())
         self._bring(self._arrays, self.reached, numbers.rows)
         vectors: Tensor = _Lookup.apply(  # type: ignore[no-untyped-call]
@@ -84,8 +86,8 @@ class RowTable:
 
     @torch.no_grad()
     def read(self, codes: Tensor) -> Tensor:
-        """The same without gradient: the table stays as it is. Codes are in -1..N-1."""
-        flat, clock = codes.reshape(-1).contiguous().numpy(), self.clock
+        """The same without gradient: the table stays as it is."""
+        flat, clock = self._checked(codes).numpy(), self.clock
         vectors = self.weight.new_empty(len(flat), self.weight.shape[1])
         out = vectors.numpy()
         _read(
@@ -94,6 +96,17 @@ class RowTable:
             start=0, stop=len(flat), chunk=_ROWS,
         )  # fmt: skip
         return vectors.view(*codes.shape, self.weight.shape[1])
+
+    def _checked(self, codes: Tensor) -> Tensor:
+        """A copy of the codes, int64 [n] within -1..N-1, for kernels that check nothing.
+
+        Raises:
+            IndexError: others, as from ``torch.nn.Embedding``.
+        """
+        flat = codes.detach().reshape(-1).to(torch.int64, copy=True)
+        if not codes_within(frozen(flat.numpy()), _UNKNOWN, len(self.reached)):
+            raise IndexError(f"an embedding of {len(self.reached)} rows has no row of such a code")
+        return flat
 
     def settle(self) -> None:
         """Bring every row up to date."""

@@ -304,3 +304,14 @@ def test_the_learnt_temperature_is_not_decayed() -> None:
     assert model.temperature == pytest.approx(0.1, rel=1e-6)
     optimizer.settle()
     assert float((model.user_tower.id_embedding.weight.detach() / before).max()) < 0.5
+
+
+@pytest.mark.parametrize("codes", [[N], [-2], [0, 10**9], [2**62], [-(2**63)]])
+@pytest.mark.parametrize("training", [True, False])
+def test_codes_beyond_the_table_are_refused(codes: list[int], training: bool) -> None:
+    model = Table()
+    RowAdam(model, [model.embedding], lr=RATE)
+    model.train(training)
+    with pytest.raises(IndexError, match=f"an embedding of {N} rows has no row of such a code"):
+        model.vectors(torch.tensor(codes))
+    assert model.vectors(torch.tensor([[0, -1]])).shape == (1, 2, D)
