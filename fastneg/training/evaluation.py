@@ -2,14 +2,16 @@
 
 The protocol, for users u with test items T_u:
 
-- every item of the catalog is ranked except u's training and validation positives; of equal
-  scores the lower item code goes first;
+- every item of the catalog is ranked except u's training and validation positives; every metric is
+  the mean over all orders of items with equal (float32) scores, so that a model that scores all
+  items alike is worth as much as a random order, whatever the order of the codes;
 - test pairs that are in train or validation already are dropped and counted;
 - users without training positives count only if the query tower can score them;
 - items that the model does not know are misses: they stay in |T_u|;
 - recall@k = hits / |T_u| and NDCG@k, ideal over min(k, |T_u|), are means over users; MRR is the
   mean of 1 / (rank of u's best test item in the full ranking);
-- coverage@k is the share of the catalog that stands in any user's list;
+- coverage@k is the share of the catalog that stands in any user's list, tied items of different
+  users in independent orders;
 - recall on the rarest half and by band is pooled over test pairs; a band's NDCG and MRR are means
   over the users with a test item in it.
 """
@@ -29,6 +31,7 @@ from fastneg.checks import Float32Array, IntArray
 from fastneg.interactions import Interactions
 from fastneg.kernels.ranking import rank_rows
 from fastneg.threads import run_chunks
+from fastneg.training.equal_rows import equal_rows
 from fastneg.training.metrics import Band, Evaluation, MetricSums, popularity_bands
 from fastneg.training.protocol import Protocol, select_test
 
@@ -84,6 +87,7 @@ def evaluate(
             "both come from one model",
         )
     items_DN = items_ND.to(users_UD.device).T
+    same = equal_rows(items_ND)
 
     def fill(users: IntArray, scores: Tensor) -> None:
         rows = users_UD[torch.from_numpy(users).to(users_UD.device)]
@@ -91,6 +95,7 @@ def evaluate(
             torch.mm(rows, items_DN, out=scores)
         else:
             scores.copy_(rows @ items_DN)
+        same.tie(scores)
 
     return _evaluate(
         call, fill, train, validation, test, len(users_UD), len(items_ND), k, scores_cold_users,
@@ -148,7 +153,8 @@ def most_popular_scores(train: Interactions) -> ScoreBlock:
     """Scores for ``evaluate_scores`` that rank items by ``train.item_user_counts`` for everybody.
 
     The scores are the counts' places among the distinct counts, which float32 holds exactly
-    however large the counts are.
+    however large the counts are. Items of equal counts are tied; a published table that ranks them
+    by code is met by distinct scores, ``np.lexsort((-np.arange(N), counts)).argsort()``.
     """
     _, places = np.unique(train.item_user_counts, return_inverse=True)
     scores: Float32Array = places.astype(np.float32)
@@ -248,8 +254,8 @@ def rank_all(
 
     scores = torch.empty((block, num_items), dtype=torch.float32)
     top_items = np.empty((block, length), dtype=np.int64)
-    top_hits = np.empty((block, length), dtype=np.bool_)
-    ranks = np.empty((block, sums.num_bands), dtype=np.int64)
+    top_scores = np.empty((block, length), dtype=np.float32)
+    tied = np.empty((block, 2), dtype=np.int64)
     bad = np.empty(block, dtype=np.int64)
     for start in range(0, protocol.users.size, block):
         users = protocol.users[start : start + block]
@@ -257,26 +263,26 @@ def rank_all(
         with torch.inference_mode():
             fill(queries[start : start + block], scores[:size])
         _rank(
-            protocol, start, users, scores.numpy()[:size], sums.band_of_item, top_items, top_hits,
-            ranks, bad,
+            sums, start, users, scores.numpy()[:size], top_items, top_scores, tied, bad,
         )  # fmt: skip
         _refuse_nan(call, users, bad[:size])
-        sums.add(start, top_items[:size], top_hits[:size], ranks[:size])
+        sums.add_lists(scores.numpy()[:size], top_items[:size], top_scores[:size], tied[:size])
+    warn_of_collapse(call, *sums.collapsed)
     return sums.finish()
 
 
 def _rank(
-    protocol: Protocol,
+    sums: MetricSums,
     start: int,
     users: IntArray,
     scores: Float32Array,
-    band_of_item: IntArray,
     top_items: IntArray,
-    top_hits: Any,
-    ranks: IntArray,
+    top_scores: Float32Array,
+    tied: IntArray,
     bad: IntArray,
 ) -> None:
     """The kernel over chunks of a block's rows, on threads."""
+    protocol = sums.protocol
     (train_indptr, train_items), (held_indptr, held_items) = protocol.masked
 
     def chunk(first: int, last: int) -> None:
@@ -289,14 +295,29 @@ def _rank(
             held_items,
             protocol.indptr[start + first : start + last + 1],
             protocol.items,
-            band_of_item,
+            sums.band_of_item,
             top_items[first:last],
-            top_hits[first:last],
-            ranks[first:last],
+            top_scores[first:last],
+            tied[first:last],
+            sums.starts,
+            sums.sizes,
+            sums.reciprocals[start + first : start + last],
             bad[first:last],
         )
 
     run_chunks(chunk, users.size, smallest=_SMALLEST_CHUNK)
+
+
+def warn_of_collapse(call: str, collapsed: int, lists: int) -> None:
+    """Warn where most lists are of one score, so that their order means nothing."""
+    if 2 * collapsed > lists:
+        warnings.warn(
+            f"{call}: in {collapsed} of {lists} lists all items have one score, which they share "
+            "with a tenth of the catalog or more: the model has collapsed (equal item vectors, or "
+            "user vectors of zeros); metrics are means over the orders of tied items",
+            UserWarning,
+            stacklevel=5,
+        )
 
 
 def _refuse_nan(call: str, users: IntArray, bad: IntArray) -> None:

@@ -9,7 +9,7 @@ As ``training.evaluation``, with rows of test in place of users:
 - rows without a user, and rows of users without training positives, count: the context is known;
 - items that the model does not know are misses;
 - recall@k is 1 or 0 for a row, NDCG@k is 1 / log2(1 + rank) within the list, MRR 1 / rank; all are
-  means over rows.
+  means over rows, and over the orders of items with equal scores.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from fastneg import checks
 from fastneg.checks import IntArray, frozen
 from fastneg.data.events import Events
 from fastneg.interactions import Interactions
+from fastneg.training.equal_rows import equal_rows
 from fastneg.training.evaluation import as_list_lengths, evaluate, rank_all
 from fastneg.training.feature_encoders import FeatureValues, columns_of
 from fastneg.training.metrics import Evaluation
@@ -120,6 +121,7 @@ def evaluate_events(
     num_known = model.user_tower.num_codes
     users = np.where(test.row_users < num_known, test.row_users, -1)
     device = items_ND.device
+    same = equal_rows(items_ND)
 
     def fill(numbers: IntArray, scores: Tensor) -> None:
         chosen = torch.from_numpy(rows[numbers])
@@ -128,6 +130,7 @@ def evaluate_events(
             context=context.take(chosen).to(device),
         )
         scores.copy_(queries_BD @ items_ND.T)
+        same.tie(scores)
 
     was_training = model.training
     model.eval()

@@ -1,4 +1,9 @@
-"""Ranked lists to metrics: recall, NDCG, reciprocal rank, coverage; overall and by popularity."""
+"""Ranked lists to metrics: recall, NDCG, reciprocal rank, coverage; overall and by popularity.
+
+Items of equal scores ("tied") stand in no order of their own. Every metric is the mean over all
+their orders, each list's as likely as any other and independent of the other lists': computed from
+where a tied stretch starts and how long it is, not by trying orders.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fastneg import checks
-from fastneg.checks import FloatArray, IntArray
+from fastneg.checks import AnyArray, Float32Array, FloatArray, IntArray
+from fastneg.kernels.ranking import show_lists
+from fastneg.threads import run_chunks
 from fastneg.training.protocol import BoolArray, Protocol
+
+_COLUMNS = 65_536  # of a block of lists, below which a thread is not worth its start
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,9 @@ class Evaluation:
             ``"recall_rarest_half@20"`` for each k, ``"mrr"``; and for each popularity band, from
             1 (the rarest), ``"recall_band1@20"``, ``"ndcg_band1@20"``, ``"coverage_band1@20"``,
             ``"mrr_band1"``. A mean over nothing (a band without test pairs) is left out.
-        counts: users and pairs evaluated and dropped, by reason.
+        counts: users and pairs evaluated and dropped, by reason; ``"tied_lists"``: lists (of the
+            largest k) with an item whose score another candidate has; ``"collapsed_lists"``: those
+            in which all items have one score, which a tenth of the catalog has.
         bands: the popularity bands, rarest first.
     """
 
@@ -107,85 +118,116 @@ class MetricSums:
         self.band_of_item = np.zeros(counts.size, dtype=np.int64)
         if edges.size:
             self.band_of_item = np.searchsorted(edges, counts, side="right") - 1
-        self.num_bands = max(1, edges.size)
         self._rare = rarest_half(counts)
-        self._rare_hits = np.zeros(len(ks), dtype=np.int64)
-        self._shown = np.zeros((len(ks), counts.size), dtype=np.bool_)
-        self._discounts = 1.0 / np.log2(np.arange(2, max(ks) + 2))
-        self._ideal = np.concatenate([[0.0], np.cumsum(self._discounts)])
-        num_users = protocol.users.size
-        # group 0 is all items together, group 1 + b is band b
-        groups = 1 + edges.size
-        self._wanted = np.zeros((groups, num_users), dtype=np.int64)
+        self._lengths = np.array(ks, dtype=np.int64)
+        self._hidden = np.ones((len(ks), counts.size))
+        # the sum of the discounts of the first ranks, from 0 on
+        steps = 1.0 / np.log2(np.arange(2, max(ks) + 2))
+        self._ideal = np.concatenate([[0.0], np.cumsum(steps)])
+        num_users, num_pairs = protocol.users.size, protocol.items.size
+        self._owners = np.repeat(np.arange(num_users), np.diff(protocol.indptr))
+        self._wanted = np.zeros((1 + edges.size, num_users), dtype=np.int64)
         self._wanted[0] = protocol.num_test
-        owners = np.repeat(np.arange(num_users), np.diff(protocol.indptr))
         for band in range(edges.size):
-            of_band = self.band_of_item[protocol.items] == band
-            self._wanted[1 + band] = np.bincount(owners[of_band], minlength=num_users)
-        self._hits = np.zeros((groups, len(ks), num_users), dtype=np.int64)
-        self._gains = np.zeros((groups, len(ks), num_users))
-        self._reciprocal = np.zeros((groups, num_users))
+            self._wanted[1 + band] = self._by_user(self._of_band(band))
+        # of each test pair, as the ranking kernel gives them
+        self.starts = np.full(num_pairs, -1, dtype=np.int64)
+        self.sizes = np.zeros(num_pairs, dtype=np.int64)
+        self.reciprocals = np.zeros((num_users, 1 + edges.size))
+        self._tied = self._collapsed = 0
 
-    def add(self, start: int, top_items: IntArray, top_hits: BoolArray, ranks: IntArray) -> None:
-        """The lists [b, k], their hits and the best ranks [b, bands] of users start..start+b-1."""
-        users = slice(start, start + top_items.shape[0])
-        by_band = np.where(ranks > 0, 1.0 / np.maximum(ranks, 1), 0.0)
-        self._reciprocal[0, users] = by_band.max(1)
-        self._reciprocal[1:, users] = by_band.T[: self.edges.size]
-        bands = self.band_of_item[top_items]
-        for group in range(1 + self.edges.size):
-            hits = top_hits if group == 0 else top_hits & (bands == group - 1)
-            num_hits = np.cumsum(hits, 1)
-            gains = np.cumsum(hits * self._discounts[: hits.shape[1]], 1)
-            for at, k in enumerate(self.ks):
-                last = min(k, hits.shape[1]) - 1
-                self._hits[group, at, users] = num_hits[:, last]
-                self._gains[group, at, users] = gains[:, last]
-        for at, k in enumerate(self.ks):
-            listed = top_items[:, :k]
-            self._rare_hits[at] += int(self._rare[listed[top_hits[:, :k]]].sum())
-            self._shown[at, listed[listed >= 0]] = True
+    def _of_band(self, band: int) -> BoolArray:
+        of_band: BoolArray = self.band_of_item[self.protocol.items] == band
+        return of_band
+
+    def _by_user(self, values: AnyArray) -> FloatArray:
+        """The sums over each user's test pairs, in their order whatever the blocks are."""
+        sums = np.bincount(self._owners, weights=values, minlength=self.protocol.users.size)
+        return np.asarray(sums, dtype=np.float64)
+
+    def add_lists(
+        self, scores: Float32Array, top_items: IntArray, top_scores: Float32Array, tied: IntArray
+    ) -> None:
+        """The lists of a block of users, as ``rank_rows`` gives them."""
+        listed = (top_items >= 0).sum(1)
+        above, equal = tied.T
+        inside = (top_scores[:, 1:] == top_scores[:, :-1]) & (top_items[:, 1:] >= 0)
+        self._tied += int((inside.any(1) | (above + equal > listed)).sum())
+        of_one_score = (above == 0) & (equal > 1) & (10 * equal >= self.counts.size)
+        self._collapsed += int(of_one_score.sum())
+
+        def chunk(first: int, last: int) -> None:
+            show_lists(
+                scores, top_items, top_scores, tied, self._lengths, first, last, self._hidden
+            )
+
+        run_chunks(chunk, self.counts.size, smallest=_COLUMNS)
+
+    @property
+    def collapsed(self) -> tuple[int, int]:
+        """How many lists are of one score, and how many there are."""
+        return self._collapsed, self.protocol.users.size
+
+    def _found(self, k: int) -> tuple[FloatArray, FloatArray]:
+        """Of each test pair, the probability that it is in the list of k, and its expected gain."""
+        first = np.clip(self.starts, 0, k)
+        last = np.clip(self.starts + self.sizes, 0, k)
+        found, orders = self.starts >= 0, np.maximum(self.sizes, 1)
+        shares = np.where(found, (last - first) / orders, 0.0)
+        gains = np.where(found, (self._ideal[last] - self._ideal[first]) / orders, 0.0)
+        return shares, gains
 
     def finish(self) -> Evaluation:
         """The metrics over everything added."""
         metrics: dict[str, float] = {}
-        rare_pairs = int(self._rare[self.protocol.items].sum())
+        rare_P = self._rare[self.protocol.items]
+        rare_pairs = int(rare_P.sum())
+        shown = 1.0 - self._hidden
+        found = [self._found(k) for k in self.ks]
         for at, k in enumerate(self.ks):
-            metrics[f"recall@{k}"] = _mean(self._hits[0, at] / self._wanted[0])
-            metrics[f"ndcg@{k}"] = _mean(self._gains[0, at] / self._best_gains(0, k))
-            metrics[f"coverage@{k}"] = _mean(self._shown[at])
+            shares, gains = found[at]
+            metrics[f"recall@{k}"] = _mean(self._by_user(shares) / self._wanted[0])
+            metrics[f"ndcg@{k}"] = _mean(self._by_user(gains) / self._best_gains(0, k))
+            metrics[f"coverage@{k}"] = _mean(shown[at])
             if rare_pairs:
-                metrics[f"recall_rarest_half@{k}"] = int(self._rare_hits[at]) / rare_pairs
-        metrics["mrr"] = _mean(self._reciprocal[0])
+                metrics[f"recall_rarest_half@{k}"] = float(shares[rare_P].sum()) / rare_pairs
+        metrics["mrr"] = _mean(self.reciprocals[:, 0])
         bands = []
         for band in range(self.edges.size):
             members = self.band_of_item == band
             bands.append(self._describe(band, members))
             for at, k in enumerate(self.ks):
                 if bands[-1].num_items:
-                    metrics[f"coverage_band{band + 1}@{k}"] = _mean(self._shown[at, members])
-            self._add_band(band, metrics)
+                    metrics[f"coverage_band{band + 1}@{k}"] = _mean(shown[at, members])
+            self._add_band(band, found, metrics)
         counts = {
             **self.protocol.counts,
             "rarest_half_items": int(self._rare.sum()),
             "rarest_half_pairs": rare_pairs,
+            "tied_lists": self._tied,
+            "collapsed_lists": self._collapsed,
         }
         return Evaluation(metrics, counts, tuple(bands))
 
     def _best_gains(self, group: int, k: int) -> FloatArray:
         return np.asarray(self._ideal[np.minimum(self._wanted[group], k)])
 
-    def _add_band(self, band: int, metrics: dict[str, float]) -> None:
-        group, name = 1 + band, f"band{band + 1}"
+    def _add_band(
+        self,
+        band: int,
+        found: list[tuple[FloatArray, FloatArray]],
+        metrics: dict[str, float],
+    ) -> None:
+        group, name, of_band = 1 + band, f"band{band + 1}", self._of_band(band)
         having = self._wanted[group] > 0
         if not having.any():
             return
-        for at, k in enumerate(self.ks):
-            pairs = int(self._wanted[group].sum())
-            metrics[f"recall_{name}@{k}"] = int(self._hits[group, at].sum()) / pairs
-            gains = self._gains[group, at, having] / self._best_gains(group, k)[having]
-            metrics[f"ndcg_{name}@{k}"] = _mean(gains)
-        metrics[f"mrr_{name}"] = _mean(self._reciprocal[group, having])
+        pairs = int(self._wanted[group].sum())
+        for k, (shares, gains) in zip(self.ks, found, strict=True):
+            metrics[f"recall_{name}@{k}"] = float(shares[of_band].sum()) / pairs
+            of_users = self._by_user(gains * of_band)[having]
+            metrics[f"ndcg_{name}@{k}"] = _mean(of_users / self._best_gains(group, k)[having])
+        metrics[f"mrr_{name}"] = _mean(self.reciprocals[having, group])
 
     def _describe(self, band: int, members: BoolArray) -> Band:
         last = band + 1 == self.edges.size

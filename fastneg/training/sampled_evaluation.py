@@ -25,7 +25,7 @@ from fastneg.errors import FastnegError, FileFormatError
 from fastneg.interactions import Interactions
 from fastneg.kernels.candidates import draw_candidates
 from fastneg.streams import key_of, stream_of
-from fastneg.training.evaluation import as_list_lengths, as_vectors
+from fastneg.training.evaluation import as_list_lengths, as_vectors, warn_of_collapse
 from fastneg.training.metrics import Evaluation
 from fastneg.training.protocol import BoolArray, select_test
 
@@ -302,6 +302,7 @@ def evaluate_sampled_scores(
         "users_unknown_left_out": candidates.num_users_left_out,
         "negatives": int(negatives.shape[1]),
     }
+    warn_of_collapse(call, int(((equal > 0) & (equal == real.sum(1))).sum()), len(users))
     return Evaluation(metrics, counts)
 
 

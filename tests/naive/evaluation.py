@@ -1,9 +1,14 @@
-"""Evaluation straight from the definitions: sets, sorts and loops over users."""
+"""Evaluation straight from the definitions: sets, sorts and loops over users.
+
+Items of equal scores stand in every order. ``by_orders`` goes through the orders one by one;
+``evaluate`` counts them, for catalogs in which they are too many.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -16,6 +21,63 @@ def ranked(scores: list[float], masked: set[int]) -> list[int]:
     return sorted(items, key=lambda i: (-scores[i], i))
 
 
+def tied_groups(scores: list[float], masked: set[int]) -> list[list[int]]:
+    """``ranked``, cut where the score changes."""
+    order = ranked(scores, masked)
+    return [list(group) for _, group in itertools.groupby(order, key=lambda i: scores[i])]
+
+
+def orders(groups: list[list[int]]) -> Iterator[list[int]]:
+    """Every order that has the groups one after the other."""
+    for parts in itertools.product(*(itertools.permutations(group) for group in groups)):
+        yield [item for part in parts for item in part]
+
+
+class Expected:
+    """One user's means over all orders, by counting them."""
+
+    def __init__(self, groups: list[list[int]]) -> None:
+        self.groups = groups
+
+    def at(self, place: int, items: set[int]) -> float:
+        """The probability that one of the items stands at a place, from 0."""
+        for group in self.groups:
+            if place < len(group):
+                return len(items & set(group)) / len(group)
+            place -= len(group)
+        return 0.0
+
+    def reciprocal(self, items: set[int]) -> float:
+        above = 0
+        for group in self.groups:
+            m, t = len(group), len(items & set(group))
+            if t:
+                return sum(
+                    math.comb(m - x, t - 1) / math.comb(m, t) / (above + x)
+                    for x in range(1, m - t + 2)
+                )
+            above += m
+        return 0.0
+
+
+class Enumerated:
+    """The same by going through them."""
+
+    def __init__(self, groups: list[list[int]]) -> None:
+        self.orders = list(orders(groups))
+
+    def at(self, place: int, items: set[int]) -> float:
+        hits = [len(order) > place and order[place] in items for order in self.orders]
+        return sum(hits) / len(hits)
+
+    def reciprocal(self, items: set[int]) -> float:
+        total = 0.0
+        for order in self.orders:
+            hits = [i in items for i in order]
+            total += 1 / (hits.index(True) + 1) if any(hits) else 0.0
+        return total / len(self.orders)
+
+
 def evaluate(  # noqa: C901
     scores: list[list[float]],
     train: Pairs,
@@ -26,6 +88,7 @@ def evaluate(  # noqa: C901
     scores_cold_users: bool = False,
     extra_misses: dict[int, int] | None = None,
     edges: list[int] | None = None,
+    means: type[Expected | Enumerated] = Expected,
 ) -> dict[str, float]:
     num_users, num_items = len(scores), len(scores[0])
     train_counts = [sum(1 for _, item in train if item == i) for i in range(num_items)]
@@ -43,39 +106,39 @@ def evaluate(  # noqa: C901
 
     warm = {u for u, _ in train}
     sums: dict[str, list[float]] = {}
-    shown = {k: set() for k in ks}
-    pooled: dict[str, list[int]] = {}
+    hidden = {k: [1.0] * num_items for k in ks}
+    pooled: dict[str, list[float]] = {}
     for user in range(max([num_users - 1, *(u for u, _ in test)]) + 1):
         items = {i for u, i in test if u == user and (u, i) not in train | validation}
         size = len(items) + (extra_misses or {}).get(user, 0)
         if size == 0 or user >= num_users or (user not in warm and not scores_cold_users):
             continue
-        order = ranked(scores[user], {i for u, i in train | validation if u == user})
-        found = [i in items for i in order]
-        rank = found.index(True) + 1 if any(found) else math.inf
-        sums.setdefault("mrr", []).append(1 / rank)
+        groups = tied_groups(scores[user], {i for u, i in train | validation if u == user})
+        mean = means(groups)
+        listed = [i for group in groups for i in group]
+        sums.setdefault("mrr", []).append(mean.reciprocal(items))
         for k in ks:
-            shown[k] |= set(order[:k])
-            sums.setdefault(f"recall@{k}", []).append(sum(found[:k]) / size)
-            gain = sum(1 / math.log2(place + 2) for place, hit in enumerate(found[:k]) if hit)
+            for i in listed:
+                hidden[k][i] *= 1 - sum(mean.at(place, {i}) for place in range(k))
+            hits = [mean.at(place, items) for place in range(k)]
+            sums.setdefault(f"recall@{k}", []).append(sum(hits) / size)
+            gain = sum(hit / math.log2(place + 2) for place, hit in enumerate(hits))
             ideal = sum(1 / math.log2(place + 2) for place in range(min(k, size)))
             sums.setdefault(f"ndcg@{k}", []).append(gain / ideal)
             for name, group in [
                 (f"recall_rarest_half@{k}", rare),
                 *((f"recall_band{b + 1}@{k}", band) for b, band in enumerate(bands)),
             ]:
-                hits = [i in items and i in group for i in order[:k]]
-                pooled.setdefault(name, []).append(sum(hits))
+                of_group = sum(mean.at(place, items & group) for place in range(k))
+                pooled.setdefault(name, []).append(of_group)
                 pooled.setdefault(name + " of", []).append(len(items & group))
         for b, band in enumerate(bands):
             of_band = items & band
             if not of_band:
                 continue
-            hits = [i in of_band for i in order]
-            rank = hits.index(True) + 1 if any(hits) else math.inf
-            sums.setdefault(f"mrr_band{b + 1}", []).append(1 / rank)
+            sums.setdefault(f"mrr_band{b + 1}", []).append(mean.reciprocal(of_band))
             for k in ks:
-                gain = sum(1 / math.log2(p + 2) for p, hit in enumerate(hits[:k]) if hit)
+                gain = sum(mean.at(p, of_band) / math.log2(p + 2) for p in range(k))
                 ideal = sum(1 / math.log2(p + 2) for p in range(min(k, len(of_band))))
                 sums.setdefault(f"ndcg_band{b + 1}@{k}", []).append(gain / ideal)
     metrics = {name: sum(values) / len(values) for name, values in sums.items()}
@@ -83,10 +146,11 @@ def evaluate(  # noqa: C901
         if not name.endswith(" of") and sum(pooled[name + " of"]):
             metrics[name] = sum(hits) / sum(pooled[name + " of"])
     for k in ks:
-        metrics[f"coverage@{k}"] = len(shown[k]) / num_items
+        metrics[f"coverage@{k}"] = sum(1 - p for p in hidden[k]) / num_items
         for b, band in enumerate(bands):
             if band:
-                metrics[f"coverage_band{b + 1}@{k}"] = len(shown[k] & band) / len(band)
+                shown = sum(1 - hidden[k][i] for i in band)
+                metrics[f"coverage_band{b + 1}@{k}"] = shown / len(band)
     return metrics
 
 

@@ -37,6 +37,7 @@ def assert_same(metrics: dict[str, float], expected: dict[str, float]) -> None:
         assert metrics[name] == pytest.approx(value, abs=1e-12), name
 
 
+@pytest.mark.filterwarnings("ignore:evaluate_scores. in .* has collapsed")
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
@@ -76,6 +77,72 @@ def test_scores_with_ties_against_the_definitions(
     )
     assert_same(result.metrics, expected)
     json.dumps(result.to_dict(), allow_nan=False)
+
+
+@pytest.mark.filterwarnings("ignore:evaluate_scores. in .* has collapsed")
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    num_items=st.integers(1, 6),
+    levels=st.integers(1, 4),
+    ks=st.sampled_from([[1], [2, 3], [1, 5, 9]]),
+)
+def test_ties_against_every_order(seed: int, num_items: int, levels: int, ks: list[int]) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, levels, (3, num_items)).astype(np.float32)
+    train = random_pairs(rng, 3, num_items, 0.15) - {(0, 0)}
+    test = random_pairs(rng, 3, num_items, 0.5) | {(0, 0)}
+    arguments = [scores.tolist(), train, set(), test, ks]
+    common = {"scores_cold_users": True, "edges": [1, 2]}
+    expected = naive.evaluate(*arguments, **common, means=naive.Enumerated)
+    counted = naive.evaluate(*arguments, **common, means=naive.Expected)
+    assert_same(counted, expected)
+    result = evaluate_scores(
+        lambda users: scores[users], train=interactions(train, 3, num_items),
+        test=interactions(test, 3, num_items), k=ks, scores_cold_users=True, bands=[1, 2],
+    )  # fmt: skip
+    assert_same(result.metrics, expected)
+
+
+def test_the_order_of_the_codes_is_worth_nothing() -> None:
+    """A collapsed model is worth a random order, however the catalog is listed; and it is named."""
+    users, items, train, validation, test = example()
+    by_code = list(range(130))
+    popular = sorted(by_code, key=lambda i: -sum(item == i for _, item in train))
+    found = []
+    for order in (by_code, popular):
+        renamed = [
+            {(u, order.index(i)) for u, i in pairs} for pairs in (train, validation, test)
+        ]  # fmt: skip
+        with pytest.warns(UserWarning, match="evaluate: in 37 of 37 lists .* has collapsed"):
+            found.append(
+                evaluate(
+                    users,
+                    np.tile(items[:1], (130, 1)),
+                    train=interactions(renamed[0], 40, 130),
+                    validation=interactions(renamed[1], 40, 130),
+                    test=interactions(renamed[2], 40, 130),
+                    k=(5, 20),
+                    bands=None,
+                )
+            )
+    one, other = found
+    assert one.metrics == pytest.approx(other.metrics, rel=1e-12)
+    assert one.counts["tied_lists"] == one.counts["collapsed_lists"] == one.counts["users"] == 37
+    shares = [
+        20 / (130 - sum(pair[0] == u for pair in train | validation))
+        for u in range(3, 40) if any(pair[0] == u for pair in test - train - validation)
+    ]  # fmt: skip
+    assert one.metrics["recall@20"] == pytest.approx(np.mean(shares), rel=1e-12)
+
+
+def test_zero_users_collapse_their_own_lists_alone() -> None:
+    users, items, train, _, test = example()
+    users[10:20] = 0.0
+    result = evaluate(
+        users, items, train=interactions(train, 40, 130), test=interactions(test, 40, 130)
+    )
+    assert result.counts["tied_lists"] == result.counts["collapsed_lists"] == 10
 
 
 def example(seed: int = 0) -> tuple[np.ndarray, np.ndarray, Pairs, Pairs, Pairs]:
@@ -155,6 +222,8 @@ def test_what_is_counted() -> None:
         "items": 4,
         "rarest_half_items": 2,
         "rarest_half_pairs": 1,
+        "tied_lists": 0,
+        "collapsed_lists": 0,
     }
     # user 0: 1 of 2 at rank 1; user 2: 0 of 1; user 5: 1 of 2 at rank 1
     discount = 1 / math.log2(3)
@@ -232,13 +301,26 @@ def test_most_popular_on_real_interactions(
     assert abs(result.metrics["recall@20"] - recall) < 6e-5
     assert abs(result.metrics["ndcg@20"] - ndcg) < 6e-5
     assert result.counts["users"] == train.num_users
+    # the published program ranks equal counts by code, the lower one first
+    counts = train.item_user_counts
+    order = np.lexsort((-np.arange(counts.size), counts)).argsort().astype(np.float32)
+    by_code = evaluate_scores(
+        lambda users: np.broadcast_to(order, (users.size, order.size)), train=train, test=test,
+        bands=None,
+    )  # fmt: skip
+    assert by_code.counts["tied_lists"] == 0
+    for metrics, name_of, published in (
+        (by_code.metrics, "recall@20", recall), (by_code.metrics, "ndcg@20", ndcg)
+    ):  # fmt: skip
+        digits = len(str(published).split(".")[1])
+        assert round(metrics[name_of], digits) == published
 
 
-def test_most_popular_orders_equal_counts_by_code() -> None:
+def test_most_popular_ties_equal_counts() -> None:
     train = interactions({(0, 2), (1, 2), (0, 1), (1, 3)}, 3, 5)
     scores = most_popular_scores(train)(np.array([0, 2]))
     assert scores.shape == (2, 5)
-    assert naive.ranked(scores[0].tolist(), set()) == [2, 1, 3, 0, 4]
+    assert naive.tied_groups(scores[0].tolist(), set()) == [[2], [1, 3], [0, 4]]
 
 
 # -------------------------------------------------------------------------------- borders
