@@ -115,7 +115,7 @@ def train(
 ) -> None:
     """Train two towers by a recipe; write weights, vectors, id maps and metrics."""
     from fastneg.commands import train as command
-    from fastneg.commands.tables import show_line, show_training
+    from fastneg.commands.tables import show_training
     from fastneg.training.distributed import Ranks
 
     columns = _columns(user_column, item_column, weight_column, time_column, delimiter, header)
@@ -134,7 +134,6 @@ def train(
     result = command.train(
         files, recipe_name=recipe, assignments=settings or (), seed=seed, refit=refit,
         resume=resume, out=out, progress=False if quiet else None,
-        say=None if quiet else show_line,
     )  # fmt: skip
     if not quiet and Ranks.here().is_first:
         show_training(result)

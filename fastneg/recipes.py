@@ -38,7 +38,8 @@ class TrainResult:
         settings: all of them.
         metrics: what ``metrics.json`` holds: ``validation``, ``test``, ``seconds``, ``epoch``,
             ``refit``, ``rounds``, ``reproducible``, ``settings``, ``counts``, ``recipe``,
-            ``seed``, ``by_data`` (the settings that the data decided, and by which rule).
+            ``seed``, ``by_data`` (the settings that the data decided, and by which rule),
+            ``features`` (the kind of each column).
         folder: where it was written, or None.
     """
 
@@ -65,7 +66,6 @@ def train_recipe(
     out: str | Path | None = None,
     progress: bool | None = False,
     on_step: Callable[[int], object] | None = None,
-    say: Callable[[str], object] | None = None,
 ) -> TrainResult:
     """Train a recipe, evaluate it, write it.
 
@@ -92,13 +92,13 @@ def train_recipe(
         out: a folder to write (see ``training.outputs``), or None.
         progress: whether to show bars where stderr is a terminal (None: yes).
         on_step: called after every optimizer step with the stage's number of steps.
-        say: called before training with a line for each setting that the data decided.
 
     Raises:
         FastnegError: bad settings, data without validation examples, a folder that cannot be
             written, codes that differ.
         CheckpointError: ``resume`` with other data or settings.
     """
+    from fastneg.data.events import Events
     from fastneg.data.splits import hold_out_validation
     from fastneg.training.data_defaults import settled
     from fastneg.training.distributed import Ranks
@@ -138,9 +138,6 @@ def train_recipe(
     source_data(train, values, item_features=item_features, impressions=impressions)
     values, by_data = settled(values, train, validation)
     ranks = Ranks.here()
-    if say is not None and ranks.is_first:
-        for name, text in by_data.items():
-            say(f"{name} = {text}")
     folder = None if out is None else Path(out)
     if folder is not None and ranks.is_first:
         prepare_folder(folder)
@@ -167,6 +164,12 @@ def train_recipe(
         seconds += result.seconds
     metrics = _metrics(first, chosen, values, seconds, refit=refit)
     metrics["by_data"] = by_data
+    tables = {"users": user_features, "items": item_features}
+    if isinstance(train, Events):
+        tables["context"] = train.context
+    metrics["features"] = {
+        side: table.describe() for side, table in tables.items() if table is not None
+    }
     metrics["reproducible"] = all(one.fit.reproducible for one in first.rounds + result.rounds)
     metrics["counts"] = {
         "users": train.num_users,

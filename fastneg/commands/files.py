@@ -246,7 +246,7 @@ class TableOfIds:
         table = FeatureTable.from_table(
             self.path, ids=ids, id_column=self.id_column, columns=columns
         )
-        return table if table.categorical or table.multi or table.numeric else None
+        return table if table.kinds else None
 
 
 def kind_of(assignment: str) -> tuple[str, str]:
@@ -255,7 +255,7 @@ def kind_of(assignment: str) -> tuple[str, str]:
     if not equals:
         raise FastnegError(
             f"{assignment!r}: give COLUMN=KIND, KIND one of categorical, multi, text, numeric, "
-            "ignore"
+            "vector, ignore"
         )
     return name.strip(), kind.strip()
 

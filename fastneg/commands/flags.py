@@ -44,7 +44,7 @@ FeatureKinds = Annotated[
     list[str] | None,
     typer.Option(
         metavar="COLUMN=KIND",
-        help="A column is categorical, multi, text, numeric or ignore; repeatable.",
+        help="A column is categorical, multi, text, numeric, vector or ignore; repeatable.",
         rich_help_panel=_TABLES,
     ),
 ]

@@ -40,13 +40,8 @@ def _metric_table(title: str, columns: Mapping[str, Mapping[str, float]]) -> Tab
     return table
 
 
-def show_line(text: str) -> None:
-    """One line of prose, as it is."""
-    Console().print(text, soft_wrap=True, highlight=False, markup=False)
-
-
 def show_training(result: TrainResult, console: Console | None = None) -> None:
-    """Metrics, epoch, seconds, folder."""
+    """Metrics, epoch, seconds, what the columns and the data decided, folder."""
     console = console or Console()
     facts = result.metrics
     columns = {name: facts[name] for name in ("validation", "test") if facts[name]}
@@ -55,6 +50,10 @@ def show_training(result: TrainResult, console: Console | None = None) -> None:
     if facts["refit"]:
         epochs += "; then trained again on train + validation for as many epochs"
     console.print(f"{epochs}; {facts['seconds']:.1f} s", soft_wrap=True)
+    notes = [f"features of {side}: {text}" for side, text in facts["features"].items()]
+    notes += [f"{name} = {text}" for name, text in facts["by_data"].items()]
+    for line in notes:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     for name in columns:
         _show_counts(name, facts["counts"].get(name, {}), console)
     if result.folder is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,15 +75,13 @@ def train(
     resume: bool = False,
     out: Path,
     progress: bool | None = None,
-    say: Callable[[str], object] | None = None,
 ) -> TrainResult:
     """Train a recipe on files and write ``out``; see ``training.outputs`` for what is written.
 
     The vocabulary is the item table's and the training file's ids; with ``refit`` the validation
     file's too, since the final model is trained on it. Other ids of the validation and test files
     are unknown: items are misses, users are left out, and both are counted in ``metrics.json``.
-    Under torchrun all processes train together, and the first writes. ``say`` is called with a line
-    for each setting that the data decided.
+    Under torchrun all processes train together, and the first writes.
 
     Raises:
         FastnegError: bad settings, files, ids; a folder that cannot be written.
@@ -130,7 +128,6 @@ def train(
         resume=resume,
         out=out,
         progress=progress,
-        say=say,
     )
 
 

@@ -275,18 +275,17 @@ def _missing(like: FeatureTable, size: int) -> FeatureTable:
         },
         numeric={name: np.zeros(size, np.float32) for name in like.numeric},
         scales=like.scales,
+        vectors={
+            name: column._replace(values=np.zeros((size, column.width), np.float32))
+            for name, column in like.vectors.items()
+        },
     )
 
 
 def _joined(first: FeatureTable, second: FeatureTable) -> FeatureTable:
     """The rows of both; the columns, categories and scales are the first's."""
-    for kind in ("categorical", "multi", "numeric"):
-        one, other = getattr(first, kind), getattr(second, kind)
-        if list(one) != list(other) or any(
-            kind != "numeric" and one[name].num_categories != other[name].num_categories
-            for name in one
-        ):
-            checks.fail("Events.append", "the context has other columns or categories")
+    if first.columns() != second.columns():
+        checks.fail("Events.append", "the context has other columns or categories")
     return type(first)(
         first.num_rows + second.num_rows,
         categorical={
@@ -309,4 +308,10 @@ def _joined(first: FeatureTable, second: FeatureTable) -> FeatureTable:
             for name, column in first.numeric.items()
         },
         scales=first.scales,
+        vectors={
+            name: column._replace(
+                values=np.concatenate([column.values, second.vectors[name].values])
+            )
+            for name, column in first.vectors.items()
+        },
     )

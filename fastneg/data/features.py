@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,15 @@ from fastneg import checks
 from fastneg.checks import AnyArray, Float32Array, IntArray
 from fastneg.columns import refuse_blank_ids
 from fastneg.data.feature_columns import CategoricalColumn, ColumnBuilder, MultiColumn
-from fastneg.errors import FastnegError, FileFormatError
+from fastneg.data.feature_state import parts_of_state, state_of
+from fastneg.data.vector_columns import VectorColumn
+from fastneg.errors import FastnegError
 from fastneg.tables import Columns, read_columns
 from fastneg.vocabulary import Vocabulary
 
-__all__ = ["CategoricalColumn", "FeatureTable", "MultiColumn", "read_ids"]
+__all__ = ["CategoricalColumn", "FeatureTable", "MultiColumn", "VectorColumn", "read_ids"]
 
-KINDS = ("categorical", "multi", "text", "numeric", "ignore")
+KINDS = ("categorical", "multi", "text", "numeric", "vector", "ignore")
 
 
 class FeatureTable:
@@ -38,6 +40,8 @@ class FeatureTable:
         numeric: float32 [n] by name, standardised to mean 0 and deviation 1 over the rows that
             have a value; 0 where missing.
         scales: (mean, deviation) of each numeric column before it was standardised.
+        vectors: columns by name; each component is standardised as a numeric column is.
+        left_out: names of columns that were read and are no features.
         num_described: rows with an entry in the table that was read.
     """
 
@@ -49,7 +53,9 @@ class FeatureTable:
         multi: Mapping[str, MultiColumn] | None = None,
         numeric: Mapping[str, Float32Array] | None = None,
         scales: Mapping[str, tuple[float, float]] | None = None,
+        vectors: Mapping[str, VectorColumn] | None = None,
         num_described: int | None = None,
+        left_out: Sequence[str] = (),
     ) -> None:
         self.num_rows = num_rows
         self.num_described = num_rows if num_described is None else num_described
@@ -63,14 +69,37 @@ class FeatureTable:
         }
         self.numeric = {name: _frozen(column) for name, column in (numeric or {}).items()}
         self.scales = dict(scales or {})
+        self.vectors = {
+            name: column._replace(values=_frozen(column.values))
+            for name, column in (vectors or {}).items()
+        }
+        self.left_out = tuple(left_out)
 
     def __repr__(self) -> str:
-        kinds = {
+        return f"FeatureTable({self.num_rows:,} rows, {self.kinds})"
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The kind of each column."""
+        return {
             **dict.fromkeys(self.categorical, "categorical"),
-            **dict.fromkeys(self.multi, "multi"),
+            **{name: column.kind for name, column in self.multi.items()},
             **dict.fromkeys(self.numeric, "numeric"),
+            **dict.fromkeys(self.vectors, "vector"),
         }
-        return f"FeatureTable({self.num_rows:,} rows, {kinds})"
+
+    def describe(self) -> str:
+        """A line that says which kind each column got, and how large it is."""
+        sizes = {name: f"{c.num_categories:,}" for name, c in self.categorical.items()}
+        sizes |= {name: f"{c.num_categories:,}" for name, c in self.multi.items()}
+        sizes |= {name: f"width {c.width}" for name, c in self.vectors.items()}
+        parts = [
+            f"{name} {kind}" + (f" ({sizes[name]})" if name in sizes else "")
+            for name, kind in self.kinds.items()
+        ]
+        if self.left_out:
+            parts.append(f"left out: {', '.join(self.left_out)}")
+        return ", ".join(parts) or "no columns"
 
     @classmethod
     def from_table(
@@ -86,9 +115,11 @@ class FeatureTable:
     ) -> FeatureTable:
         """From a table keyed by id, as ``Interactions.from_table`` takes them.
 
-        Numbers and dates become numeric columns, lists sets of categories, texts and booleans
-        categories. A null, and an empty text, is a missing value. Ids of the table that are not
-        among ``ids`` are left out; ids without an entry have everything missing.
+        Numbers and dates become numeric columns, lists of floats (and of a fixed number of any
+        numbers) vectors, other lists sets of categories, texts and booleans categories. Texts that
+        hardly repeat (titles) become words, with a warning, and are left out where their words
+        hardly repeat either. A null, and an empty text, is a missing value. Ids of the table that
+        are not among ``ids`` are left out; ids without an entry have everything missing.
 
         Args:
             source: a path, a frame or a mapping of columns.
@@ -96,7 +127,7 @@ class FeatureTable:
             id_column: the key.
             columns: kinds by name where the guess is wrong: "categorical", "multi" (lists, or
                 texts parted by ``separator``), "text" (its words, in lower case), "numeric",
-                "ignore".
+                "vector" (lists of one length, or texts as ``[0.1, 0.2]``), "ignore".
             separator: of the texts of multi-valued columns.
             delimiter: of a text file.
             like: encode as this table is: its columns and kinds, its categories (others are
@@ -106,7 +137,7 @@ class FeatureTable:
         Raises:
             FileFormatError: a file that cannot be read.
             FastnegError: a missing column, an id that occurs twice or is null, a NaN or infinite
-                number (naming column and id).
+                number (naming column and id), vectors of several widths.
             FastnegTypeError: a column that is not of the kind asked for.
         """
         call = "FeatureTable.from_table"
@@ -167,6 +198,8 @@ class FeatureTable:
         builder = ColumnBuilder(
             size, rows, entries, keys, separator, call,
             categories=categories, scales=None if like is None else like.scales,
+            vector_scales={n: (c.mean, c.deviation) for n, c in like.vectors.items()}
+            if like is not None else None,
         )  # fmt: skip
         for name, values in data.items():
             builder.add(name, values, kinds.get(name))
@@ -176,7 +209,9 @@ class FeatureTable:
             multi=builder.multi,
             numeric=builder.numeric,
             scales=builder.scales,
+            vectors=builder.vectors,
             num_described=rows.size,
+            left_out=builder.left_out,
         )
 
     def select(self, rows: Any) -> FeatureTable:
@@ -198,26 +233,25 @@ class FeatureTable:
             multi=multi,
             numeric={name: column[chosen] for name, column in self.numeric.items()},
             scales=self.scales,
+            vectors={
+                name: column._replace(values=column.values[chosen])
+                for name, column in self.vectors.items()
+            },
         )
+
+    def columns(self) -> list[tuple[str, str, int]]:
+        """(name, kind, number of categories or width) of each column, kind by kind, by name.
+
+        Words are categories of kind ``"multi"`` here.
+        """
+        found = [(n, "categorical", c.num_categories) for n, c in sorted(self.categorical.items())]
+        found += [(n, "multi", c.num_categories) for n, c in sorted(self.multi.items())]
+        found += [(name, "numeric", 0) for name in sorted(self.numeric)]
+        return found + [(n, "vector", c.width) for n, c in sorted(self.vectors.items())]
 
     def state(self) -> tuple[dict[str, AnyArray], dict[str, Any]]:
         """(arrays by name, facts for JSON): all that ``from_state`` needs."""
-        arrays: dict[str, AnyArray] = {}
-        for name, column in self.categorical.items():
-            arrays[f"categorical/{name}"] = column.codes
-        for name, ragged in self.multi.items():
-            arrays[f"multi/{name}/indptr"] = ragged.indptr
-            arrays[f"multi/{name}/codes"] = ragged.codes
-        for name, numbers in self.numeric.items():
-            arrays[f"numeric/{name}"] = numbers
-        facts = {
-            "num_rows": self.num_rows,
-            "num_described": self.num_described,
-            "categorical": {n: _labels(c) for n, c in self.categorical.items()},
-            "multi": {n: [*_labels(c), c.kind] for n, c in self.multi.items()},
-            "numeric": {name: list(self.scales.get(name, (0.0, 1.0))) for name in self.numeric},
-        }
-        return arrays, facts
+        return state_of(self)
 
     @classmethod
     def from_state(cls, arrays: Mapping[str, AnyArray], facts: Mapping[str, Any]) -> FeatureTable:
@@ -226,43 +260,7 @@ class FeatureTable:
         Raises:
             FileFormatError: arrays that are missing or do not fit the facts.
         """
-        call = "FeatureTable.from_state"
-        try:
-            size = int(facts["num_rows"])
-            categorical, multi, numeric = {}, {}, {}
-            for name, (count, labels) in facts["categorical"].items():
-                codes = checks.as_codes(
-                    arrays[f"categorical/{name}"], count, call=call, name=name, unknown=True
-                )
-                _fits(name, codes.size, size)
-                categorical[name] = CategoricalColumn(codes, count, tuple(labels))
-            for name, (count, labels, *kind) in facts["multi"].items():
-                indptr, codes = checks.as_csr(
-                    arrays[f"multi/{name}/indptr"],
-                    arrays[f"multi/{name}/codes"],
-                    count,
-                    call=call,
-                    name=name,
-                )
-                _fits(name, indptr.size - 1, size)
-                multi[name] = MultiColumn(indptr, codes, count, tuple(labels), *kind)
-            for name in facts["numeric"]:
-                numbers = checks.as_matrix(
-                    np.asarray(arrays[f"numeric/{name}"]).reshape(size, 1), call=call, name=name
-                )
-                numeric[name] = numbers[:, 0]
-            scales = {name: (float(m), float(d)) for name, (m, d) in facts["numeric"].items()}
-            described = int(facts.get("num_described", size))
-        except (KeyError, ValueError, TypeError) as error:
-            raise FileFormatError(f"{call}: the state is damaged: {error}") from error
-        return cls(
-            size,
-            categorical=categorical,
-            multi=multi,
-            numeric=numeric,
-            scales=scales,
-            num_described=described,
-        )
+        return cls(**parts_of_state(arrays, facts, call="FeatureTable.from_state"))
 
 
 def read_ids(source: Any, *, id_column: str = "id", delimiter: str | None = None) -> AnyArray:
@@ -292,11 +290,7 @@ def _kinds(
     nameless += [n for n, c in like.multi.items() if len(c.categories) != c.num_categories]
     if nameless:
         checks.fail(call, f"column {nameless[0]!r} of like= has no names of its categories")
-    return {
-        **dict.fromkeys(like.categorical, "categorical"),
-        **{name: column.kind for name, column in like.multi.items()},
-        **dict.fromkeys(like.numeric, "numeric"),
-    }
+    return like.kinds
 
 
 def _require(table: Columns, names: tuple[str, ...], call: str) -> None:
@@ -335,16 +329,7 @@ def _align(
     return codes[entries], entries, keys
 
 
-def _fits(name: str, length: int, size: int) -> None:
-    if length != size:
-        raise ValueError(f"{name} has {length} rows, {size} expected")
-
-
 def _frozen(array: AnyArray) -> AnyArray:
     view = array.view()
     view.setflags(write=False)
     return view
-
-
-def _labels(column: CategoricalColumn | MultiColumn) -> list[Any]:
-    return [column.num_categories, list(column.categories)]

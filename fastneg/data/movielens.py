@@ -73,7 +73,10 @@ def load_movielens_100k(
         item_ids=films.column("item_id"),
     )
     user_features = FeatureTable.from_table(
-        users, ids=interactions.user_ids, id_column="user_id", columns={"age": "numeric"}
+        users,
+        ids=interactions.user_ids,
+        id_column="user_id",
+        columns={"age": "numeric", "zip_code": "categorical"},
     )
     year = films.column("release_year")
     is_year = pc.match_substring_regex(year, r"^\d{4}$")

@@ -27,7 +27,7 @@ from fastneg.data.events import Events
 from fastneg.interactions import Interactions
 from fastneg.training.equal_rows import equal_rows
 from fastneg.training.evaluation import as_list_lengths, evaluate, rank_all
-from fastneg.training.feature_encoders import FeatureValues, columns_of
+from fastneg.training.feature_encoders import FeatureValues
 from fastneg.training.metrics import Evaluation
 from fastneg.training.protocol import Csr, Protocol, pairs_csr, pairs_in
 from fastneg.training.towers import TwoTower
@@ -46,7 +46,7 @@ def check_alike(call: str, train: Interactions, **others: Interactions | None) -
             have = "has no context" if isinstance(train, Events) else "has a context"
             checks.fail(call, f"{name} {have}, and train is otherwise; read_events reads both")
         if isinstance(train, Events) and isinstance(other, Events):
-            same = columns_of(train.context) == columns_of(other.context)
+            same = train.context.columns() == other.context.columns()
             if not same or train.num_known_users != other.num_known_users:
                 checks.fail(
                     call, f"{name} is not encoded as train is; read it by read_events(like=train)"

@@ -42,16 +42,18 @@ class FeatureRows(NamedTuple):
         categorical: int64 [n] each, the category's code + 1, 0 where missing.
         multi: (codes + 1 int64 [m], where each row starts int64 [n]) each; no row is empty.
         numeric: float32 [n, columns], or None.
+        vectors: float32 [n, width] each.
     """
 
     categorical: tuple[Tensor, ...]
     multi: tuple[tuple[Tensor, Tensor], ...]
     numeric: Tensor | None
+    vectors: tuple[Tensor, ...] = ()
 
     @property
     def num_rows(self) -> int:
         """How many rows: n."""
-        starts = [*self.categorical, *(one[1] for one in self.multi)]
+        starts = [*self.categorical, *(one[1] for one in self.multi), *self.vectors]
         return len(starts[0]) if starts else len(self.numeric)  # type: ignore[arg-type]
 
     def part(self, first: int, last: int) -> FeatureRows:
@@ -65,6 +67,7 @@ class FeatureRows(NamedTuple):
             tuple(one[first:last] for one in self.categorical),
             tuple(multi),
             None if self.numeric is None else self.numeric[first:last],
+            tuple(one[first:last] for one in self.vectors),
         )
 
     def to(self, device: torch.device | str) -> FeatureRows:
@@ -76,6 +79,7 @@ class FeatureRows(NamedTuple):
                 for codes, starts in self.multi
             ),
             None if self.numeric is None else self.numeric.to(device, non_blocking=True),
+            tuple(one.to(device, non_blocking=True) for one in self.vectors),
         )
 
 
@@ -122,6 +126,12 @@ class FeatureValues(nn.Module):
             values[:-1] = np.stack([features.numeric[name] for name in names], 1)
             values[np.isnan(values)] = 0.0  # missing is 0, the mean
             self._put("numeric", checks.as_matrix(values, call=call, name="numeric features"))
+        self._num_vectors = len(features.vectors)
+        for place, name in enumerate(sorted(features.vectors)):
+            matrix = checks.as_matrix(features.vectors[name].values, call=call, name=name)
+            self._check_length(call, name, len(matrix))
+            missing = np.zeros((1, matrix.shape[1]), np.float32)  # the mean
+            self._put(f"vectors_{place}", np.concatenate([matrix, missing]))
 
     def _put(self, name: str, values: checks.AnyArray) -> None:
         self.register_buffer(name, torch.from_numpy(values), persistent=False)
@@ -145,7 +155,10 @@ class FeatureValues(nn.Module):
             places = torch.arange(shift.numel(), device=rows.device) + shift
             multi.append((self.get_buffer(f"multi_{place}_codes")[places], offsets))
         numeric = self.get_buffer("numeric")[rows] if self.has_numeric else None
-        return FeatureRows(categorical, tuple(multi), numeric)
+        vectors = tuple(
+            self.get_buffer(f"vectors_{place}")[rows] for place in range(self._num_vectors)
+        )
+        return FeatureRows(categorical, tuple(multi), numeric, vectors)
 
 
 class _Categorical(nn.Module):
@@ -177,6 +190,10 @@ class _Numeric(nn.Module):
         return functional.linear(values, self.weight)
 
 
+class _Vector(_Numeric):
+    """A linear map of one column of vectors, a part of its own."""
+
+
 class FeatureEncoder(nn.Module):
     """The columns of a ``FeatureTable`` as a list of [n, dim] parts, in order of their names.
 
@@ -202,7 +219,7 @@ class FeatureEncoder(nn.Module):
                 "(FeatureTable.from_table aligns a table with ids)",
             )
         self.values = FeatureValues(features, call=call)
-        self.columns = columns_of(features)
+        self.columns = features.columns()
         self.categorical, self.multi = nn.ModuleDict(), nn.ModuleDict()
         for name in sorted(features.categorical):
             size = features.categorical[name].num_categories
@@ -210,13 +227,17 @@ class FeatureEncoder(nn.Module):
         for name in sorted(features.multi):
             self.multi[_key(name)] = _MultiValued(features.multi[name].num_categories, dim)
         self.numeric = _Numeric(len(features.numeric), dim) if features.numeric else None
+        self.vectors = nn.ModuleDict()
+        for name in sorted(features.vectors):
+            self.vectors[_key(name)] = _Vector(features.vectors[name].width, dim)
         if self.num_parts == 0:
             checks.fail(call, "features have no columns; give None for no features")
 
     @property
     def num_parts(self) -> int:
         """How many vectors a code gets."""
-        return len(self.categorical) + len(self.multi) + int(self.numeric is not None)
+        columns = len(self.categorical) + len(self.multi) + len(self.vectors)
+        return columns + int(self.numeric is not None)
 
     def forward(self, codes: Tensor) -> list[Tensor]:
         """``num_parts`` tensors of float [n, dim] for int64 codes [n], -1 unknown."""
@@ -233,6 +254,7 @@ class FeatureEncoder(nn.Module):
         ]
         if self.numeric is not None:
             parts.append(self.numeric(rows.numeric))
+        parts += [part(one) for part, one in zip(self.vectors.values(), rows.vectors, strict=True)]
         return parts
 
     def rows_of(self, features: FeatureTable, *, call: str) -> FeatureRows:
@@ -246,18 +268,11 @@ class FeatureEncoder(nn.Module):
         return values.take(torch.arange(features.num_rows))
 
     def check_columns(self, features: FeatureTable, *, call: str) -> None:
-        """Raise where a table has other columns, or another number of categories."""
-        theirs = columns_of(features)
+        """Raise where a table has other columns, categories or widths."""
+        theirs = features.columns()
         if theirs != self.columns:
             checks.fail(
                 call,
                 f"features have the columns {theirs}, the tower {self.columns} (name, kind, "
-                "number of categories); encode the table with like=, the table trained with",
+                "number of categories or width); encode the table with like=, the one trained with",
             )
-
-
-def columns_of(features: FeatureTable) -> list[tuple[str, str, int]]:
-    """(name, kind, number of categories) of each column, in the order of the parts."""
-    found = [(n, "categorical", c.num_categories) for n, c in sorted(features.categorical.items())]
-    found += [(n, "multi", c.num_categories) for n, c in sorted(features.multi.items())]
-    return found + [(name, "numeric", 0) for name in sorted(features.numeric)]

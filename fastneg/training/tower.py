@@ -26,12 +26,12 @@ class Tower(nn.Module):
     """Codes of one side (users or items) to vectors, from an id embedding and features.
 
     Every part is ``dim`` wide: an embedding of the id, of each categorical column, the mean of
-    the embeddings of each multi-valued column, a linear map of the numeric columns; on the users'
-    side the mean of the history, and the columns of an event's context likewise. With
-    ``hidden_layers=0`` the vector is the parts' sum (the id embedding alone: matrix
-    factorisation). With n hidden layers the parts stand side by side and pass through linear
-    layers of widths dim 2^n, ..., dim 4, dim 2, a ReLU and dropout after each, and a last linear
-    layer of width dim.
+    the embeddings of each multi-valued column, a linear map of the numeric columns, one of each
+    column of vectors; on the users' side the mean of the history, and the columns of an event's
+    context likewise. With ``hidden_layers=0`` the vector is the parts' sum (the id embedding
+    alone: matrix factorisation). With n hidden layers the parts stand side by side and pass
+    through linear layers of widths dim 2^n, ..., dim 4, dim 2, a ReLU and dropout after each, and a
+    last linear layer of width dim.
 
     Args:
         num_codes: number of users or items.
@@ -199,6 +199,17 @@ def _initialise(tower: Tower, std: float, seed: int, name: str) -> None:
                 bound = gain * math.sqrt(3.0 / parameter.shape[1])
                 nn.init.uniform_(parameter, -bound, bound, generator=generator)
         else:
-            of_ids = path.startswith(("id_embedding.", "history."))
-            own = std if of_ids else tower.dim**-0.5
-            nn.init.normal_(parameter, std=own, generator=generator)
+            nn.init.normal_(parameter, std=_start(path, parameter, tower, std), generator=generator)
+
+
+def _start(path: str, parameter: Tensor, tower: Tower, std: float) -> float:
+    """The standard deviation at the start of what is no linear layer of the MLP.
+
+    As given for ids; of features such that a part has a length of about 1, whatever the width of a
+    vector.
+    """
+    if path.startswith(("id_embedding.", "history.")):
+        return std
+    if ".vectors." in path:  # [dim, width], of standardised numbers
+        return math.sqrt(1.0 / parameter.numel())
+    return math.sqrt(1.0 / tower.dim)

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import sparse
 
-from fastneg.training.outputs import load_config, load_model
+from fastneg.data.features import FeatureTable
+from fastneg.training.outputs import load_config, load_features, load_model
 from tests.commands.conftest import NUM_ITEMS, NUM_USERS, Runner, write_csv
 
 SMALL = ("--recipe", "bpr", "--set", "epochs=2", "--set", "dim=4", "--out", "out")
@@ -35,6 +36,7 @@ def test_everything_is_written(fastneg: Runner, files: Path) -> None:
     assert ran.code == 0, ran.err
     assert "recall@20" in ran.out
     assert "written to out" in ran.out
+    assert "batch_size = 256 for " in ran.out
     out = files / "out"
     found = metrics_of(out)
     for side in ("validation", "test"):
@@ -127,6 +129,35 @@ def test_groups_come_from_the_table_of_items(
     assert "'year' is numeric (--item-kind year=categorical)" in refused(
         *command, "--items", "items.csv", *other
     )
+
+
+@pytest.mark.filterwarnings("default")
+def test_kinds_of_features_are_said_and_vectors_are_saved(fastneg: Runner, files: Path) -> None:
+    rng = np.random.default_rng(0)
+    ids = [f"i{i}" for i in range(NUM_ITEMS)]
+    table = {"item": ids, "title": [f"The film number{i}" for i in range(NUM_ITEMS)],
+             "emb": rng.normal(size=(NUM_ITEMS, 48)).tolist()}  # fmt: skip
+    pq.write_table(pa.table(table), files / "vectors.parquet")
+    ran = fastneg("train", "--train", "train.csv", "--items", "vectors.parquet", *SMALL)
+    assert ran.code == 0, ran.err
+    assert "features of items: title text (26), emb vector (width 48)" in ran.out
+    assert "warning: FeatureTable.from_table: column 'title' has 24 distinct texts" in ran.err
+    out = files / "out"
+    assert metrics_of(out)["features"] == {"items": "title text (26), emb vector (width 48)"}
+    like = load_features(out, "item")
+    assert like is not None
+    assert like.vectors["emb"].values.shape == (NUM_ITEMS, 48)
+    model = load_model(out)
+    again = FeatureTable.from_table(files / "vectors.parquet", ids=ids_of(out / "items.parquet"),
+                                    id_column="item", like=like)  # fmt: skip
+    new = model.embed_items(features=again).detach().numpy()
+    np.testing.assert_allclose(new, model.embed_items(features=like).detach().numpy(), atol=1e-6)
+    kinds = ("--item-kind", "emb=ignore", "--item-kind", "title=categorical")
+    ran = fastneg(
+        "train", "--train", "train.csv", "--items", "vectors.parquet", *kinds, *SMALL[:-1], "other"
+    )
+    assert ran.code == 0, ran.err
+    assert "features of items: title categorical (24), left out: emb" in ran.out
 
 
 def test_unknown_ids_are_counted(fastneg: Runner, files: Path) -> None:

@@ -106,7 +106,8 @@ def test_splits_keep_the_context() -> None:
     users, items = np.repeat(np.arange(3), 10), np.tile(np.arange(10), 3)
     plain = Interactions.from_codes(users, items, times=np.arange(30))
     features = FeatureTable.from_rows(
-        {"row": [f"{u}/{i}" for u, i in zip(users, items, strict=True)]}
+        {"row": [f"{u}/{i}" for u, i in zip(users, items, strict=True)]},
+        columns={"row": "categorical"},
     )
     train, validation = hold_out_validation(Events.of(plain, features))
     for part in (train, validation):

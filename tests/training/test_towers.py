@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -15,34 +14,11 @@ from fastneg.training.history import UserHistory
 from fastneg.training.towers import Tower, TwoTower
 
 
-@dataclass
-class Categorical:
-    codes: np.ndarray
-    num_categories: int
-
-
-@dataclass
-class Multi:
-    indptr: np.ndarray
-    codes: np.ndarray
-    num_categories: int
-
-
-@dataclass
-class Table:
-    """What a tower needs of a FeatureTable."""
-
-    num_rows: int
-    categorical: dict = field(default_factory=dict)
-    multi: dict = field(default_factory=dict)
-    numeric: dict = field(default_factory=dict)
-
-
-def item_table() -> Table:
-    return Table(
+def item_table() -> FeatureTable:
+    return FeatureTable(
         4,
-        categorical={"type": Categorical(np.array([1, -1, 0, 1]), 2)},
-        multi={"a.b": Multi(np.array([0, 2, 2, 5, 5]), np.array([0, 2, 1, 1, 2]), 3)},
+        categorical={"type": CategoricalColumn(np.array([1, -1, 0, 1]), 2)},
+        multi={"a.b": MultiColumn(np.array([0, 2, 2, 5, 5]), np.array([0, 2, 1, 1, 2]), 3)},
         numeric={
             "price": np.array([0.5, -1.0, np.nan, 2.0], np.float32),
             "age": np.array([1.0, 0.0, 0.25, 0.0], np.float32),
@@ -186,7 +162,9 @@ def test_rebuilding_from_config_and_saved_weights() -> None:
     again.load_state_dict(model.state_dict())
     assert torch.equal(again.item_vectors(), model.item_vectors())
     assert again.temperature == 0.1
-    assert TwoTower(5, 4, user_features=Table(5, numeric={"x": np.zeros(5)})).scores_cold_users
+    assert TwoTower(
+        5, 4, user_features=FeatureTable(5, numeric={"x": np.zeros(5)})
+    ).scores_cold_users
 
 
 def test_features_learn() -> None:
@@ -210,21 +188,21 @@ def test_features_learn() -> None:
         ({"dropout": 0.5}, "dropout = 0.5 needs hidden layers"),
         ({"dropout": 1.0, "hidden_layers": 1}, "dropout = 1.0"),
         ({"use_user_ids": False}, "neither ids nor features"),
-        ({"user_features": Table(6)}, "features have 6 rows; 5 expected"),
-        ({"user_features": Table(5)}, "features have no columns"),
+        ({"user_features": FeatureTable(6)}, "features have 6 rows; 5 expected"),
+        ({"user_features": FeatureTable(5)}, "features have no columns"),
         (
-            {"user_features": Table(5, numeric={"x": np.array([0, np.inf, 0, 0, 0])})},
+            {"user_features": FeatureTable(5, numeric={"x": np.array([0, np.inf, 0, 0, 0])})},
             r"numeric features\[1, 0\] = inf",
         ),
         (
             {
-                "user_features": Table(
-                    5, categorical={"c": Categorical(np.array([0, 1, 2, 0, 0]), 2)}
+                "user_features": FeatureTable(
+                    5, categorical={"c": CategoricalColumn(np.array([0, 1, 2, 0, 0]), 2)}
                 )
             },
             r"c\[2\] = 2 is not a code",
         ),
-        ({"user_features": Table(5, numeric={"x": np.zeros(4)})}, "feature 'x' has 4 rows"),
+        ({"user_features": FeatureTable(5, numeric={"x": np.zeros(4)})}, "feature 'x' has 4 rows"),
     ],
 )
 def test_bad_arguments(arguments: dict, message: str) -> None:
