@@ -72,6 +72,10 @@ def mine(
     max_per_item: Annotated[
         int | None, typer.Option(help="How often one item should be drawn in all, on average.")
     ] = None,
+    drop_duplicates: Annotated[
+        bool,
+        typer.Option("--drop-duplicates", help="Leave out items that equal a query's positive."),
+    ] = False,
     search: Annotated[str, typer.Option(help="auto, exact, ivf or faiss:FACTORY.")] = "auto",
     recall: Annotated[float, typer.Option(help="Asked of approximate search.")] = 0.95,
     memory: Annotated[float, typer.Option(help="Working memory in GiB.")] = 1.0,
@@ -108,9 +112,9 @@ def mine(
         "window": window, "num_negatives": num_negatives, "metric": metric, "strategy": strategy,
         "temperature": temperature, "min_score": min_score, "max_score": max_score,
         "absolute_margin": absolute_margin, "relative_margin": relative_margin,
-        "max_per_item": max_per_item, "group_rule": group_rule, "search": search,
-        "recall": recall, "memory": command.bytes_of(memory), "device": device, "seed": seed,
-        "progress": not quiet,
+        "max_per_item": max_per_item, "group_rule": group_rule, "drop_duplicates": drop_duplicates,
+        "search": search, "recall": recall, "memory": command.bytes_of(memory), "device": device,
+        "seed": seed, "progress": not quiet,
     }  # fmt: skip
     words = list(context.obj or ())
     try:

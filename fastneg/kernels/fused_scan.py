@@ -7,11 +7,10 @@ query and stretch by stretch of items, by lengths of residuals, so that nothing 
 
 Legend: K dimensions, a multiple of 32; a panel is 16 items; a stretch is 1,024 items.
 
-Why nothing is lost: with q' and x' the rounded vectors, |qx - q'x'| <= |q - q'||x| + |q'||x - x'|,
-and a sum of K float32 products that starts at a bound of the same magnitude is off by
-(K + 16) 2^-23 |q'||x'| at most, rounding of the results included. A row's ``edge`` is a score that
-at least ``depth`` items are known to have (or that the caller asks for); an item is left out only
-if its product plus that bound lies below the edge.
+Why nothing is lost: a sum of K float32 products that starts at a bound of the same magnitude is off
+by (K + 16) 2^-23 |q'||x'| at most, rounding of the results included; ``bounds.py`` has the rest. A
+row's ``edge`` is a score that at least ``depth`` items are known to have (or that the caller asks
+for); an item is left out only if its product plus that bound lies below the edge.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from fastneg.kernels import bounds as bounds_of
 from fastneg.kernels.amx import begin_tiles, copy_row, end_tiles, multiply, plain, reached
 from fastneg.kernels.jit import helper, kernel, prefetch, trailing_zeros
 from fastneg.kernels.ranking_words import rank_words
@@ -120,13 +120,10 @@ def pack_items(
 def product_error(
     row_norm: float, row_residual: float, norm: float, residual: float, longest: float, steps: int
 ) -> float:
-    """The most that a product of two rounded vectors differs from the exact score.
-
-    ``longest`` is the length of the longest item: sums start at a bound of that magnitude.
-    """
-    width = np.float64(32 * steps)
-    sums = (width + 16.0) * 2.0**-23 * row_norm * longest + width * 2.0**-125
-    return 1.001 * (row_residual * (norm + residual) + row_norm * residual + sums)
+    """``bounds.product_error`` by tiles; sums start at a bound of the magnitude |q'| longest."""
+    width = 32.0 * steps
+    relative = (width + 16.0) * 2.0**-23
+    return bounds_of.product_error(row_norm, row_residual, norm, residual, longest, relative, width)
 
 
 @kernel
@@ -153,7 +150,7 @@ def _begin_stretch(
     wanted = False
     for r in range(errors.shape[0]):
         off = product_error(row_norms[r], row_residuals[r], norm, residual, longest, steps)
-        reach = (row_norms[r] + row_residuals[r]) * (norm + residual) * 1.001
+        reach = (row_norms[r] + row_residuals[r]) * (norm + residual) * 1.001 + bounds_of.SMALLEST
         wanted |= not reach < np.float64(edges[r])
         # no product lies below what the lengths allow
         lowest = -1.001 * row_norms[r] * longest - off

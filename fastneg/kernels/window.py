@@ -21,7 +21,7 @@ Codes = npt.NDArray[np.int32]
 Ints = npt.NDArray[np.int64]
 Reasons = npt.NDArray[np.uint8]
 
-ELIGIBLE, BY_SCORE, BY_MARGIN, BY_GROUP, ABSENT = 0, 1, 2, 3, 4
+ELIGIBLE, BY_SCORE, BY_MARGIN, BY_GROUP, BY_TWIN, ABSENT = 0, 1, 2, 3, 4, 5  # see ``REASONS``
 NO_RULE, SAME_GROUP, OTHER_GROUP = 0, 1, 2
 UNIFORM, TOP, SOFTMAX = 0, 1, 2
 ONE = 1 << 32  # expected counts are sums of integers, so that their order cannot matter

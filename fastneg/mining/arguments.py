@@ -15,9 +15,11 @@ from fastneg.checks import (
     as_integers,
     as_number,
     fail,
+    shown,
 )
 from fastneg.errors import FastnegTypeError
 from fastneg.mining import window as rules_of
+from fastneg.mining.constant import constant_rows
 from fastneg.mining.job import Job
 from fastneg.mining.search import check_range, read_positives
 from fastneg.mining.window import WindowRules
@@ -40,6 +42,7 @@ class MiningSettings:
     relative_margin: float | None
     max_per_item: int | None
     group_rule: str
+    drop_duplicates: bool
     search: str
     recall: float
     memory: int
@@ -61,6 +64,7 @@ def check_settings(
     relative_margin: Any,
     max_per_item: Any,
     group_rule: Any,
+    drop_duplicates: Any,
     search: Any,
     recall: Any,
     memory: Any,
@@ -76,6 +80,10 @@ def check_settings(
     def optional(value: Any, name: str, minimum: float | None = None) -> float | None:
         return None if value is None else as_number(value, call=call, name=name, minimum=minimum)
 
+    if not isinstance(drop_duplicates, (bool, np.bool_)):
+        raise FastnegTypeError(
+            f"{call}: drop_duplicates = {shown(drop_duplicates)} is not True or False"
+        )
     ranks = _check_window(window, num_negatives, call)
     settings = MiningSettings(
         window=ranks,
@@ -91,6 +99,7 @@ def check_settings(
         if max_per_item is None
         else as_integer(max_per_item, call=call, name="max_per_item", minimum=1),
         group_rule=as_choice(group_rule, rules_of.GROUP_RULES, call=call, name="group_rule"),
+        drop_duplicates=bool(drop_duplicates),
         search=search,
         recall=as_number(recall, call=call, name="recall", maximum=1.0),
         memory=as_integer(memory, call=call, name="memory", minimum=1),
@@ -143,6 +152,7 @@ def make_job(
         query_groups=groups[0],
         item_groups=groups[1],
         group_rule=settings.group_rule,
+        drop_duplicates=settings.drop_duplicates,
         max_per_item=settings.max_per_item,
         seed=settings.seed,
     )
@@ -152,9 +162,16 @@ def make_job(
             "a margin is measured to a query's positives, and positives is None; give "
             "positives, or max_score for one limit for all queries",
         )
-    check_range(queries, items, call=call)
+    if rules.drop_duplicates and positives is None:
+        fail(
+            call,
+            "drop_duplicates = True leaves out copies of a query's positives, and positives is "
+            "None; give positives",
+        )
+    lengths, longest = check_range(queries, items, call=call)
     cut = (settings.window[0], min(settings.window[1], num_items))
-    return Job(queries, items, lists, cut, rules, settings.memory)
+    constant = constant_rows(lengths, items, longest)
+    return Job(queries, items, lists, cut, rules, settings.memory, constant, longest, call)
 
 
 def _check_window(window: Any, num_negatives: Any, call: str) -> tuple[int, int]:

@@ -23,15 +23,21 @@ def find_all(
 
 
 def measure_recall(found: RankWindow, true: RankWindow) -> float:
-    """The share of true window members that stand in the window found; 1 if there are none."""
-    members = hits = 0
-    ordered = np.sort(found.items, axis=1)  # all at once: np.isin would sort row by row
-    for row, true_row in zip(ordered, true.items, strict=True):
-        wanted = true_row[true_row >= 0]
-        members += wanted.size
-        places = np.minimum(np.searchsorted(row, wanted), len(row) - 1)
-        hits += int(np.count_nonzero(row[places] == wanted))
-    return float(hits / members) if members else 1.0
+    """The share of the true windows' members that are found; 1 if there are none.
+
+    Members are compared by score. An item that scores more than the last true member stands in the
+    window or above it; an item with the very score of the last one may take the place of any true
+    member with that score, since ids alone decide which of them the window holds. No item found
+    scores more than the first true member (an index finds a part of the items, ranked as all are).
+    """
+    there = true.items >= 0
+    members = int(np.count_nonzero(there))
+    lowest = np.where(there, true.scores, np.inf).min(axis=1, initial=np.inf)[:, None]
+    inside = found.items >= 0
+    tied = (inside & (found.scores == lowest)).sum(axis=1)
+    above = (inside & (found.scores > lowest)).sum(axis=1)
+    hits = int((above + np.minimum(tied, (there & (true.scores == lowest)).sum(axis=1))).sum())
+    return hits / members if members else 1.0
 
 
 class Tunable(Search, Protocol):

@@ -64,7 +64,9 @@ def diagnose_window(
     Ranks are those of ``mine_hard_negatives``: training positives are removed before ranks are
     counted, ties go to the lower id. Held-out positives are ranked exactly over the whole catalog,
     the members of ranks are looked at down to ``depth``. Queries are a seeded sample of those that
-    have held-out positives; densities are theirs, and lower for queries that have none.
+    have held-out positives; densities are theirs, and lower for queries that have none. Members of
+    the window that equal a training positive (the same item under another id) are counted: mining
+    leaves them out with ``drop_duplicates=True``.
 
     Equivalent slow code of the risk::
 
@@ -144,7 +146,7 @@ def diagnose_window(
     seen = [
         (a, min(b, num_items)) for a, b in ranges if a <= looked and min(b, num_items) <= looked
     ]
-    groups, detail = describe_members(
+    groups, detail, twins = describe_members(
         model,
         second,
         sample.positives,
@@ -166,6 +168,7 @@ def diagnose_window(
         suggested=suggestion.window,
         suggestion_reason=suggestion.reason,
         popularity=detail,
+        duplicates=twins,
         max_risk=allowed,
         base_rate=held.base_rate,
         num_queries=len(sample.rows),

@@ -114,6 +114,8 @@ class WindowDiagnosis:
         suggested: the earliest safe window of the same width, or None.
         suggestion_reason: why it, or why none.
         popularity: of the window's members; None without counts or members.
+        duplicates: window members that are twins of one of their query's training positives: their
+            vector or their score equals that positive's (see ``mine_hard_negatives``).
         max_risk: the share of held-out positives among members that is allowed.
         base_rate: the share among all non-positives: what a uniform draw brings.
         num_queries: sampled queries.
@@ -136,6 +138,7 @@ class WindowDiagnosis:
     suggested: tuple[int, int] | None
     suggestion_reason: str
     popularity: WindowPopularity | None
+    duplicates: int
     max_risk: float
     base_rate: float
     num_queries: int
@@ -169,6 +172,9 @@ class WindowDiagnosis:
             heads = f"{one.head_1:.1%} and {one.head_10:.1%} among the top 1 % and 10 %"
             text = f"percentile {one.mean_percentile:.2f} (catalog 0.50), {heads}"
             facts.append(("popularity", f"{text}; {one.distinct_items:,} distinct items"))
+        if self.duplicates:
+            text = f"{self.duplicates:,} of {self.window.members:,} members equal a positive"
+            facts.append(("duplicates", f"{text}; drop_duplicates leaves them out"))
         if self.window.overlap is not None:
             facts.append(("overlap", f"{self.window.overlap:.3f} of the other model's (Jaccard)"))
         lines = [f"{name:<12}{text}" for name, text in facts]

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import fail
+from fastneg.checks import IntArray, fail
 from fastneg.mining.calibrate import Tunable, calibrate, find_all
 from fastneg.mining.devices import Device, choose_device, torch_device
-from fastneg.mining.job import CALL, Job
-from fastneg.mining.search import Engine, Search
+from fastneg.mining.job import Job
+from fastneg.mining.search import Engine, Search, empty_window
 from fastneg.streams import key_of, permutation, stream_of
 
 _SAMPLE_QUERIES = 512
@@ -36,11 +36,11 @@ def make_engine(job: Job, search: str, recall: float, device: str) -> Engine:
         search in ("auto", "exact", "ivf") or (search.startswith("faiss:") and search[6:].strip())
     ):
         fail(
-            CALL,
+            job.call,
             f"search = {search!r} is not one of 'auto', 'exact', 'ivf', 'faiss:<factory "
             "string>' (such as 'faiss:IVF1024,Flat')",
         )
-    chosen = choose_device(device, call=CALL)
+    chosen = choose_device(device, call=job.call)
     depth = job.window[1]
 
     if search == "auto":
@@ -52,28 +52,36 @@ def make_engine(job: Job, search: str, recall: float, device: str) -> Engine:
         from fastneg.mining import ivf
 
         count = ivf.num_lists_for(len(job.items))
-        index = ivf.IvfSearch(job.items, count, job.memory, depth, job.rules.seed, call=CALL)
+        index = ivf.IvfSearch(job.items, count, job.memory, depth, job.rules.seed, call=job.call)
     else:
         from fastneg.mining import faiss_index
 
         most = int(job.positives.counts.max())
         index = faiss_index.FaissSearch(
-            job.items, search[6:].strip(), job.memory, depth, most, call=CALL
+            job.items, search[6:].strip(), job.memory, depth, most, call=job.call
         )
-    size = min(_SAMPLE_QUERIES, len(job.queries))
-    order = permutation(key_of(job.rules.seed, stream_of("mining", "sample")), len(job.queries))
-    rows = np.sort(order[:size])
+    rows = _sample(job)
     sample, lists = np.ascontiguousarray(job.queries[rows]), job.positives.take(rows)
-    true = find_all(_exact(job, size, chosen), sample, lists, job.window)
+    true = empty_window(0, job.window)
+    if rows.size:
+        true = find_all(_exact(job, rows.size, chosen), sample, lists, job.window)
     value, reached = calibrate(index, sample, lists, job.window, true, recall)
     if reached < recall:
         warnings.warn(
-            f"{CALL}: search = {search!r} ({index.name}) finds {reached:.3f} of the true window "
-            f"members at best, and recall = {recall} was asked; use 'exact' or a finer index",
+            f"{job.call}: search = {search!r} ({index.name}) finds {reached:.3f} of the true "
+            f"window members at best, and recall = {recall} was asked; use 'exact' or a finer "
+            "index",
             stacklevel=3,  # the line that called mine_hard_negatives
         )
     effort = {} if index.effort is None else {index.effort: value}
-    return Engine(index, effort, recall, reached, size, "cpu")
+    return Engine(index, effort, recall, reached, rows.size, "cpu")
+
+
+def _sample(job: Job) -> IntArray:
+    """The rows that recall is measured on, ascending: of the queries that need a search."""
+    order = permutation(key_of(job.rules.seed, stream_of("mining", "sample")), len(job.queries))
+    needing = order[~job.constant_rows(slice(None))[order]]
+    return np.sort(needing[:_SAMPLE_QUERIES])
 
 
 def prefers_ivf(job: Job) -> bool:
@@ -88,6 +96,8 @@ def prefers_ivf(job: Job) -> bool:
     from fastneg.mining.ivf import num_lists_for, training_products
 
     num_queries, num_items = len(job.queries), len(job.items)
+    if job.constant is not None:  # they are not searched
+        num_queries -= int(np.count_nonzero(job.constant))
     lists = num_lists_for(num_items)
     visited = _VISITED if packed.HAS_AMX else 1
     sample = min(_SAMPLE_QUERIES, num_queries) * num_items
@@ -112,7 +122,7 @@ def _exact(job: Job, num_queries: int, device: Device) -> Search:
     if copies > job.memory // 2:
         half, copies = False, 0
     blocks = exact.plan_blocks(
-        num_queries, num_items, width, job.window[1], job.memory - copies, call=CALL
+        num_queries, num_items, width, job.window[1], job.memory - copies, call=job.call
     )
     return exact.ExactSearch(
         job.items, blocks, torch_device(device), "bfloat16" if half else "float32"
@@ -128,13 +138,13 @@ def open_engine(job: Job, facts: dict[str, Any], arrays: dict[str, npt.NDArray[A
     name = facts["search"]
     search: Search
     if name == "exact":
-        device = choose_device(facts["device"], call=CALL)
+        device = choose_device(facts["device"], call=job.call)
         search = _exact(job, len(job.queries), device)
     elif name == "ivf":
         from fastneg.mining import ivf
 
         search = ivf.IvfSearch(
-            job.items, facts["num_lists"], job.memory, job.window[1], job.rules.seed, call=CALL,
+            job.items, facts["num_lists"], job.memory, job.window[1], job.rules.seed, call=job.call,
             saved=arrays,
         )  # fmt: skip
         search.set_effort(facts["nprobe"])
@@ -143,7 +153,7 @@ def open_engine(job: Job, facts: dict[str, Any], arrays: dict[str, npt.NDArray[A
 
         most = int(job.positives.counts.max(initial=0))
         index = faiss_index.FaissSearch(
-            job.items, name.removeprefix("faiss:"), job.memory, job.window[1], most, call=CALL,
+            job.items, name.removeprefix("faiss:"), job.memory, job.window[1], most, call=job.call,
             saved=arrays["index"],
         )  # fmt: skip
         if index.effort is not None:

@@ -26,6 +26,7 @@ import torch
 
 from fastneg.checks import Float32Array, FloatArray, fail, frozen
 from fastneg.kernels.selection import admit_tile, write_window
+from fastneg.mining.bounds import bfloat16_share, product_slack, torch_share
 from fastneg.mining.search import (
     SMALLEST_CHUNK,
     PositiveLists,
@@ -87,21 +88,6 @@ def plan_blocks(
             f"memory = {memory} bytes is too little for one query; give {total(1, items)} or more",
         )
     return Blocks(rows, items, capacity, total(rows, items))
-
-
-def product_slack(queries: Float32Array, longest_item: float) -> FloatArray:
-    """float64 [B]: the most that a product of torch may be off, rounding of scores included.
-
-    |error| <= d u |q||x| for a sum of d float32 products in any order (u = 2^-24). Where torch has
-    been allowed to multiply in TF32 or bfloat16, their rounding of both factors comes on top.
-    """
-    unit = 2.0**-24
-    relative = (queries.shape[1] + 8) * unit * 1.01
-    if torch.get_float32_matmul_precision() != "highest" or torch.backends.cuda.matmul.allow_tf32:
-        relative += 2.0**-7
-    flushed = queries.shape[1] * 2.0**-125  # what is not normal may have become 0
-    slack: FloatArray = norms(queries) * (longest_item * relative) + flushed
-    return slack
 
 
 @cache
@@ -182,9 +168,7 @@ class ExactSearch:
         """See ``Search.find``; one call at a time (the buffers are its own)."""
         rows, depth = len(queries), window[1]
         queries = frozen(queries)
-        slack = product_slack(queries, self._longest)
-        if self._half:
-            slack += self._half_slack(queries)
+        slack = self._slack(queries)
         cursors = positives.starts.copy()
         bounds = np.full(rows, -np.inf, np.float32)
         counts = np.zeros(rows, np.int64)
@@ -242,13 +226,15 @@ class ExactSearch:
         """See ``Search.arrays``."""
         return {}
 
-    def _half_slack(self, queries: Float32Array) -> FloatArray:
-        """float64 [B]: what rounding of both vectors and of the products adds."""
-        rounded = _rounded(torch.tensor(queries))
-        own, lengths = _residuals(queries, rounded), norms(queries)
-        reach = (lengths + own) * (self._longest + self._worst)
-        slack: FloatArray = own * (self._longest + self._worst) + lengths * self._worst
-        return 1.001 * (slack + own * self._worst + 2.0**-8 * reach)
+    def _slack(self, queries: Float32Array) -> FloatArray:
+        """float64 [B]: the most that a product may be off."""
+        width = queries.shape[1]
+        if not self._half:
+            return product_slack(queries, self._longest, torch_share(width))
+        return product_slack(
+            queries, self._longest, bfloat16_share(width),
+            residuals=_residuals(queries, _rounded(torch.tensor(queries))), worst=self._worst,
+        )  # fmt: skip
 
     def _multiply(self, query_block: torch.Tensor, first: int) -> Float32Array:
         """float32 [B, T]: products of the block with the tile that starts at item ``first``."""

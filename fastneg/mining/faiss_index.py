@@ -24,7 +24,13 @@ import faiss  # isort: skip
 
 from fastneg.checks import Float32Array, IntArray, fail, frozen
 from fastneg.kernels.selection import rank_found
-from fastneg.mining.search import SMALLEST_CHUNK, PositiveLists, RankWindow, empty_window
+from fastneg.mining.search import (
+    SMALLEST_CHUNK,
+    PositiveLists,
+    RankWindow,
+    empty_window,
+    far_exponents,
+)
 from fastneg.threads import get_num_threads, run_chunks
 
 _POINTS_PER_LIST = 39  # what FAISS wants for each centroid it trains
@@ -122,10 +128,13 @@ class FaissSearch:
                     f"{ivf_factory(num_items)!r}, or search='exact'",
                 )
             lists.cp.min_points_per_centroid = 1  # FAISS would write its warning to stderr
+        # FAISS squares lengths, and ends the process where they are infinite
+        shift = int(far_exponents(self.items.reshape(1, -1))[0])
+        scaled = self.items if shift == 0 else np.ldexp(self.items, -shift)
         try:
             with _own_threads():
-                index.train(self.items)
-                index.add(self.items)
+                index.train(scaled)
+                index.add(scaled)
         except RuntimeError as error:
             fail(
                 self._call,
@@ -169,8 +178,10 @@ class FaissSearch:
     ) -> None:
         depth = min(len(self.items), window[1] + extra)
         part, lists = frozen(queries[rows]), positives.take(rows)
+        shifts = far_exponents(part)
+        scaled = np.ldexp(part, -shifts[:, None]) if shifts.any() else part
         with _own_threads():
-            _, found = self.index.search(part, depth)
+            _, found = self.index.search(scaled, depth)
         ranked = empty_window(len(rows), window)
 
         def rank(a: int, b: int) -> None:

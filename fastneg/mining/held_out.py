@@ -22,6 +22,7 @@ import torch
 
 from fastneg.checks import Float32Array, FloatArray, IntArray, frozen
 from fastneg.kernels.true_ranks import count_before_in_lists, count_before_in_tile, score_lists
+from fastneg.mining.bounds import product_slack, torch_share
 from fastneg.mining.search import SMALLEST_CHUNK, PositiveLists, norms
 from fastneg.streams import key_of, permutation, stream_of
 from fastneg.threads import run_chunks
@@ -142,7 +143,7 @@ def true_ranks(
     with warnings.catch_warnings():  # torch warns of read-only arrays; nothing is written to it
         warnings.simplefilter("ignore")
         vectors = torch.from_numpy(items).to(device)
-    lengths = norms(items)
+    lengths, share = norms(items), torch_share(items.shape[1])
     for start in range(0, len(queries), _BLOCK_ROWS):
         rows = slice(start, start + _BLOCK_ROWS)
         block, part = queries[rows], wanted.rows(start, start + _BLOCK_ROWS)
@@ -150,7 +151,7 @@ def true_ranks(
         for first in range(0, len(items), _TILE_ITEMS):
             tile = slice(first, first + _TILE_ITEMS)
             products = (on_device @ vectors[tile].T).cpu().numpy()
-            slack = _slack(block, float(lengths[tile].max()))
+            slack = product_slack(block, float(lengths[tile].max()), share)
 
             def count(
                 a: int,
@@ -187,17 +188,3 @@ def true_ranks(
         among_positives,
     )
     return 1 + among_all - among_positives
-
-
-def _slack(queries: Float32Array, longest_item: float) -> FloatArray:
-    """float64 [B]: the most that a float32 product may differ from the exact score.
-
-    d u |q||x| for a sum in any order (u = 2^-24), what rounding both factors to TF32 or bfloat16
-    adds where torch may, and products too small for normal numbers, which some processors drop.
-    """
-    width = queries.shape[1]
-    relative = (width + 8) * 2.0**-24 * 1.01
-    if torch.get_float32_matmul_precision() != "highest" or torch.backends.cuda.matmul.allow_tf32:
-        relative += 2.0**-7
-    slack: FloatArray = norms(queries) * (longest_item * relative) + width * 2.0**-126
-    return slack

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastneg.checks import Float32Array, IntArray, fail, frozen
-from fastneg.mining.lists import POINTS_PER_LIST, ROUNDS, Codes, assign, train_centroids
+from fastneg.mining.lists import POINTS_PER_LIST, ROUNDS, Codes, make_lists
 from fastneg.mining.search import PositiveLists, RankWindow, empty_window, no_positives
 from fastneg.mining.visits import Buffers, visits_to
 from fastneg.threads import get_num_threads, run_chunks
@@ -82,8 +82,8 @@ class IvfSearch:
         self.items = frozen(items)
         self._call, self._memory, self._depth = call, memory, depth
         if saved is None:
-            self._centroids = frozen(train_centroids(self.items, num_lists, seed))
-            self._list_of_item = frozen(assign(self.items, self._centroids))
+            made = make_lists(self.items, num_lists, seed)
+            self._centroids, self._list_of_item = frozen(made[0]), frozen(made[1])
         else:
             self._centroids = frozen(np.ascontiguousarray(saved["centroids"], np.float32))
             self._list_of_item = frozen(np.ascontiguousarray(saved["list_of_item"], np.int32))

@@ -5,18 +5,31 @@ Legend: Q queries, N items, n negatives per query.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from fastneg.checks import Float32Array, FloatArray, IntArray
+from fastneg.kernels.twins import NO_TWIN, SAME_VECTOR
 from fastneg.mining import window as rules_of
+from fastneg.mining.constant import Marks, find_windows
 from fastneg.mining.report import MiningReport, ShowProgress, progress_bar
-from fastneg.mining.search import Engine, PositiveLists, RankWindow, Search, empty_window
+from fastneg.mining.search import (
+    Codes,
+    Engine,
+    PositiveLists,
+    RankWindow,
+    Search,
+    empty_window,
+)
+from fastneg.mining.twins import find_twins
 from fastneg.mining.window import Reasons, WindowRules
 
 CALL = "mine_hard_negatives"
+_TALLIES = (*rules_of.REASONS, "duplicates drawn", "copies drawn")
 
 
 class Job(NamedTuple):
@@ -29,6 +42,9 @@ class Job(NamedTuple):
         window: first and last rank, the last cut to N.
         rules: what may be drawn.
         memory: bytes of working memory.
+        constant: bool [Q], queries to which all items score the same; None: not known of any.
+        longest: the length of the longest item; +inf where it is not known.
+        call: the function that the user called, for errors.
     """
 
     queries: Float32Array
@@ -37,20 +53,50 @@ class Job(NamedTuple):
     window: tuple[int, int]
     rules: WindowRules
     memory: int
+    constant: Marks | None = None
+    longest: float = math.inf
+    call: str = CALL
+
+    def constant_rows(self, rows: slice) -> Marks:
+        """Bool [B]: ``constant`` of some queries."""
+        if self.constant is None:
+            return np.zeros(len(self.queries[rows]), np.bool_)
+        return self.constant[rows]
+
+
+class Block(NamedTuple):
+    """A block of queries, their windows, and why members may not be drawn.
+
+    Attributes:
+        first_row: the number of the first query.
+        queries: float32 [B, d].
+        positives: their lists.
+        constant: bool [B], see ``Job``.
+        window: of the ranks asked.
+        reasons: uint8 [B, W], indices into ``window.REASONS``.
+    """
+
+    first_row: int
+    queries: Float32Array
+    positives: PositiveLists
+    constant: Marks
+    window: RankWindow
+    reasons: Reasons
 
 
 class Totals:
     """What was drawn, added up over the parts of a job.
 
     Attributes:
-        tally: int64, window members that fell to each of ``REASONS``.
+        tally: int64, window members that fell to each of ``REASONS``; then how many of the items
+            drawn are twins of a positive, and how many of these by their vectors.
         per_item: int64 [N], how often each item was drawn.
         full_rows: queries that got all their negatives.
         empty_rows: queries that got none.
     """
 
     def __init__(self, num_items: int) -> None:
-        self.tally = np.zeros(len(rules_of.REASONS), np.int64)
+        self.tally = np.zeros(len(_TALLIES), np.int64)
         self.per_item = np.zeros(num_items, np.int64)
         self.full_rows = self.empty_rows = 0
 
@@ -92,8 +138,8 @@ def expect_rows(
 
     Adds to ``expected`` int64 [N]; see ``window.add_expected``.
     """
-    for _, window, reasons in _blocks(job, search, rows, keep.store, advance):
-        rules_of.add_expected(job.rules, window, reasons, expected)
+    for block in _blocks(job, search, rows, keep.store, advance):
+        rules_of.add_expected(job.rules, block.window, block.reasons, expected)
 
 
 def mine_rows(
@@ -104,7 +150,7 @@ def mine_rows(
     weights: FloatArray | None,
     advance: Callable[[int], None],
 ) -> tuple[rules_of.Drawn, IntArray]:
-    """The draws of queries ``rows[0]`` .. ``rows[1] - 1`` and their tally of ``REASONS``.
+    """The draws of queries ``rows[0]`` .. ``rows[1] - 1`` and their tally, as in ``Totals``.
 
     ``weights`` float64 [N] come from ``log_weights``, where there was a first pass.
     """
@@ -113,13 +159,28 @@ def mine_rows(
     out = rules_of.Drawn(
         np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int32)
     )
-    tally = np.zeros(len(rules_of.REASONS), np.int64)
-    for start, window, reasons in _blocks(job, search, rows, keep.recall, advance):
-        drawn = rules_of.draw(job.rules, window, reasons, start, weights)
-        part = slice(start - first, start - first + len(window.items))
+    tally = np.zeros(len(_TALLIES), np.int64)
+    for block in _blocks(job, search, rows, keep.recall, advance):
+        reasons, start = block.reasons, block.first_row - first
+        drawn = rules_of.draw(job.rules, block.window, reasons, block.first_row, weights)
+        part = slice(start, start + len(reasons))
         out.items[part], out.scores[part], out.ranks[part] = drawn
-        tally += [np.count_nonzero(reasons == one) for one in range(tally.size)]  # bytes stay bytes
+        tally[:-2] += [np.count_nonzero(reasons == one) for one in range(tally.size - 2)]
+        twins = _twins(job, block, drawn.items.astype(np.int32), drawn.scores)
+        if twins is not None:
+            tally[-2:] += np.count_nonzero(twins != NO_TWIN), np.count_nonzero(twins == SAME_VECTOR)
     return out, tally
+
+
+def _twins(
+    job: Job, block: Block, items: Codes, scores: Float32Array
+) -> npt.NDArray[np.uint8] | None:
+    """Which of int32 [B, W] items are twins of a positive; None where there are no positives."""
+    if not block.positives.counts.any():
+        return None
+    return find_twins(
+        block.queries, job.items, job.longest, block.positives, block.constant, items, scores
+    )
 
 
 class Windows:
@@ -153,20 +214,29 @@ def _blocks(
     rows: tuple[int, int],
     through: Callable[[int, int, Callable[[], RankWindow]], RankWindow],
     advance: Callable[[int], None],
-) -> Iterator[tuple[int, RankWindow, Reasons]]:
-    """(first row, window, reasons) of each block of queries, in order."""
+) -> Iterator[Block]:
+    """The blocks of queries, in order."""
     if job.window[0] > job.window[1]:  # the window lies wholly beyond the catalog
         return
     for start in range(*rows, search.block_rows):
         stop = min(start + search.block_rows, rows[1])
         part, lists = job.queries[start:stop], job.positives.rows(start, stop)
+        constant = job.constant_rows(slice(start, stop))
 
-        def find(part: Float32Array = part, lists: PositiveLists = lists) -> RankWindow:
-            return search.find(part, lists, job.window)
+        def find(
+            part: Float32Array = part, lists: PositiveLists = lists, constant: Marks = constant
+        ) -> RankWindow:
+            return find_windows(search, part, job.items, lists, job.window, constant)
 
         window = through(start, stop, find)
         ceilings = rules_of.margin_ceilings(job.rules, part, job.items, lists)
-        yield start, window, rules_of.mark(job.rules, window, ceilings, start)
+        reasons = rules_of.mark(job.rules, window, ceilings, start)
+        block = Block(start, part, lists, constant, window, reasons)
+        if job.rules.drop_duplicates:
+            twins = _twins(job, block, window.items, window.scores)
+            if twins is not None:
+                reasons[(reasons == rules_of.ELIGIBLE) & (twins != NO_TWIN)] = rules_of.DUPLICATE
+        yield block
         advance(stop - start)
 
 
@@ -193,10 +263,13 @@ def make_report(
         short_rows=num_queries - totals.full_rows,
         empty_rows=totals.empty_rows,
         missing_negatives=num_queries * wanted - int(totals.per_item.sum()),
-        window_members=int(tally[:-1].sum()),
+        window_members=int(tally[: rules_of.ABSENT].sum()),
         rejected_by_score=int(tally[1]),
         rejected_by_margin=int(tally[2]),
         rejected_by_group=int(tally[3]),
+        rejected_by_duplicate=int(tally[rules_of.DUPLICATE]),
+        duplicates_mined=int(tally[-2]),
+        copies_mined=int(tally[-1]),
         positives_removed=int(counts.sum()),
         queries_without_positives=int((counts == 0).sum()),
         distinct_items=int(np.count_nonzero(totals.per_item)),

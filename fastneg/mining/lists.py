@@ -18,6 +18,7 @@ from fastneg.checks import Float32Array, IntArray, frozen
 from fastneg.kernels.centroids import add_to_lists, nearest_list
 from fastneg.kernels.panels import LANES, pack_panels
 from fastneg.mining import packed
+from fastneg.mining.search import far_exponents
 from fastneg.streams import key_of, permutation, stream_of
 from fastneg.threads import run_chunks
 
@@ -43,6 +44,20 @@ class Lists(NamedTuple):
     order: Codes
     panel_borders: IntArray
     panels: Float32Array
+
+
+def make_lists(items: Float32Array, num_lists: int, seed: int) -> tuple[Float32Array, Codes]:
+    """Centroids float32 [L, d], and each item's list, int32 [N].
+
+    Squared lengths must be float32 numbers, neither infinite nor all 0, or nothing is nearest to
+    anything: very long and very short vectors are scaled by a power of two while lists are made,
+    which changes no digit of any distance.
+    """
+    shift = -int(far_exponents(items.reshape(1, -1))[0])
+    scaled = items if shift == 0 else np.ldexp(items, shift)
+    centroids = train_centroids(scaled, num_lists, seed)
+    lists = assign(scaled, centroids)
+    return (centroids if shift == 0 else np.ldexp(centroids, -shift)), lists
 
 
 def train_centroids(items: Float32Array, num_lists: int, seed: int) -> Float32Array:

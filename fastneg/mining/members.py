@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastneg.checks import Float32Array, FloatArray, IntArray
-from fastneg.errors import FastnegError
-from fastneg.mining import job as mining_job
+from fastneg.kernels.twins import NO_TWIN
+from fastneg.mining.constant import constant_rows, find_windows
 from fastneg.mining.diagnosis import HEADS, QUANTILES, WindowPopularity
 from fastneg.mining.engines import make_engine
 from fastneg.mining.held_out import list_scores
 from fastneg.mining.job import Job
-from fastneg.mining.search import Codes, PositiveLists, RankWindow
+from fastneg.mining.search import Codes, PositiveLists, RankWindow, Search, norms
+from fastneg.mining.twins import find_twins
 from fastneg.mining.window import WindowRules
 
 
@@ -160,8 +161,10 @@ def describe_members(
     window: tuple[int, int],
     popularity: Popularity | None,
     looking: Looking,
-) -> tuple[list[Group], WindowPopularity | None]:
-    """What is known of the members at each range of ranks, and how popular those of the window are.
+) -> tuple[list[Group], WindowPopularity | None, int]:
+    """What is known of the members at each range of ranks; of the window's, how popular they are.
+
+    The last number is how many of the window's members are twins of a positive.
 
     Searched exactly, to ``looking.depth`` ranks of each query, in blocks that fit ``memory``.
 
@@ -171,42 +174,62 @@ def describe_members(
     lowest, mean = positive_scores(model, positives)
     groups = [_Sums(first, last, len(model.queries)) for first, last in ranges]
     frequency = np.zeros(len(model.items), np.int64)
-    for start, found, others in _blocks(model, other, positives, looking):
+    twins = 0
+    for start, found, others, of in _blocks(model, other, positives, looking):
         part = lowest[start : start + len(found.items)]
         for group in groups:
             group.add(start, found, part, popularity, others)
-        members = found.items[:, window[0] - 1 : window[1]]
+        places = slice(window[0] - 1, window[1])
+        members = found.items[:, places]
+        twins += num_twins(of, start, members, found.scores[:, places])
         frequency += np.bincount(members[members >= 0], minlength=frequency.size)
     detail = None
     if popularity is not None and frequency.any():
         detail = _window_popularity(frequency, popularity, len(model.queries))
-    return [group.result(lowest, mean, popularity) for group in groups], detail
+    return [group.result(lowest, mean, popularity) for group in groups], detail, twins
+
+
+def num_twins(job: Job, start: int, items: Codes, scores: Float32Array) -> int:
+    """How many of int32 [B, W] items, of the queries from ``start`` on, are twins of positives."""
+    rows = slice(start, start + len(items))
+    lists = job.positives.rows(rows.start, rows.stop)
+    if not lists.counts.any():
+        return 0
+    flags = find_twins(
+        job.queries[rows], job.items, job.longest, lists, job.constant_rows(rows),
+        np.ascontiguousarray(items), np.ascontiguousarray(scores),
+    )  # fmt: skip
+    return int(np.count_nonzero(flags != NO_TWIN))
 
 
 def _blocks(
     model: Model, other: Model | None, positives: PositiveLists, looking: Looking
-) -> Iterator[tuple[int, RankWindow, RankWindow | None]]:
+) -> Iterator[tuple[int, RankWindow, RankWindow | None, Job]]:
+    """(first row, ranks, the other model's ranks, the first model's job) of each block."""
     shares = 1 if other is None else 2
-    searches = []
+    jobs: list[Job] = []
+    searches: list[Search] = []
     for one in (model, other) if other is not None else (model,):
         rules = WindowRules(num_negatives=1)
+        longest = float(norms(one.items).max())
         job = Job(
-            one.queries, one.items, positives, (1, looking.depth), rules, looking.memory // shares
-        )
-        try:
-            searches.append(make_engine(job, "exact", 1.0, looking.device).search)
-        except FastnegError as error:
-            text = str(error).replace(mining_job.CALL, looking.call, 1)
-            raise FastnegError(text) from error
-    rows = min(search.block_rows for search in searches)
-    for start in range(0, len(model.queries), rows):
-        stop = min(start + rows, len(model.queries))
-        lists = positives.rows(start, stop)
-        found = searches[0].find(model.queries[start:stop], lists, (1, looking.depth))
-        others = None
-        if other is not None:
-            others = searches[1].find(other.queries[start:stop], lists, (1, looking.depth))
-        yield start, found, others
+            one.queries, one.items, positives, (1, looking.depth), rules, looking.memory // shares,
+            constant_rows(norms(one.queries), one.items, longest), longest, looking.call,
+        )  # fmt: skip
+        jobs.append(job)
+        searches.append(make_engine(job, "exact", 1.0, looking.device).search)
+    step = min(search.block_rows for search in searches)
+    for start in range(0, len(model.queries), step):
+        stop = min(start + step, len(model.queries))
+        rows = slice(start, stop)
+        found = [
+            find_windows(
+                search, job.queries[rows], job.items, positives.rows(start, stop), job.window,
+                job.constant_rows(rows),
+            )
+            for job, search in zip(jobs, searches, strict=True)
+        ]  # fmt: skip
+        yield start, found[0], found[1] if other is not None else None, jobs[0]
 
 
 def _window_popularity(

@@ -54,6 +54,7 @@ def mine_hard_negatives(
     query_groups: Any = None,
     item_groups: Any = None,
     group_rule: str = "same",
+    drop_duplicates: bool = False,
     search: str = "auto",
     recall: float = 0.95,
     memory: int = 1 << 30,
@@ -64,9 +65,9 @@ def mine_hard_negatives(
     """Draw hard negatives for every query from a window of its ranks among non-positives.
 
     A query's positives are removed before ranks are counted: rank 1 is its best non-positive. Ties
-    go to the lower item id. Draws are without replacement inside the window. Score limits, margins
-    and groups make members of the window ineligible and never shift it; a row that cannot be filled
-    is padded with -1, never with a rejected item, and counted in the report.
+    go to the lower item id. Draws are without replacement inside the window. Score limits, margins,
+    groups and ``drop_duplicates`` make members of the window ineligible and never shift it; a row
+    that cannot be filled is padded with -1, never with a rejected item, and counted in the report.
 
     Equivalent slow code for one query (``strategy="top"``)::
 
@@ -100,13 +101,23 @@ def mine_hard_negatives(
         query_groups: int [Q]; -1: the group rule does not apply to the query.
         item_groups: int [N]; -1: in no group, so never of the same one.
         group_rule: "same" draws only items of the query's group, "other" only items of another.
+        drop_duplicates: leave out twins of the query's positives: items that are as relevant as a
+            positive p, and no known positives, because they are the same under another id. A twin's
+            vector equals p's in every coordinate, or its score equals p's within the arithmetic:
+            |s - s_p| <= 2^-22 |q||p|, which copies keep to whose vectors were rounded apart (with
+            "cosine", vectors of one direction). Twins are no positives: they keep their ranks and
+            their places in the window, and are not drawn. Where all items score the same (a zero
+            query), only vectors count. The report counts twins that were drawn.
         search: "exact"; "ivf", batched IVF whose nprobe is calibrated against exact search; "auto",
             whichever makes fewer products by size, training included (exact where recall is 1 and
             on a GPU); or "faiss:<factory string>", any FAISS index, its nprobe or efSearch
             calibrated where it has one.
         recall: the share of true window members that stand in the window found, asked of
-            approximate search and measured on a sample of up to 512 queries; a warning where no
-            effort reaches it. An index that finds too few items leaves the row's end at -1.
+            approximate search and measured on a sample of up to 512 queries (an item that ties with
+            the window's last member stands for a member); a warning where no effort reaches it. An
+            index that finds too few items leaves the row's end at -1. Queries to which all items
+            score the same, zero vectors above all, are not searched: their windows hold ids in
+            ascending order.
         memory: bytes of working memory beyond inputs, results, normalised copies and a FAISS index.
         device: where exact search makes its products: "auto" (the GPU where there is one), "cpu",
             "cuda". Ranks and scores do not depend on it.
@@ -126,8 +137,8 @@ def mine_hard_negatives(
         call=CALL, window=window, num_negatives=num_negatives, metric=metric, strategy=strategy,
         temperature=temperature, min_score=min_score, max_score=max_score,
         absolute_margin=absolute_margin, relative_margin=relative_margin,
-        max_per_item=max_per_item, group_rule=group_rule, search=search, recall=recall,
-        memory=memory, device=device, seed=seed,
+        max_per_item=max_per_item, group_rule=group_rule, drop_duplicates=drop_duplicates,
+        search=search, recall=recall, memory=memory, device=device, seed=seed,
     )  # fmt: skip
     query_matrix = as_matrix(queries, call=CALL, name="queries")
     item_matrix = as_matrix(items, call=CALL, name="items", columns=query_matrix.shape[1])

@@ -29,6 +29,10 @@ class MiningReport:
         rejected_by_score: of these, outside min_score .. max_score.
         rejected_by_margin: of the rest, too close to the query's lowest positive.
         rejected_by_group: of the rest, of the wrong group.
+        rejected_by_duplicate: of the rest, twins of a positive, where ``drop_duplicates`` says so.
+        duplicates_mined: drawn items that are twins of a positive of their query: their vector or
+            their score equals that positive's (see ``mine_hard_negatives``).
+        copies_mined: of these, those whose vector equals a positive's.
         positives_removed: (query, positive) pairs left out before ranks were counted.
         queries_without_positives: to which no margin applies.
         distinct_items: items drawn at least once.
@@ -59,6 +63,9 @@ class MiningReport:
     rejected_by_score: int
     rejected_by_margin: int
     rejected_by_group: int
+    rejected_by_duplicate: int
+    duplicates_mined: int
+    copies_mined: int
     positives_removed: int
     queries_without_positives: int
     distinct_items: int
@@ -97,6 +104,7 @@ class MiningReport:
                 ("score", self.rejected_by_score),
                 ("margin", self.rejected_by_margin),
                 ("group", self.rejected_by_group),
+                ("duplicate", self.rejected_by_duplicate),
             )
         )
         first, last = self.window
@@ -112,6 +120,8 @@ class MiningReport:
             "rejected": rejected,
             "positives": f"{self.positives_removed:,} removed",
             "no positives": f"{self.queries_without_positives:,} queries",
+            "duplicates": f"{self.duplicates_mined:,} drawn equal a positive by vector or score"
+            f" ({self.copies_mined:,} by vector)",
             "items drawn": f"{self.distinct_items:,} distinct",
             "most drawn item": f"{self.realised_max_per_item:,} times{cap}",
             "search": f"{self.search}{effort}: {how}",

@@ -225,6 +225,17 @@ def norms(vectors: Float32Array) -> npt.NDArray[np.float64]:
     return out
 
 
+def far_exponents(rows: Float32Array) -> npt.NDArray[np.int32]:
+    """int32 [n]: the exponent of each row's largest coordinate, where it is far from 0; else 0.
+
+    Squares and products of ordinary numbers stay within float32. Vectors beyond 2^40 or below 2^-40
+    are scaled by these powers of two before anything that needs squares: no digit changes.
+    """
+    largest = np.maximum(rows.max(axis=1), -rows.min(axis=1))
+    exponents: npt.NDArray[np.int32] = np.frexp(largest)[1]
+    return np.where((np.abs(exponents) <= 40) | (largest == 0), np.int32(0), exponents)
+
+
 def normalised(vectors: Float32Array) -> Float32Array:
     """A copy with every vector at length 1; zero vectors stay zero."""
     lengths = norms(vectors)
@@ -236,12 +247,20 @@ def normalised(vectors: Float32Array) -> Float32Array:
     return out
 
 
-def check_range(queries: Float32Array, items: Float32Array, *, call: str) -> None:
-    """Refuse vectors so long that an inner product may not be a finite float32."""
-    largest = float(norms(queries).max()) * float(norms(items).max())
+def check_range(
+    queries: Float32Array, items: Float32Array, *, call: str
+) -> tuple[npt.NDArray[np.float64], float]:
+    """Lengths of the queries, float64 [Q], and of the longest item.
+
+    Raises:
+        FastnegError: vectors so long that an inner product may not be a finite float32.
+    """
+    lengths, longest = norms(queries), float(norms(items).max())
+    largest = float(lengths.max()) * longest
     if not math.isfinite(largest) or largest > 1e38:
         fail(
             call,
             f"the longest query and the longest item have an inner product up to "
             f"{largest:.3g}, too large for float32; scale the vectors down",
         )
+    return lengths, longest

@@ -74,6 +74,7 @@ def mine_to_folder(
     query_groups: Any = None,
     item_groups: Any = None,
     group_rule: str = "same",
+    drop_duplicates: bool = False,
     search: str = "auto",
     recall: float = 0.95,
     memory: int = 1 << 30,
@@ -135,8 +136,8 @@ def mine_to_folder(
         call=CALL, window=window, num_negatives=num_negatives, metric=metric, strategy=strategy,
         temperature=temperature, min_score=min_score, max_score=max_score,
         absolute_margin=absolute_margin, relative_margin=relative_margin,
-        max_per_item=max_per_item, group_rule=group_rule, search=search, recall=recall,
-        memory=memory, device=device, seed=seed,
+        max_per_item=max_per_item, group_rule=group_rule, drop_duplicates=drop_duplicates,
+        search=search, recall=recall, memory=memory, device=device, seed=seed,
     )  # fmt: skip
     if shard_queries is not None:
         shard_queries = as_integer(shard_queries, call=CALL, name="shard_queries", minimum=1)

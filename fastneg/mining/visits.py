@@ -12,9 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import Float32Array, FloatArray, IntArray, frozen
+from fastneg.checks import Float32Array, IntArray, frozen
 from fastneg.kernels.tile_visit import ROOM, visit_by_tiles
 from fastneg.kernels.visit import pair_by_list, visit_lists, write_ranks
+from fastneg.mining.bounds import float32_share, product_slack
 from fastneg.mining.lists import Codes, lay_out
 from fastneg.mining.packed import (
     GROUP,
@@ -117,7 +118,7 @@ class _PanelVisits:
         window: tuple[int, int], out: RankWindow,
     ) -> None:  # fmt: skip
         rows, depth, lists = len(queries), window[1], self._lists
-        slack = _float32_slack(queries, self._longest)
+        slack = frozen(product_slack(queries, self._longest, float32_share(queries.shape[1])))
         counts = np.zeros(rows, np.int64)
         with self._buffers.of(rows, _panel_capacity(depth)) as (codes, scores):
             visit_lists(
@@ -184,12 +185,3 @@ def _panel_capacity(depth: int) -> int:
 
 def _tile_capacity(depth: int) -> int:
     return _ROOM_OF_BUFFER * depth + 384
-
-
-def _float32_slack(queries: Float32Array, longest: float) -> FloatArray:
-    """float64 [B]: the most that a product may be off, rounding of scores included.
-
-    |error| <= d u |q||x| for a sum of d float32 products in any order, fused or not (u = 2^-24).
-    """
-    slack: FloatArray = norms(queries) * (longest * (queries.shape[1] + 8) * 2.0**-24 * 1.01)
-    return frozen(slack)

@@ -21,7 +21,8 @@ from fastneg.threads import run_chunks
 
 STRATEGIES = ("uniform", "top", "softmax")
 GROUP_RULES = ("same", "other")
-REASONS = ("eligible", "score", "margin", "group", "absent")
+REASONS = ("eligible", "score", "margin", "group", "duplicate", "absent")
+ELIGIBLE, DUPLICATE, ABSENT = kernels.ELIGIBLE, kernels.BY_TWIN, kernels.ABSENT
 Reasons = npt.NDArray[np.uint8]
 
 
@@ -40,6 +41,7 @@ class WindowRules:
         query_groups: int64 [Q], -1: no rule for this query; None without groups.
         item_groups: int64 [N], -1: in no group.
         group_rule: "same" keeps items of the query's group, "other" keeps all others.
+        drop_duplicates: twins of the query's positives are rejected (``mining.twins``).
         max_per_item: how often an item should be drawn over the whole job, at most.
         seed: of the draws.
     """
@@ -54,6 +56,7 @@ class WindowRules:
     query_groups: IntArray | None = None
     item_groups: IntArray | None = None
     group_rule: str = "same"
+    drop_duplicates: bool = False
     max_per_item: int | None = None
     seed: int = 0
 

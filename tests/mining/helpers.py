@@ -38,6 +38,7 @@ def expect(
     temperature=1.0,
     metric="ip",
     groups=None,
+    drop_duplicates=False,
     **rules,
 ):
     """items [Q, n], ranks [Q, n] by the naive twin."""
@@ -47,7 +48,14 @@ def expect(
     cap = rules.pop("max_per_item", None)
     scores = [naive.scores_of(q, items, metric) for q in queries]
     rows = [
-        naive.eligible(s, p, window, group=-1 if groups is None else groups[q], **rules)
+        naive.eligible(
+            s,
+            p,
+            window,
+            group=-1 if groups is None else groups[q],
+            twins=naive.twins_of(queries[q], items, p, metric) if drop_duplicates else (),
+            **rules,
+        )
         for q, (s, p) in enumerate(zip(scores, sets, strict=True))
     ]
     weights = None

@@ -31,6 +31,7 @@ FOUND = WindowDiagnosis(
     suggested=(151, 550),
     suggestion_reason="the earliest where at most one in 1,000 is a held-out positive",
     popularity=WindowPopularity(0.8123, 0.9, 0.052, 0.4112, 0.01, 0.1, 9_876, 0.3),
+    duplicates=1_234,
     max_risk=0.001,
     base_rate=0.0001,
     num_queries=1_000,
@@ -51,6 +52,7 @@ window      ranks 101 to 500
 verdict     UNSAFE: one in 800 is a held-out positive, one in 1,000 is allowed
 suggested   ranks 151 to 550: the earliest where at most one in 1,000 is a held-out positive
 popularity  percentile 0.81 (catalog 0.50), 5.2% and 41.1% among the top 1 % and 10 %; 9,876 distinct items
+duplicates  1,234 of 400,000 members equal a positive; drop_duplicates leaves them out
 overlap     0.457 of the other model's (Jaccard)
 
 ranks          held-out  share        risk         up to  x uniform  gap 5 %  gap 50 %  above  popularity  overlap

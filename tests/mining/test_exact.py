@@ -8,7 +8,7 @@ import torch
 
 from fastneg.errors import FastnegError
 from fastneg.mining.devices import Device, choose_device
-from fastneg.mining.exact import Blocks, ExactSearch, plan_blocks, product_slack
+from fastneg.mining.exact import Blocks, ExactSearch, plan_blocks
 from fastneg.mining.search import no_positives
 from tests.mining.helpers import KINDS, lists_of, positives_for, vectors_of
 from tests.naive import mining as naive
@@ -75,19 +75,6 @@ def test_near_ties_that_float32_products_cannot_part_are_ranked_exactly():
     assert found.items[0].tolist() == naive.ranking(rounded, set())[:100]
     by_products = np.argsort(-(items @ query[0]), kind="stable")[:100]
     assert (by_products != found.items[0]).any()  # the products alone would have been wrong
-
-
-def test_the_slack_bounds_torchs_products():
-    rng = np.random.default_rng(0)
-    for width in (1, 17, 64, 300):
-        queries = rng.standard_normal((50, width)).astype(np.float32)
-        items = rng.standard_normal((500, width)).astype(np.float32)
-        products = (torch.tensor(queries) @ torch.tensor(items).T).numpy()
-        exact = (queries.astype(np.float64) @ items.astype(np.float64).T).astype(np.float32)
-        longest = float(np.linalg.norm(items.astype(np.float64), axis=1).max())
-        slack = product_slack(queries, longest)
-        assert (np.abs(products.astype(np.float64) - exact) <= slack[:, None]).all()
-        assert slack.max() < 1e-4 * np.linalg.norm(queries, axis=1).max() * longest
 
 
 def test_devices():

@@ -8,10 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from fastneg.mining.calibrate import measure_recall
 from fastneg.mining.faiss_index import FaissSearch, ivf_factory
 from fastneg.mining.miner import mine_hard_negatives
-from fastneg.mining.search import RankWindow
+from fastneg.mining.search import no_positives
 
 
 def clustered(seed, num_items=4000, num_queries=120, width=16):
@@ -118,23 +117,19 @@ def test_the_result_does_not_depend_on_blocks():
         np.testing.assert_array_equal(one.items, other.items)
 
 
-def test_recall_counts_members_of_the_true_window():
-    true = RankWindow(np.array([[1, 2, 3, -1], [4, 5, 6, 7]], np.int32), np.empty((2, 4)), 1)
-    found = RankWindow(np.array([[3, 9, 2, -1], [-1, -1, -1, 4]], np.int32), np.empty((2, 4)), 1)
-    assert measure_recall(found, true) == 3 / 7
-    nothing = RankWindow(np.full((1, 4), -1, np.int32), np.empty((1, 4)), 1)
-    assert measure_recall(nothing, nothing) == 1.0
-
-
-@pytest.mark.parametrize("most", [4, 30, 1_000])
-def test_recall_is_that_of_sets(most):
-    rng = np.random.default_rng(most)
-    found, true = (rng.integers(-1, most, (60, 9)).astype(np.int32) for _ in range(2))
-    members = [[int(i) for i in row if i >= 0] for row in true]
-    pairs = zip(found, members, strict=True)
-    hits = sum(i in set(row.tolist()) for row, wanted in pairs for i in wanted)
-    windows = (RankWindow(items, np.zeros(items.shape, np.float32), 1) for items in (found, true))
-    assert measure_recall(*windows) == hits / sum(map(len, members))
+@pytest.mark.parametrize("factory", ["IVF16,PQ8x4", "HNSW16"])
+@pytest.mark.parametrize("exponents", [(100, -20), (-100, -20), (100, -120)])
+def test_very_long_and_very_short_vectors_are_found_as_well_as_ordinary_ones(factory, exponents):
+    """FAISS squares lengths: without scaling it ends the process, or finds nothing."""
+    queries, items = clustered(4, num_items=1_500, num_queries=40)
+    true = np.argsort(-(queries @ items.T), axis=1)[:, :30]
+    reached = []
+    for up in ((0, 0), exponents):
+        search = FaissSearch(np.ldexp(items, up[0]), factory, 1 << 28, 30, 0, call="x")
+        search.set_effort(min(search.most_effort, 64))
+        found = search.find(np.ldexp(queries, up[1]), no_positives(40), (1, 30)).items
+        reached.append(np.mean([np.isin(*rows).mean() for rows in zip(true, found, strict=True)]))
+    assert reached[1] > reached[0] - 0.1
 
 
 def test_list_counts_suit_the_catalog():

@@ -71,3 +71,23 @@ def test_training_by_tiles_gives_the_same_centroids(kind, threads, monkeypatch):
 
 def test_no_vectors_have_no_lists():
     assert assign(np.empty((0, 4), np.float32), np.ones((3, 4), np.float32)).shape == (0,)
+
+
+@pytest.mark.parametrize("exponent", [-140, -100, -41, 41, 60, 100, 120])
+def test_very_long_and_very_short_vectors_have_the_lists_of_ordinary_ones(exponent):
+    rng = np.random.default_rng(5)
+    items = rng.standard_normal((2_000, 12)).astype(np.float32)
+    centroids, lists = lists_of.make_lists(items, 30, 1)
+    if exponent == -140:  # a part of the digits is lost there
+        far = lists_of.make_lists(np.ldexp(items, exponent), 30, 1)
+        assert np.bincount(far[1], minlength=30).max() < 300
+        return
+    far = lists_of.make_lists(np.ldexp(items, exponent), 30, 1)
+    np.testing.assert_array_equal(far[1], lists)
+    np.testing.assert_array_equal(far[0], np.ldexp(centroids, exponent))
+
+
+def test_items_that_are_all_zero_are_put_somewhere():
+    _, lists = lists_of.make_lists(np.zeros((100, 3), np.float32), 5, 0)
+    assert lists.min() >= 0
+    assert lists.max() < 5

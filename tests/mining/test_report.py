@@ -55,7 +55,7 @@ def test_an_interrupt_passes_through(monkeypatch):
     for engine in (ExactSearch, TileSearch):
         monkeypatch.setattr(engine, "find", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        mine_hard_negatives(np.ones((2, 2)), np.ones((9, 2)), window=(1, 5), num_negatives=1)
+        mine_hard_negatives(np.ones((2, 9)), np.eye(9), window=(1, 5), num_negatives=1)
 
 
 def test_a_function_hears_how_far_it_is_and_may_end_the_job(tmp_path):

@@ -39,6 +39,7 @@ def eligible(
     group=-1,
     item_groups=None,
     group_rule="same",
+    twins=(),
 ):
     """[(item, rank)] of the window's members that no rule rejects."""
     out = []
@@ -59,7 +60,35 @@ def eligible(
             same = item_groups[item] == group
             if same != (group_rule == "same"):
                 continue
+        if item in twins:
+            continue
         out.append((item, rank))
+    return out
+
+
+def twins_of(query, items, positives, metric="ip"):
+    """{item: "vector" or "score"} of the items that equal a positive."""
+    items, query = np.asarray(items, np.float32), np.asarray(query, np.float32)
+    if metric == "cosine":
+        unit = []
+        for one in (query[None], items):
+            lengths = np.sqrt((one.astype(np.float64) ** 2).sum(axis=1))
+            lengths[lengths == 0] = 1.0
+            unit.append((one / lengths[:, None]).astype(np.float32))
+        query, items = unit[0][0], unit[1]
+    scores = scores_of(query, items).astype(np.float64)
+    constant = len(set(scores.tolist())) == 1
+    out = {}
+    for item in range(len(items)):
+        for p in positives:
+            reach = 2.0**-22 * math.sqrt(
+                float((query.astype(np.float64) ** 2).sum())
+                * float((items[p].astype(np.float64) ** 2).sum())
+            )
+            if items[item].tolist() == items[p].tolist():
+                out[item] = "vector"
+            elif not constant and abs(scores[item] - scores[p]) <= reach:
+                out.setdefault(item, "score")
     return out
 
 
