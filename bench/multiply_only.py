@@ -14,7 +14,7 @@ import numpy as np
 from bench.floor import floor_kernel
 from fastneg.checks import Float32Array
 from fastneg.kernels.amx import begin_tiles, end_tiles, multiply
-from fastneg.kernels.jit import prefetch
+from fastneg.kernels.llvm import prefetch
 from fastneg.mining.packed import GROUP, TILES, PackedItems, PackedQueries
 from fastneg.mining.search import norms
 from fastneg.threads import get_num_threads, run_chunks

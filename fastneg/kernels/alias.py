@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from fastneg.kernels.jit import helper, kernel, wide_vectors
+from fastneg.kernels.jit import helper, kernel
+from fastneg.kernels.llvm import wide_vectors
 from fastneg.kernels.rng import GOLDEN, mix64, row_key
 
 CELL = np.uint64(1 << 32)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from fastneg.kernels.alias import CELL
-from fastneg.kernels.jit import HAS_COMPRESS, compress, helper, kernel, wide_vectors
+from fastneg.kernels.jit import HAS_COMPRESS, helper, kernel
+from fastneg.kernels.llvm import compress, wide_vectors
 from fastneg.kernels.pow import bits_of, double_of
 
 BLOCK = 4096  # weights are summed in blocks of this many, whoever sums them

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
+
+from fastneg.kernels.llvm import cgutils
 
 STEP = 32  # dimensions of a tile of bfloat16
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)

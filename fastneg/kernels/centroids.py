@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.kernels.jit import kernel, wide_vectors
+from fastneg.kernels.jit import kernel
+from fastneg.kernels.llvm import wide_vectors
 from fastneg.kernels.panels import LANES, TILE, multiply_tile
 
 Floats = npt.NDArray[np.float32]

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from fastneg.kernels.jit import helper, kernel, prefetch, wide_vectors
+from fastneg.kernels.jit import helper, kernel
+from fastneg.kernels.llvm import prefetch, wide_vectors
 from fastneg.kernels.pow import bits_of
 from fastneg.kernels.rng import GOLDEN, mix64, row_key
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.kernels.jit import kernel, prefetch
+from fastneg.kernels.jit import kernel
+from fastneg.kernels.llvm import prefetch
 
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]

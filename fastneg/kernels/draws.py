@@ -25,7 +25,8 @@ from fastneg.kernels.alias import choose, scale_word
 from fastneg.kernels.count_classes import pick_position
 from fastneg.kernels.exclusion import contains
 from fastneg.kernels.filters import may_contain
-from fastneg.kernels.jit import helper, kernel, part, prefetch, trailing_zeros, wide_vectors
+from fastneg.kernels.jit import helper, kernel, part
+from fastneg.kernels.llvm import prefetch, trailing_zeros, wide_vectors
 from fastneg.kernels.rng import ATTEMPT, GOLDEN, mix64, multiply_high, row_key
 from fastneg.kernels.wide_draws import table_again, uniform_again
 

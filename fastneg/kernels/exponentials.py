@@ -17,17 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
-from numba.core import cgutils as untyped_cgutils
-from numba.core import types
-from numba.extending import intrinsic
+from numba import types
 
-from fastneg.kernels.jit import helper, kernel, part, wide_vectors
+from fastneg.kernels.jit import helper, kernel, part
+from fastneg.kernels.llvm import cgutils, operation, wide_vectors
 
 Floats = npt.NDArray[np.float32]
 Halves = npt.NDArray[np.uint16]
 Ints = npt.NDArray[np.int64]
-
-cgutils: Any = untyped_cgutils
 
 LOWEST = np.float32(-86.0)  # down to it exponentials are normal numbers; of lower ones 0 is left
 _MASKED = np.float32(-np.inf)
@@ -150,11 +147,43 @@ def _largest(typing_context: Any, values: Any) -> Any:
     return types.float32(values), _in_lanes(float(_NOTHING), larger, larger)
 
 
-_bits: Any = intrinsic(_bits_of_float)
-_float: Any = intrinsic(_float_of_bits)
-_fma: Any = intrinsic(_multiply_add)
-_products: Any = intrinsic(_sum_of_products)
-_top: Any = intrinsic(_largest)
+def _view_float(x: Any) -> Any:
+    return np.float32(x).view(np.uint32)
+
+
+def _view_word(x: Any) -> Any:
+    return np.uint32(x).view(np.float32)
+
+
+def _multiply_then_add(a: Any, b: Any, c: Any) -> Any:
+    return np.float32(a * b + c)
+
+
+def _add_products(left: Any, right: Any) -> Any:
+    sums = np.zeros(_LANES, np.float32)
+    for c in range(left.size // _LANES * _LANES):
+        sums[c % _LANES] += left[c] * right[c]
+    half = _LANES // 2
+    while half > 0:
+        for i in range(half):
+            sums[i] += sums[i + half]
+        half //= 2
+    return sums[0]
+
+
+def _largest_so_far(values: Any) -> Any:
+    largest = _NOTHING
+    for c in range(values.size // _LANES * _LANES):
+        if values[c] > largest:
+            largest = values[c]
+    return largest
+
+
+_bits: Any = operation(_bits_of_float, _view_float)
+_float: Any = operation(_float_of_bits, _view_word)
+_fma: Any = operation(_multiply_add, _multiply_then_add)
+_products: Any = operation(_sum_of_products, _add_products)
+_top: Any = operation(_largest, _largest_so_far)
 
 
 @helper

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from fastneg.kernels.jit import helper, kernel, prefetch
+from fastneg.kernels.jit import helper, kernel
+from fastneg.kernels.llvm import prefetch
 
 _SPREAD = np.uint64(0xD1B54A32D192ED03)
 _ONE = np.uint64(1)

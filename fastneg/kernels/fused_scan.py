@@ -21,7 +21,8 @@ import numpy as np
 
 from fastneg.kernels import bounds as bounds_of
 from fastneg.kernels.amx import begin_tiles, copy_row, end_tiles, multiply, plain, reached
-from fastneg.kernels.jit import helper, kernel, prefetch, trailing_zeros
+from fastneg.kernels.jit import helper, kernel
+from fastneg.kernels.llvm import prefetch, trailing_zeros
 from fastneg.kernels.ranking_words import rank_words
 from fastneg.kernels.rescore import exact_scores
 from fastneg.kernels.selection import contains, exact_score, key_item, kth_largest, sort_key

@@ -12,13 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
-from numba.core import cgutils as untyped_cgutils
-from numba.core import types
-from numba.extending import intrinsic
+from numba import types
 
 from fastneg.kernels.jit import helper
-
-cgutils: Any = untyped_cgutils
+from fastneg.kernels.llvm import cgutils, operation
 
 LANES = 16
 
@@ -54,7 +51,19 @@ def _sum_whole(typing: Any, left: Any, right: Any) -> Any:
     return types.float64(left, right), generate
 
 
-_whole: Any = intrinsic(_sum_whole)
+def _add_in_lanes(left: Any, right: Any) -> Any:
+    sums = np.zeros(LANES)
+    for c in range(left.size // LANES * LANES):
+        sums[c % LANES] += np.float64(left[c]) * np.float64(right[c])
+    half = LANES // 2
+    while half > 0:
+        for i in range(half):
+            sums[i] += sums[i + half]
+        half //= 2
+    return sums[0]
+
+
+_whole: Any = operation(_sum_whole, _add_in_lanes)
 
 
 @helper

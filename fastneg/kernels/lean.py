@@ -25,7 +25,8 @@ import numpy as np
 
 from fastneg.kernels.count_classes import SALT
 from fastneg.kernels.draws import classes_rows, table_rows, uniform_rows
-from fastneg.kernels.jit import array_at, array_in, flat, helper, kernel
+from fastneg.kernels.jit import helper, kernel
+from fastneg.kernels.llvm import array_at, array_in, flat
 from fastneg.kernels.pow import class_at, conditional
 from fastneg.kernels.rng import mix64
 from fastneg.kernels.scan import codes_within

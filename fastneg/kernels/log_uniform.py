@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from fastneg.kernels.exclusion import contains, skip_excluded
 from fastneg.kernels.jit import helper, kernel
+from fastneg.kernels.llvm import operation
 from fastneg.kernels.pow import log
-from fastneg.kernels.rng import row_key, unit_interval, word
+from fastneg.kernels.rng import multiply_high, row_key, unit_interval, word
 
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
@@ -46,7 +46,11 @@ def _product_of_words(typing_context: Any, a: Any, b: Any) -> Any:
     return pair((types.uint64, types.uint64))(types.uint64, types.uint64), generate
 
 
-_product: Any = intrinsic(_product_of_words)
+def _two_halves(a: Any, b: Any) -> Any:
+    return multiply_high(a, b), a * b
+
+
+_product: Any = operation(_product_of_words, _two_halves)
 
 
 @helper

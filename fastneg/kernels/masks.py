@@ -11,7 +11,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.kernels.jit import helper, kernel, part, prefetch
+from fastneg.kernels.jit import helper, kernel, part
+from fastneg.kernels.llvm import prefetch
 
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]

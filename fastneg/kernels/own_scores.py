@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.kernels.jit import flat, kernel, wide_vectors
+from fastneg.kernels.jit import kernel
+from fastneg.kernels.llvm import flat, wide_vectors
 from fastneg.kernels.rescore import exact_scores
 
 Floats = npt.NDArray[np.float32]

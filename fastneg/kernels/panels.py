@@ -16,13 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
-from numba.core import cgutils as untyped_cgutils
-from numba.core import types
-from numba.extending import intrinsic
+from numba import types
 
 from fastneg.kernels.jit import helper, kernel
-
-cgutils: Any = untyped_cgutils
+from fastneg.kernels.llvm import cgutils, operation
 
 Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int32]
@@ -98,7 +95,19 @@ def _multiplier(num_panels: int) -> Any:
         size = types.int64
         return types.void(tile, size, panels, size, lines, size, size), generate
 
-    return intrinsic(multiply)
+    def multiply_one_by_one(
+        tile: Any, width: Any, panels: Any, place: Any, lines: Any, column: Any, stride: Any
+    ) -> None:
+        for i in range(TILE):
+            for panel in range(num_panels):
+                for lane in range(LANES):
+                    total = np.float32(0.0)
+                    for c in range(width):
+                        at = place + (panel * width + c) * LANES + lane
+                        total += tile[i * width + c] * panels[at]
+                    lines[i * stride + column + panel * LANES + lane] = total
+
+    return operation(multiply, multiply_one_by_one)
 
 
 def _take(
@@ -184,10 +193,33 @@ def _extremes(typing: Any, values: Any, count: Any) -> Any:
     return pair(values, types.int64), generate
 
 
-extremes: Any = intrinsic(_extremes)
+def _lowest_and_highest(values: Any, count: Any) -> Any:
+    low = high = values[0]
+    for k in range(1, count):
+        if values[k] < low:
+            low = values[k]
+        if values[k] > high:
+            high = values[k]
+    return low, high
+
+
+def _take_one_by_one(
+    line: Any, place: Any, left: Any, bound: Any, codes: Any, first: Any, to_codes: Any,
+    to_scores: Any, at: Any,
+) -> Any:  # fmt: skip
+    count = 0
+    for lane in range(min(left, LANES)):
+        if line[place + lane] >= bound:
+            to_codes[at + count] = codes[first + lane]
+            to_scores[at + count] = line[place + lane]
+            count += 1
+    return count
+
+
+extremes: Any = operation(_extremes, _lowest_and_highest)
 _multiply_two: Any = _multiplier(2)
 _multiply_one: Any = _multiplier(1)
-take: Any = intrinsic(_take)
+take: Any = operation(_take, _take_one_by_one)
 
 
 @helper

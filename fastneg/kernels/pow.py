@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from fastneg.kernels.jit import helper, kernel
+from fastneg.kernels.llvm import operation
 
 _LN2 = 0.6931471805599453
 # ln 2 in two parts (Cody and Waite 1980); the first has 32 bits: times any exponent it is exact
@@ -45,8 +45,16 @@ def _double_of_bits(typing_context: Any, x: Any) -> Any:
     return types.float64(types.uint64), generate
 
 
-_to_bits: Any = intrinsic(_bits_of_double)
-_from_bits: Any = intrinsic(_double_of_bits)
+def _view_double(x: Any) -> Any:
+    return np.float64(x).view(np.uint64)
+
+
+def _view_word(x: Any) -> Any:
+    return np.uint64(x).view(np.float64)
+
+
+_to_bits: Any = operation(_bits_of_double, _view_double)
+_from_bits: Any = operation(_double_of_bits, _view_word)
 
 
 @helper

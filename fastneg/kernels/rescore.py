@@ -12,13 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
-from numba.core import cgutils as untyped_cgutils
-from numba.core import types
-from numba.extending import intrinsic
+from numba import types
 
-from fastneg.kernels.jit import helper, prefetch
-
-cgutils: Any = untyped_cgutils
+from fastneg.kernels.jit import helper
+from fastneg.kernels.llvm import cgutils, operation, prefetch
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -70,7 +67,19 @@ def _sum_whole(typing: Any, query: Any, vectors: Any, start: Any, width: Any) ->
     return types.float64(query, vectors, types.int64, types.int64), generate
 
 
-_whole: Any = intrinsic(_sum_whole)
+def _add_in_lanes(query: Any, vectors: Any, start: Any, width: Any) -> Any:
+    sums = np.zeros(_LANES)
+    for c in range(width // _LANES * _LANES):
+        sums[c % _LANES] += query[c] * np.float64(vectors[start + c])
+    half = _LANES // 2
+    while half > 0:
+        for i in range(half):
+            sums[i] += sums[i + half]
+        half //= 2
+    return sums[0]
+
+
+_whole: Any = operation(_sum_whole, _add_in_lanes)
 
 
 @helper

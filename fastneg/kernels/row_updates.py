@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.kernels.jit import flat, helper, kernel, prefetch, wide_vectors
+from fastneg.kernels.jit import helper, kernel
+from fastneg.kernels.llvm import flat, prefetch, wide_vectors
 
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]

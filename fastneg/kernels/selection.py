@@ -16,8 +16,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.kernels.jit import helper, kernel, prefetch
+from fastneg.kernels.jit import helper, kernel
 from fastneg.kernels.lanes import inner_product
+from fastneg.kernels.llvm import prefetch
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]

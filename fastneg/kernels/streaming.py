@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
-from fastneg.kernels.jit import borrowed, helper, kernel, prefetch, wide_vectors
+from fastneg.kernels.jit import helper, kernel
+from fastneg.kernels.llvm import borrowed, operation, prefetch, wide_vectors
 from fastneg.kernels.pow import exp2, log2
 
 _AHEAD = 16  # events between asking for a count and using it
@@ -60,8 +60,20 @@ def _fetch_row(typing_context: Any, array: Any, row: Any) -> Any:
     return types.void(array, types.int64), generate
 
 
-_top_bit: Any = intrinsic(_top_bit_of)
-_fetch: Any = intrinsic(_fetch_row)
+def _count_shifts(x: Any) -> Any:
+    found = -1
+    while x > 0:
+        x >>= 1
+        found += 1
+    return found
+
+
+def _fetch_nothing(array: Any, row: Any) -> None:
+    """The twin of a prefetch."""
+
+
+_top_bit: Any = operation(_top_bit_of, _count_shifts)
+_fetch: Any = operation(_fetch_row, _fetch_nothing)
 
 
 @helper

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from fastneg.kernels.exclusion import contains
-from fastneg.kernels.jit import borrowed, helper, kernel, wide_vectors
+from fastneg.kernels.jit import helper, kernel
+from fastneg.kernels.llvm import borrowed, wide_vectors
 from fastneg.kernels.pow import log
 from fastneg.kernels.rng import row_key
 from fastneg.kernels.streaming import bucket_of, share_of

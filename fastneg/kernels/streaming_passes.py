@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from fastneg.kernels.exclusion import contains
-from fastneg.kernels.jit import helper, kernel, wide_vectors
+from fastneg.kernels.jit import helper, kernel
+from fastneg.kernels.llvm import wide_vectors
 from fastneg.kernels.rng import multiply_high, word
 from fastneg.kernels.streaming import share_of
 

@@ -15,14 +15,11 @@ from types import FunctionType
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils as untyped_cgutils
-from numba.core import types
+from numba import types
 from numba.extending import intrinsic
 
-from fastneg.kernels.jit import kernel
-
-cgutils: Any = untyped_cgutils
-Dispatcher: Any = types.Dispatcher
+from fastneg.kernels.jit import INTERPRETED, PLAIN, kernel
+from fastneg.kernels.llvm import cgutils
 
 enter: Any = None  # what enters a team; every kernel that is made here has its own
 
@@ -30,8 +27,8 @@ _WORD, _POINTER, _NUMBER = ir.IntType(64), ir.IntType(8).as_pointer(), ir.IntTyp
 _NEXT, _FAILED, _STOP, _CHUNK, _ARGUMENTS = range(5)  # what a team's threads share
 
 
-def team_kernel(work: Any) -> Callable[..., bool]:
-    """``work`` in chunks on a team of threads.
+def team_kernel(work: Any) -> Callable[..., bool] | None:
+    """``work`` in chunks on a team of threads; None where Numba's internals are not to be had.
 
     Args:
         work: a kernel whose last two arguments are ``start`` and ``stop``: it works on those rows
@@ -44,13 +41,16 @@ def team_kernel(work: Any) -> Callable[..., bool]:
         ``threads`` threads, each taking the next chunk once it is done with one. ``address`` is
         that of ``GOMP_parallel``. It returns once all threads have, False if memory ran out in one.
     """
+    if INTERPRETED or PLAIN:
+        return None
 
     def enter_team(
         typing_context: Any, address: Any, threads: Any, chunk: Any, arguments: Any, start: Any,
         stop: Any,
     ) -> Any:  # fmt: skip
         given = (*arguments.types, types.int64, types.int64)
-        returned = Dispatcher(work).get_call_type(typing_context, given, {}).return_type
+        dispatcher: Any = types.Dispatcher
+        returned = dispatcher(work).get_call_type(typing_context, given, {}).return_type
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             compiled = work.overloads[given]
@@ -85,7 +85,8 @@ def team_kernel(work: Any) -> Callable[..., bool]:
     own = {"enter": intrinsic(enter_team), "__name__": __name__}
     spread: Any = FunctionType(_spread.__code__, own, name)
     spread.__qualname__ = name
-    return kernel(spread, work=function)  # type: ignore[no-any-return]
+    made: Callable[..., bool] = kernel(spread, work=function)
+    return made
 
 
 def _spread(address: int, threads: int, chunk: int, arguments: Any, start: int, stop: int) -> bool:

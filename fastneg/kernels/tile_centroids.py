@@ -27,15 +27,13 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils as untyped_cgutils
-from numba.core import types
+from numba import types
 from numba.extending import intrinsic
 
 from fastneg.kernels.amx import begin_tiles, end_tiles, multiply, plain
 from fastneg.kernels.fused_scan import round_bits
-from fastneg.kernels.jit import kernel, part, trailing_zeros, wide_vectors
-
-cgutils: Any = untyped_cgutils
+from fastneg.kernels.jit import kernel, part
+from fastneg.kernels.llvm import cgutils, trailing_zeros, wide_vectors
 
 LANES = 16
 GROUP = 32  # centroids, and vectors, that are multiplied together

@@ -16,7 +16,8 @@ import numpy as np
 
 from fastneg.kernels.amx import begin_tiles, copy_step, end_tiles, multiply
 from fastneg.kernels.fused_scan import GROUP, product_error
-from fastneg.kernels.jit import helper, kernel, prefetch, wide_vectors
+from fastneg.kernels.jit import helper, kernel
+from fastneg.kernels.llvm import prefetch, wide_vectors
 from fastneg.kernels.panels import LANES, take
 from fastneg.kernels.visit import FILTER_WORDS, cut_buffer, drop_positives
 

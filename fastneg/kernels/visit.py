@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fastneg.kernels.edges import edges_around
-from fastneg.kernels.jit import helper, kernel, wide_vectors
+from fastneg.kernels.jit import helper, kernel
+from fastneg.kernels.llvm import wide_vectors
 from fastneg.kernels.panels import LANES, TILE, multiply_tile, take
 from fastneg.kernels.ranking_words import rank_words
 from fastneg.kernels.rescore import exact_scores

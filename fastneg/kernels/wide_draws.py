@@ -14,14 +14,8 @@ import numpy as np
 from fastneg.kernels.alias import choose, pick, scale_word
 from fastneg.kernels.exclusion import contains, skip_excluded
 from fastneg.kernels.filters import may_contain, prefetch_filter
-from fastneg.kernels.jit import (
-    helper,
-    kernel,
-    prefetch,
-    prefetch_to_write,
-    trailing_zeros,
-    wide_vectors,
-)
+from fastneg.kernels.jit import helper, kernel
+from fastneg.kernels.llvm import prefetch, prefetch_to_write, trailing_zeros, wide_vectors
 from fastneg.kernels.rng import ATTEMPT, GOLDEN, mix64, multiply_high, row_key
 
 _LANES, _HALF = 64, 32

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import binding
-from numba.core import config
+from numba import config
 
 from fastneg.checks import Float32Array, FloatArray, frozen
 from fastneg.kernels.amx import STEP, tile_shapes
 from fastneg.kernels.fused_scan import GROUP, STRETCH, largest_errors, pack_items, pack_queries
+from fastneg.kernels.jit import INTERPRETED, PLAIN, processor_features
 from fastneg.kernels.tile_centroids import BLOCK, NEAR, bound_groups, nearest_by_tiles
 from fastneg.threads import run_chunks
 
@@ -38,12 +38,9 @@ def _has_amx() -> bool:
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return False
     settings: Any = config
-    if settings.CPU_NAME or settings.CPU_FEATURES or settings.DISABLE_JIT:
+    if settings.CPU_NAME or settings.CPU_FEATURES or INTERPRETED or PLAIN:
         return False  # compiled for another processor than this, or not at all
-    try:
-        features = binding.get_host_cpu_features()
-    except RuntimeError:
-        return False
+    features = processor_features()
     if not (features.get("amx-bf16") and features.get("amx-tile") and features.get("avx512f")):
         return False
     try:

@@ -81,8 +81,9 @@ class OnTeam:
         """
         threads = torch.get_num_threads()
         shared = stop - start > chunk and threads > 1 and not in_chunk()
-        if shared and get_num_threads() >= threads and _entry():
-            if not self._spread(_entry(), threads, chunk, arguments, start, stop):
+        spread = self._spread
+        if shared and spread is not None and get_num_threads() >= threads and _entry():
+            if not spread(_entry(), threads, chunk, arguments, start, stop):
                 raise MemoryError(f"{self._work.__name__}: no memory for {chunk} rows")
             return
 

@@ -12,7 +12,7 @@ import pytest
 from fastneg.checks import frozen
 from fastneg.kernels import draws, lean
 from fastneg.kernels.count_classes import SALT
-from fastneg.kernels.jit import array_at, array_in, flat
+from fastneg.kernels.llvm import array_at, array_in, flat
 from fastneg.kernels.pow import class_log_q, table_log_q
 from fastneg.samplers.count_classes import CountClassTable
 from fastneg.samplers.lean import LeanCall, lean_call
