@@ -225,11 +225,15 @@ def register_width(core: str) -> int | None:
 
 def numba_cache() -> dict[str, Any]:
     """Where compiled kernels are kept, and whether they can be."""
-    folder = importlib.import_module("fastneg.kernels.jit").CACHE_FOLDER
+    jit = importlib.import_module("fastneg.kernels.jit")
+    folder = jit.CACHE_FOLDER
     asked = os.environ.get("NUMBA_CACHE_DIR", "not set")
+    plain = "plainly, without " + ", ".join(jit.missing_internals())
+    how = "not compiled" if jit.INTERPRETED else plain if jit.PLAIN else "as usual"
     if folder is None:
-        return {"folder": "none", "writable": False, "NUMBA_CACHE_DIR": asked}
+        return {"compiled": how, "folder": "none", "writable": False, "NUMBA_CACHE_DIR": asked}
     return {
+        "compiled": how,
         "folder": str(folder),
         "writable": os.access(folder, os.W_OK),
         "kernels": sum(1 for _ in Path(folder).glob("*.nbi")),
@@ -290,6 +294,12 @@ def warnings_of(facts: dict[str, Any]) -> list[str]:
         found.append(
             "compiled kernels cannot be kept, so every process compiles them again: set "
             "NUMBA_CACHE_DIR to a folder that can be written"
+        )
+    how = _part(facts, "numba_cache", "compiled")
+    if isinstance(how, str) and how != "as usual":
+        found.append(
+            f"kernels are {'compiled ' if how != 'not compiled' else ''}{how}: the same results, "
+            "more slowly (NUMBA_DISABLE_JIT, or a version of Numba that lacks what is used)"
         )
     allowed, threads = _part(facts, "cpu", "cores_allowed"), _part(facts, "threads", "fastneg")
     if isinstance(allowed, int) and isinstance(threads, int) and threads < allowed:

@@ -32,8 +32,9 @@ LEVELS = [
     ["threads"],
     ["kernels", "errors", "lazy", "__init__"],
 ]
-KERNEL_IMPORTS = {"__future__", "collections", "hashlib", "llvmlite", "numba", "numpy", "os",
-                  "pathlib", "tempfile", "types", "typing"}  # fmt: skip
+KERNEL_IMPORTS = {"__future__", "collections", "ctypes", "functools", "hashlib", "importlib",
+                  "llvmlite", "numba", "numpy", "os", "pathlib", "tempfile", "types", "typing",
+                  "warnings"}  # fmt: skip
 HEAVY = ["numba", "torch", "faiss", "pyarrow", "matplotlib", "typer", "rich", "triton", "numpy"]
 NEVER = {"scipy", "pandas", "polars", "sklearn", "tqdm"}  # not among the dependencies
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
-from fastneg.kernels import exponentials as kernels
+torch = pytest.importorskip("torch")
+
+from fastneg.kernels import exponentials as kernels  # noqa: E402
 
 ROWS, FIRST = 7, 5  # of a block, which begins at a later row of its batch
 

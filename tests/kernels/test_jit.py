@@ -1,12 +1,26 @@
-"""The cache of compiled kernels: of which it is, and what tells them apart."""
+"""How kernels are compiled: with Numba's internals, without one of them, checked, or not."""
 
 from __future__ import annotations
 
+import importlib
+import os
+import subprocess
+import sys
+import warnings
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
 import pytest
 
-from fastneg.kernels import exponentials, row_updates
-from fastneg.kernels.jit import CACHE_FOLDER, kernel
+from fastneg.kernels import exponentials, jit, row_updates
+from fastneg.kernels.jit import CACHE_FOLDER, INTERPRETED, PLAIN, PRIVATE, kernel
 from fastneg.kernels.team import team_kernel
+from tests.kernels.modes import hide
+
+ROOT = Path(__file__).resolve().parents[2]
+compiled = pytest.mark.skipif(INTERPRETED or PLAIN, reason="kernels are not compiled as usual")
 
 
 @kernel
@@ -15,6 +29,17 @@ def double(values, start, stop):
         values[row] *= 2
 
 
+def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    kept = {
+        k: v for k, v in os.environ.items() if k not in ("NUMBA_DISABLE_JIT", "NUMBA_BOUNDSCHECK")
+    }
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT, env={**kept, **settings}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@compiled
 @pytest.mark.skipif(CACHE_FOLDER is None, reason="no folder can be written to")
 def test_only_what_the_folders_name_knows_of_is_cached() -> None:
     inside, outside = exponentials.exponentiate, double
@@ -24,6 +49,7 @@ def test_only_what_the_folders_name_knows_of_is_cached() -> None:
         assert one._cache.cache_path is None
 
 
+@compiled
 def test_kernels_on_a_team_have_names_of_their_own() -> None:
     works = [
         exponentials.exponentiate, exponentials.exponentiate_16, row_updates.read_rows,
@@ -32,3 +58,107 @@ def test_kernels_on_a_team_have_names_of_their_own() -> None:
     names = [team_kernel(one).py_func.__qualname__ for one in works]
     assert len(set(names)) == len(works)
     assert names[0] == "fastneg_kernels_exponentials_exponentiate_on_team"
+
+
+# ------------------------------------------------------------------ Numba's internals
+
+
+def fresh_jit() -> ModuleType:
+    """``kernels/jit.py`` once more, as a module of its own."""
+    spec = spec_from_file_location("another_jit", jit.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_this_numba_has_all_that_is_used() -> None:
+    assert jit.missing_internals() == []
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(module, name) for module, names in PRIVATE.items() for name in names]
+)
+def test_without_an_internal_kernels_are_compiled_plainly_with_one_warning(
+    monkeypatch: pytest.MonkeyPatch, module: str, name: str
+) -> None:
+    monkeypatch.setattr(importlib, "import_module", importlib.import_module)  # put back afterwards
+    hide(module, name)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        plain = fresh_jit()
+    monkeypatch.undo()
+    assert plain.PLAIN
+    assert len(caught) == 1
+    assert f"{module}.{name}" in str(caught[0].message)
+    values = np.arange(4)
+    plain.kernel(double.py_func if hasattr(double, "py_func") else double)(values, 1, 3)
+    assert values.tolist() == [0, 2, 4, 3]
+
+
+def test_a_module_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(name: str, package: str | None = None) -> ModuleType:
+        raise ImportError(name)
+
+    monkeypatch.setattr(importlib, "import_module", gone)
+    assert jit.missing_internals() == list(PRIVATE)
+
+
+def test_every_internal_that_is_imported_is_listed() -> None:
+    """Only the names of PRIVATE are reached: no import of Numba's inner modules elsewhere."""
+    for path in sorted(Path(jit.__file__).parents[1].rglob("*.py")):
+        if path.name == "jit.py":
+            continue
+        text = path.read_text()
+        assert "from numba.core" not in text, path
+        assert "from numba.np" not in text, path
+        assert "import numba.core" not in text, path
+
+
+@pytest.mark.parametrize("way", ["plain", "interpreted", "checked"])
+def test_the_same_draws_and_windows_however_kernels_are_compiled(way: str) -> None:
+    pytest.importorskip("torch")
+    few = [] if way == "interpreted" else ["short"]
+    usual = run("-m", "tests.kernels.modes", *few)
+    assert usual.returncode == 0, usual.stderr
+    assert usual.stdout.count("\n") == (5 if few else 10)
+    if way == "plain":
+        other = run(
+            "-m", "tests.kernels.modes", *few, "without", "numba.core.caching", "FunctionCache"
+        )
+        assert other.stderr.count("kernels are compiled by plain njit(cache=True)") == 1
+    else:
+        name = "NUMBA_DISABLE_JIT" if way == "interpreted" else "NUMBA_BOUNDSCHECK"
+        other = run("-m", "tests.kernels.modes", **{name: "1"})
+    assert other.returncode == 0, other.stderr
+    assert other.stdout == usual.stdout
+
+
+# ------------------------------------------------------------------ Numba's settings
+
+OUT_OF_BOUNDS = """
+import numpy as np
+from fastneg.kernels.alias import table_masses
+cells = np.array([5], np.uint64)  # the alias is item 5, in a table of one item
+try:
+    table_masses(cells, np.zeros(8, np.uint64)[:1])
+except IndexError:
+    print("IndexError")
+else:
+    print("nothing")
+"""
+
+
+def test_bounds_are_checked_where_numba_is_told_to() -> None:
+    for setting, said in (("0", "nothing"), ("1", "IndexError"), ("0", "nothing")):
+        ran = run("-c", OUT_OF_BOUNDS, NUMBA_BOUNDSCHECK=setting)
+        assert ran.stdout.strip() == said, ran.stderr
+
+
+def test_settings_that_change_machine_code_have_caches_of_their_own() -> None:
+    show = "from fastneg.kernels.jit import source_fingerprint; print(source_fingerprint())"
+    settings = [{}, {"NUMBA_BOUNDSCHECK": "1"}, {"NUMBA_OPT": "1"}, {"NUMBA_DEBUGINFO": "1"}]
+    prints = [run("-c", show, **one).stdout for one in settings]
+    assert all(prints)
+    assert len(set(prints)) == len(settings)

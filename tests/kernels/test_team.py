@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastneg.kernels.jit import kernel
-from fastneg.kernels.team import team_kernel
-from fastneg.training import team
+torch = pytest.importorskip("torch")
+
+from fastneg.kernels.jit import kernel  # noqa: E402
+from fastneg.kernels.team import team_kernel  # noqa: E402
+from fastneg.training import team  # noqa: E402
 
 ENTRY = team._entry()
 pytestmark = pytest.mark.skipif(not ENTRY, reason="torch has no OpenMP runtime of GNU's interface")

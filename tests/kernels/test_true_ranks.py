@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastneg.checks import frozen
-from fastneg.kernels import true_ranks as kernels
-from fastneg.mining.held_out import _slack
-from tests.mining.helpers import csr
+torch = pytest.importorskip("torch")
+
+from fastneg.checks import frozen  # noqa: E402
+from fastneg.kernels import true_ranks as kernels  # noqa: E402
+from fastneg.mining.held_out import _slack  # noqa: E402
+from tests.mining.helpers import csr  # noqa: E402
 
 
 def naive_before(queries: Any, items: Any, wanted: Any, *, among: Any = None) -> list[int]:
