@@ -79,7 +79,8 @@ def train_recipe(
             ``Recipe``.
         settings: overrides by name.
         negatives: explicit negatives, with the codes of ``train``, for the sources
-            ``"explicit"``, ``"impressions"`` and ``"reinforced"``.
+            ``"explicit"``, ``"impressions"`` and ``"reinforced"``; beside ``Events`` as
+            ``data.events.read_shown`` reads them.
         impressions: what was shown with each positive, for the source ``"impressions"``.
         user_features, item_features: tables aligned with the codes (of ``Events`` with those of
             the known users); categorical columns of items are the groups of the source
@@ -129,7 +130,7 @@ def train_recipe(
                 "train_recipe: there are explicit negatives, and no source takes them; set "
                 'negatives=[{source = "explicit"}], or put it beside the others'
             )
-        train = with_explicit_negatives(train, negatives)
+        train = with_explicit_negatives(train, negatives, by_event=impressions is not None)
     if impressions is not None and "impressions" not in kinds:
         raise FastnegError(
             "train_recipe: there are impressions, and no source takes them; set "

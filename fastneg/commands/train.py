@@ -17,7 +17,7 @@ from fastneg.commands.files import (
     read_into,
     united,
 )
-from fastneg.data.events import Events, read_events
+from fastneg.data.events import Events, read_events, read_shown
 from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
 from fastneg.recipes import TrainResult, recipe, train_recipe
@@ -112,7 +112,7 @@ def train(
             )  # fmt: skip
     negatives = None
     if files.negatives is not None:
-        negatives = read_into(files.negatives, files.columns, seen, files.train, with_time=False)
+        negatives = _read_negatives(files.negatives, files, seen)
     impressions = None if files.event is None else _impressions(files, files.event, seen, negatives)
     return train_recipe(
         seen,
@@ -129,6 +129,13 @@ def train(
         out=out,
         progress=progress,
     )
+
+
+def _read_negatives(path: Path, files: TrainFiles, seen: Interactions) -> Interactions:
+    """Explicit negatives in the codes of ``seen``; beside events, without a user too."""
+    if not isinstance(seen, Events):
+        return read_into(path, files.columns, seen, files.train, with_time=False)
+    return read_shown(path, like=seen, **files.columns.arguments(with_time=False))
 
 
 def _impressions(

@@ -189,12 +189,7 @@ def read_events(
     needed = [item_column, *extras, *context]
     if user_column != "user":
         needed.append(user_column)
-    for name in needed:
-        if name not in table.data:
-            checks.fail(
-                call,
-                f"{table.label} has no column {name!r}; its columns are {', '.join(table.data)}",
-            )
+    _require(table, needed, call)
     features = FeatureTable.from_rows(
         {name: table.data[name] for name in context},
         columns=None if like is not None else kinds,
@@ -221,6 +216,63 @@ def read_events(
         users, items, row_users, row_items, row_weights, row_times,
         context=features, num_known_users=num_known,
     )  # fmt: skip
+
+
+def read_shown(
+    source: Any,
+    *,
+    like: Events,
+    user_column: str = "user",
+    item_column: str = "item",
+    weight_column: str | None = None,
+    delimiter: str | None = None,
+    column_names: Sequence[str] | None = None,
+) -> Events:
+    """A table of what was shown and not taken: events without a context, in the codes of ``like``.
+
+    A row whose user is null or blank has none, and no row has one in a table without that column.
+    Users and items that ``like`` does not know get codes beyond its own; rows without a
+    user have codes from ``num_known_users`` on.
+
+    Args:
+        source, user_column, item_column, weight_column, delimiter, column_names: as of
+            ``read_events``.
+        like: the training events.
+
+    Raises:
+        FileFormatError, FastnegError, FastnegTypeError: as ``read_events``.
+    """
+    from fastneg.data.features import FeatureTable
+
+    call = "read_shown"
+    table = read_columns(
+        source, None, call=call, text=(user_column, item_column), delimiter=delimiter,
+        column_names=column_names,
+    )  # fmt: skip
+    needed = [item_column] if weight_column is None else [item_column, weight_column]
+    _require(table, needed, call)
+    items, row_items = Vocabulary.build(
+        table.data[item_column], like.item_ids, call=call, name=item_column,
+        table_name="item_ids", from_text=table.from_text,
+    )  # fmt: skip
+    users, row_users, num_known = _users(table, user_column, like.user_ids, call)
+    weights, _ = row_extras(
+        row_users, row_items, None if weight_column is None else table.data[weight_column], None,
+        (user_column, item_column, weight_column or "weights", "times"), call,
+    )  # fmt: skip
+    return Events(
+        users, items, row_users, row_items, weights,
+        context=FeatureTable(table.num_rows), num_known_users=num_known,
+    )  # fmt: skip
+
+
+def _require(table: Columns, names: Sequence[str], call: str) -> None:
+    for name in names:
+        if name not in table.data:
+            checks.fail(
+                call,
+                f"{table.label} has no column {name!r}; its columns are {', '.join(table.data)}",
+            )
 
 
 def _users(

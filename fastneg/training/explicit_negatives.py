@@ -11,6 +11,7 @@ import warnings
 import numpy as np
 
 from fastneg.checks import IntArray, fail
+from fastneg.data.events import Events
 from fastneg.interactions import Interactions
 
 
@@ -39,28 +40,48 @@ def explicit_lists(train: Interactions, kind: str = "explicit") -> tuple[IntArra
     return indptr, items.astype(np.int64)
 
 
-def with_explicit_negatives(train: Interactions, negatives: Interactions) -> Interactions:
+def with_explicit_negatives(
+    train: Interactions, negatives: Interactions, *, by_event: bool = False
+) -> Interactions:
     """``train`` and, as rows of weight 0, the pairs of ``negatives``, whatever their weights.
 
     Args:
         train: keeps its users, items and codes.
         negatives: with the codes of ``train``; rows of further users or items are left out, with
             a warning that counts them.
+        by_event: rows without a user (of ``Events``) are somebody else's business: the source
+            ``"impressions"`` finds them by their event. Otherwise they are left out like those of
+            further users.
 
     Raises:
-        FastnegError: no row is left.
+        FastnegError: no row is left, and none is found by its event.
     """
+    named = np.ones(negatives.num_rows, np.bool_)
+    if isinstance(negatives, Events):
+        named = negatives.row_users < negatives.num_known_users
+    if by_event and not named.any():
+        return train
+    nameless = 0 if by_event else int((~named).sum())
+    if by_event:
+        negatives, named = negatives.select(named), named[named]
     known = (negatives.row_users < train.num_users) & (negatives.row_items < train.num_items)
+    known &= named
     dropped = int((~known).sum())
+    hint = (
+        f"; {nameless} have no user, and the sources 'explicit' and 'reinforced' draw by user (the "
+        "source 'impressions' finds them by --event-column)"
+        if nameless
+        else ""
+    )
     if dropped == len(known):
         fail(
             "with_explicit_negatives",
-            f"none of the {len(known)} negatives is of a user and an item that train knows",
+            f"none of the {len(known)} negatives is of a user and an item that train knows{hint}",
         )
     if dropped:
         warnings.warn(
             f"{dropped} of {len(known)} negatives are left out: train does not know the user or "
-            "the item",
+            f"the item{hint}",
             UserWarning,
             stacklevel=2,
         )

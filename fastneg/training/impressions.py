@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastneg.checks import IntArray, as_codes, fail
+from fastneg.data.events import Events
 from fastneg.interactions import Interactions
 from fastneg.samplers.base import Sampler
 from fastneg.samplers.listed import ListedSampler, known_to
@@ -40,7 +41,11 @@ class Impressions:
 
         Equivalent, slowly::
 
-            [(u, i, j) for u, i, e in positives for v, j, d in shown if (u, e) == (v, d)]
+            [(u, i, j) for u, i, e in positives for v, j, d in shown
+             if e == d and v in (u, None)]
+
+        Of ``Events`` a row may have no user (v is None): it was shown to whoever took something in
+        its event, with a user or without.
 
         Args:
             taken: its rows with weight above 0 are the positives, its other rows were shown.
@@ -57,33 +62,43 @@ class Impressions:
         _same_length(call, "events", len(codes), "taken", taken.num_rows)
         weights = taken.row_weights
         positive = np.ones(len(codes), bool) if weights is None else weights > 0
-        parts = [(taken.row_users[~positive], taken.row_items[~positive], codes[~positive])]
+        parts = [
+            (
+                _or_nobody(taken)[~positive],
+                taken.row_items[~positive],
+                codes[~positive],
+            )
+        ]
         if shown is not None:
             theirs = vocabulary.encode(shown_events, call=call, name="shown_events")
             _same_length(call, "shown_events", len(theirs), "shown", shown.num_rows)
-            known = (shown.row_users < taken.num_users) & (shown.row_items < taken.num_items)
+            row_users = _or_nobody(shown)
+            known = (row_users < taken.num_users) & (shown.row_items < taken.num_items)
             known &= theirs >= 0
-            parts.append((shown.row_users[known], shown.row_items[known], theirs[known]))
+            parts.append((row_users[known], shown.row_items[known], theirs[known]))
         users, items, places = (np.concatenate(part) for part in zip(*parts, strict=True))
         # one number for (event, user): rows meet where it is the same
-        places = places * taken.num_users + users
-        order = np.argsort(places, kind="stable")
-        places = places[order]
+        own = np.flatnonzero(users >= 0)
         mine = codes[positive] * taken.num_users + taken.row_users[positive]
-        first = np.searchsorted(places, mine, "left")
-        counts = np.searchsorted(places, mine, "right") - first
-        owner = np.repeat(np.arange(len(mine)), counts)
-        within = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+        owner, which = _meet(mine, places[own] * taken.num_users + users[own])
+        which = own[which]
+        nobody = np.flatnonzero(users < 0)
+        if len(nobody):
+            others, more = _meet(codes[positive], places[nobody])
+            owner, which = np.append(owner, others), np.append(which, nobody[more])
+            order = np.argsort(owner, kind="stable")
+            owner, which = owner[order], which[order]
         if not len(owner):
             fail(
                 call,
                 f"nothing was shown in the event of any of the {len(mine)} positives; give events "
-                "that the same user's positives and impressions share",
+                "that the same user's positives and impressions share (rows of queries without a "
+                "user: the event alone)",
             )
         return cls(
             taken.row_users[positive][owner].astype(np.int64),
             taken.row_items[positive][owner].astype(np.int64),
-            items[order][first[owner] + within].astype(np.int64),
+            items[which].astype(np.int64),
         )
 
     def fingerprint(self) -> str:
@@ -92,6 +107,24 @@ class Impressions:
         for column in (self.users, self.positives, self.items):
             digest.update(np.ascontiguousarray(column).tobytes())
         return digest.hexdigest()
+
+
+def _or_nobody(rows: Interactions) -> IntArray:
+    """The users of rows; -1 where a query has none."""
+    if not isinstance(rows, Events):
+        return np.asarray(rows.row_users, np.int64)
+    return np.where(rows.row_users < rows.num_known_users, rows.row_users, -1)
+
+
+def _meet(wanted: IntArray, keys: IntArray) -> tuple[IntArray, IntArray]:
+    """All (i, j) with ``wanted[i] == keys[j]``, by i and then by j."""
+    order = np.argsort(keys, kind="stable")
+    ascending = keys[order]
+    first = np.searchsorted(ascending, wanted, "left")
+    counts = np.searchsorted(ascending, wanted, "right") - first
+    owner = np.repeat(np.arange(len(wanted)), counts)
+    within = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return owner, order[first[owner] + within]
 
 
 class ImpressionSampler(ListedSampler):

@@ -51,6 +51,42 @@ def test_a_model_of_events(fastneg: Runner, refused: Callable[..., str], events:
     assert "its queries are events with a context" in message
 
 
+@pytest.mark.filterwarnings("default")
+def test_negatives_of_queries_without_a_user(
+    fastneg: Runner, refused: Callable[..., str], events: Path
+) -> None:
+    """Rows of an event; the file of negatives has users for some, for none, and no column."""
+    lines = (events / "train.csv").read_text().splitlines()
+    pages = [f"{line},p{n // 4}" for n, line in enumerate(lines[1:])]
+    (events / "train.csv").write_text("\n".join([lines[0] + ",page", *pages]) + "\n")
+    asked = ("--set", 'negatives=[{source = "in-batch"}, {source = "impressions"}]',
+             "--set", "loss=sampled_softmax", "--set", "correction=none")  # fmt: skip
+    train = (
+        "train",
+        "--train",
+        "train.csv",
+        *CONTEXT,
+        *SMALL[:-1],
+        "{}",
+        "--negatives",
+        "shown.csv",
+    )
+    files = {
+        "some": ["user,item,page", *(f"{'u1' if n % 2 else ''},i{n % 20},p{n}" for n in range(90))],
+        "blank": ["user,item,page", *(f",i{n % 20},p{n}" for n in range(90))],
+        "column": ["item,page", *(f"i{n % 20},p{n}" for n in range(90))],
+    }
+    for name, rows in files.items():
+        (events / "shown.csv").write_text("\n".join(rows) + "\n")
+        command = [name if part == "{}" else part for part in train]
+        ran = fastneg(*command, *asked, "--event-column", "page")
+        assert ran.code == 0, ran.err
+        written = (events / name / "metrics.jsonl").read_text().splitlines()
+        assert json.loads(written[0])["sources"]["impressions"]["columns"] == 1.0
+    message = refused(*command, "--set", 'negatives=[{source = "explicit"}]', "--set", "loss=bpr")
+    assert "90 have no user, and the sources 'explicit' and 'reinforced' draw by user" in message
+
+
 def test_what_is_refused(refused: Callable[..., str], events: Path) -> None:
     train = ("train", "--train", "train.csv", *SMALL)
     assert "has no column 'age'" in refused(*train, "--context", "age")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fastneg.data.events import read_events, read_shown
 from fastneg.data.splits import hold_out_validation
 from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
@@ -53,6 +54,23 @@ def test_unknown_users_and_items_are_left_out_and_counted():
         with_explicit_negatives(first, shown([("zoe", 2)], first))
     with pytest.raises(FastnegError, match="'explicit' draws from rows with weight 0 or less, and"):
         explicit_lists(first)
+
+
+def test_rows_without_a_user_are_found_by_event_or_left_out_and_said():
+    rows = {"user": ["a", None, "b"], "item": [1, 2, 3], "hour": ["x", "y", "x"]}
+    train = read_events(rows, context=["hour"])
+    negatives = read_shown({"user": ["a", None, "zoe"], "item": [2, 3, 1]}, like=train)
+    assert negatives.num_known_users == train.num_users + 1  # zoe; then the row without a user
+    with pytest.warns(UserWarning, match="2 of 3 negatives .* 1 have no user, and the sources"):
+        found = with_explicit_negatives(train, negatives)
+    assert (found.num_rows, found.num_users) == (4, train.num_users)
+    assert found.row_weights.tolist() == [1, 1, 1, 0]
+    with pytest.warns(UserWarning, match="1 of 2 negatives are left out: .* the item$"):
+        assert with_explicit_negatives(train, negatives, by_event=True).num_rows == 4
+    nobody = read_shown({"item": [2, 3]}, like=train)
+    assert with_explicit_negatives(train, nobody, by_event=True) is train
+    with pytest.raises(FastnegError, match=r"none of the 2 negatives .*; 2 have no user"):
+        with_explicit_negatives(train, nobody)
 
 
 def test_training_draws_them_never_a_positive_and_falls_back():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from fastneg.data.events import read_events, read_shown
 from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
 from fastneg.samplers.listed import ListedSampler
@@ -53,6 +54,42 @@ def test_of_events_is_the_slow_join(text):
     assert triples(both) == slow(taken, events, more)
     assert len(both.items) > len(expected)
     assert both.fingerprint() != Impressions.of_events(taken, events).fingerprint()
+
+
+def test_rows_without_a_user_meet_by_event_alone():
+    """Against two loops over rows of which a third, on either side, have no user."""
+    rng = np.random.default_rng(2)
+    rows = {"user": [None if rng.random() < 0.35 else f"u{u}" for u in rng.integers(0, U, R)],
+            "item": rng.integers(0, N, R), "event": rng.integers(0, 30, R),
+            "hour": rng.integers(0, 3, R), "w": (rng.random(R) < 0.4).astype(float)}  # fmt: skip
+    taken = read_events(rows, context=["hour"], weight_column="w", item_ids=np.arange(N))
+    theirs = {"user": [None if rng.random() < 0.5 else f"u{u}" for u in rng.integers(0, U + 3, 60)],
+              "item": rng.integers(0, N + 2, 60)}  # fmt: skip
+    pages = rng.integers(0, 34, 60)  # some are nowhere in rows
+    shown = read_shown(theirs, like=taken)
+    seen = [
+        (u, i, e)
+        for u, i, e, w in zip(rows["user"], rows["item"], rows["event"], rows["w"], strict=True)
+        if w <= 0
+    ]
+    known = {u for u in rows["user"] if u is not None}
+    seen += [(u, i, e) for u, i, e in zip(theirs["user"], theirs["item"], pages, strict=True)
+             if (u is None or u in known) and i < N]  # fmt: skip
+    wanted = sorted(
+        (int(taken.row_users[r]), int(rows["item"][r]), int(i))
+        for r in range(R) if rows["w"][r] > 0
+        for v, i, e in seen
+        if e == rows["event"][r] and v in (rows["user"][r], None)
+    )  # fmt: skip
+    found = Impressions.of_events(taken, rows["event"], shown, pages)
+    assert triples(found) == wanted
+    nobody = found.users >= taken.num_known_users
+    assert nobody.sum() > 20
+    assert (~nobody).sum() > 20
+    assert (np.diff(taken.positive_rows) > 0).all()
+    no_column = read_shown({"item": theirs["item"]}, like=taken)
+    by_event = triples(Impressions.of_events(taken, rows["event"], no_column, pages))
+    assert len(by_event) > len(wanted)
 
 
 def test_without_weights_all_rows_are_positives():
