@@ -87,7 +87,8 @@ class PopularitySampler(WeightedSampler):
             weights = np.zeros(len(counts), dtype=np.float64)
         else:
             weights = as_weights(counts, call=call, name="counts", what=what)
-        self._counts = frozen(weights)  # a view: the caller's own array stays writable
+        # with_exponent reads them again: what the caller writes into theirs must not count
+        self._counts = frozen(weights.copy() if np.may_share_memory(weights, counts) else weights)
         self._classes = None
         if self.method != "table":
             self._classes = find_classes(weights, always=self.method == "classes")
