@@ -32,14 +32,17 @@ class ExhaustedUserError(FastnegError):
 
     Attributes:
         users: the user codes concerned, each once, ascending.
+        why: what leaves so little to the first of them (known items, items without a count, no
+            item at that time); empty where nobody asked for it.
     """
 
-    def __init__(self, message: str, users: Sequence[int] = ()) -> None:
+    def __init__(self, message: str, users: Sequence[int] = (), why: str = "") -> None:
         super().__init__(message)
         self.users: list[int] = [int(user) for user in users]
+        self.why = why
 
-    def __reduce__(self) -> tuple[type[ExhaustedUserError], tuple[str, list[int]]]:
-        return type(self), (str(self), self.users)
+    def __reduce__(self) -> tuple[type[ExhaustedUserError], tuple[str, list[int], str]]:
+        return type(self), (str(self), self.users, self.why)
 
 
 class FileFormatError(FastnegError):

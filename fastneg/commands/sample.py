@@ -173,9 +173,10 @@ def _in_ids(error: ExhaustedUserError, known: Interactions) -> ExhaustedUserErro
     ids = known.decode_users(error.users[:5]).tolist()
     shown = ", ".join(map(repr, ids)) + (", ..." if len(error.users) > 5 else "")
     return ExhaustedUserError(
-        f"{len(error.users)} users have too few items left to draw (ids {shown}): what they know "
-        f"covers the {known.num_items} items; --exhausted drop leaves them out",
+        f"{len(error.users)} users have too few items left to draw (ids {shown}); the first row's: "
+        f"{error.why}; --exhausted drop leaves them out",
         error.users,
+        error.why,
     )
 
 

@@ -26,7 +26,8 @@ from fastneg.kernels.exclusion import mark_excluded
 from fastneg.kernels.interval_draws import draw_present, finish_present, present_log_q
 from fastneg.kernels.intervals import count_excluded, fill_guides
 from fastneg.samplers.base import Plan, Sampler
-from fastneg.samplers.clock import as_clock, as_intervals
+from fastneg.samplers.clock import as_clock, as_intervals, as_shown
+from fastneg.samplers.exhausted import known_clause
 from fastneg.samplers.masses import integer_masses
 from fastneg.samplers.popularity import popularity_weights
 from fastneg.samplers.request import Request, split_catalog
@@ -63,9 +64,11 @@ class AvailableSampler(Sampler):
     ``sample`` and ``log_q`` need ``times`` (one per row), ``sample_shared`` needs ``time``. A row
     at whose time nothing is allowed raises ``ExhaustedUserError``.
 
-    Times are integers, floats or datetime64. datetime64 becomes int64 nanoseconds since 1970, as
-    in ``Interactions.row_times``, so the two can be compared; floats stay floats, and floats
-    beside integers or dates are refused (they are often seconds beside nanoseconds).
+    Times are of any type that ``Interactions`` takes: integers, floats, datetime64, dates and
+    datetimes of Python, pandas, polars or Arrow, with a time zone or without. Dates become int64
+    nanoseconds since 1970, as in ``Interactions.row_times``, so the two can be compared; floats
+    stay floats, and floats beside integers or dates are refused (they are often seconds beside
+    nanoseconds).
 
     Args:
         interactions: ``Interactions`` (f_i = ``item_user_counts``, positives excluded), or an
@@ -125,7 +128,7 @@ class AvailableSampler(Sampler):
             replacement=replacement,
             memory_budget=memory_budget,
         )
-        first, last, ever = as_intervals(first_seen, last_seen, num_items, call)
+        first, last, ever, self._dates = as_intervals(first_seen, last_seen, num_items, call)
         if not (weights[ever] > 0).any():
             fail(
                 call,
@@ -318,6 +321,21 @@ class AvailableSampler(Sampler):
         if check:
             lists = plan.exclusion
             mark_excluded(lists.indptr, lists.items, lists.owner, items, out)
+
+    def _reason(self, plan: AvailablePlan) -> str:
+        there, left = int(plan.num_present[0]), int(self._num_reachable(plan, self.num_items)[0])
+        assert plan.request.times is not None
+        when = as_shown(plan.request.times[0], dates=self._dates)
+        first = self._first_times[[0, -1]]
+        first = first.view("M8[ns]") if self._dates else first
+        ends = [as_shown(time, dates=self._dates) for time in first]
+        clause = f"at the time {when} "
+        if there == 0:
+            clause += f"none of {self.num_items} items is there (first_seen: {' to '.join(ends)})"
+        else:
+            clause += known_clause(there - left, there, "items that are there")
+        never = self.num_items - int(np.count_nonzero(self._masses))
+        return clause + (f", and {never} have no count or no first time" if never else "")
 
     def exhausted_users(self) -> IntArray:
         """int64: the users for whom nothing is allowed at any time, ascending."""

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import IntArray, as_codes, as_integer, fail, frozen
-from fastneg.errors import ExhaustedUserError
+from fastneg.checks import FloatArray, IntArray, as_codes, as_integer, fail, frozen
 from fastneg.interactions import Interactions
 from fastneg.samplers.distinct import draw_distinct
+from fastneg.samplers.exhausted import known_clause, refuse_exhausted
 from fastneg.samplers.request import (
     Request,
     as_rows,
@@ -131,14 +131,24 @@ class Sampler(Stream, ABC):
         """int8 [n]: tags for items of a one-row plan that were not drawn through a part."""
         return np.zeros(len(items), dtype=np.int8)
 
+    def _reason(self, plan: Any) -> str:
+        """Why so little is left for the only row of a plan: a clause for an error."""
+        excluded = int(plan.request.exclusion(self.interactions).sizes()[0])
+        return known_clause(excluded, self.num_items)
+
+    @property
+    def _faintest(self) -> float:
+        """A lower bound on the share of any part of a mixture in a draw."""
+        return 1.0
+
     def _distinct_log_q(
-        self, plan: Any, items: IntArray, stop: npt.NDArray[np.float64], out: npt.NDArray[Any]
+        self, plan: Any, items: IntArray, log_stop: FloatArray, out: npt.NDArray[Any]
     ) -> None:
-        """log(1 - exp(-q T)), T [B] the time at which the next distinct item arrived."""
+        """log(1 - exp(-q T)), ln T [B] the time at which the next distinct item arrived."""
         log_q = np.empty(items.shape, dtype=np.float64)
         self._log_q(plan, items, log_q, check=False)
-        with np.errstate(divide="ignore"):
-            out[...] = np.log(-np.expm1(-np.exp(log_q) * stop[:, None]))
+        with np.errstate(divide="ignore", over="ignore"):
+            out[...] = np.log(-np.expm1(-np.exp(log_q + log_stop[:, None])))
 
     @abstractmethod
     def exhausted_users(self) -> IntArray:
@@ -246,7 +256,7 @@ class Sampler(Stream, ABC):
         check_device(device, pin_memory, call=call)
         request = Request(_NOBODY, _NOBODY, lane="shared")
         if time is not None:
-            request.times = as_times(np.asarray([time]), 1, call=call, name="time")
+            request.times = as_times([time], 1, call=call, name="time")
         buffers: list[npt.NDArray[Any] | None] | None = None
         if out is not None:
             buffers = [
@@ -362,9 +372,9 @@ class Sampler(Stream, ABC):
         ):
             return buffers
         if not self.replacement:
-            stop = draw_distinct(self, plan, items, source)
+            log_stop = draw_distinct(self, plan, items, source)
             if log_q_out is not None:
-                self._distinct_log_q(plan, items, stop, log_q_out)
+                self._distinct_log_q(plan, items, log_stop, log_q_out)
             return buffers
         self._draw(plan, 0, items, EVERYWHERE if len(self.source_names) == 1 else source, 0)
         if log_q_out is not None:
@@ -372,25 +382,7 @@ class Sampler(Stream, ABC):
         return buffers
 
     def _refuse_exhausted(self, plan: Plan, width: int, call: str) -> None:
-        needed = 1 if self.replacement else width
-        if plan.surely and needed == 1:
-            return
-        bad = plan.allowed < needed
-        if bad.any() and not self.replacement:
-            bad = self._num_reachable(plan, needed) < needed
-        if not bad.any():
-            return
-        if plan.request.lane:
-            fail(call, f"fewer than {needed} items can be drawn")
-        users = np.unique(plan.request.users[bad])
-        shown = ", ".join(map(str, users[:5])) + (", ..." if len(users) > 5 else "")
-        what = "no item" if needed == 1 else f"fewer than {needed} distinct items"
-        raise ExhaustedUserError(
-            f"{call}: {len(users)} users have {what} left to draw (users {shown}): what they know "
-            f"already covers the {self.num_items} items; leave these rows out "
-            "(sampler.exhausted_users() names them)",
-            users.tolist(),
-        )
+        refuse_exhausted(self, plan, width, call)
 
     def _num_users(self) -> int | None:
         return None if self.interactions is None else self.interactions.num_users

@@ -7,18 +7,22 @@ rank conditioning; Cohen and Kaplan 2007). A row whose K items are all there are
 
 Most rows are done after K and a few arrivals. A row that still waits after a fixed number of them
 (a few items hold nearly all the mass, or nearly every item is wanted) is finished exactly by the
-memorylessness of the process: from now on every unseen item arrives after an exponential time of
-its own, and the earliest are taken.
+memorylessness of the process. In a small catalog every unseen item arrives from now on after an
+exponential time of its own, and the earliest are taken. In a larger one the sampler draws on with
+the items that the row has excluded: the next arrival is new for certain, and arrivals are as much
+rarer as what is left is less probable. Each turn finds one item at least, and costs what any draw
+with so many exclusions costs, whatever the size of the catalog.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import FloatArray, IntArray, fail
+from fastneg.checks import FloatArray, IntArray
 from fastneg.kernels.distinct import keep_distinct
 from fastneg.samplers.tiles import EVERYWHERE
 from fastneg.streams import mix64, uniform_words, unit_interval
@@ -26,16 +30,17 @@ from fastneg.threads import run_chunks
 
 if TYPE_CHECKING:
     from fastneg.samplers.base import Plan, Sampler
+    from fastneg.samplers.request import Request
 
-_ROUNDS = 3  # blocks of arrivals before the rest is raced
-_RACEABLE = 1 << 27  # items that a race may hold side by side
-_PATIENCE = 64  # blocks of arrivals for catalogs beyond that
+Tags = npt.NDArray[np.int8]
+
+_ROUNDS = 3  # blocks of arrivals before what is drawn is excluded
+_RACEABLE = 1024  # items of which a race costs no more than excluding some of them
+_AT_ONCE = 1 << 20  # items of rows that race side by side
 
 
-def draw_distinct(
-    sampler: Sampler, plan: Plan, items: IntArray, source: npt.NDArray[np.int8]
-) -> FloatArray:
-    """Fill ``items`` and ``source`` [B, K] with distinct draws; returns T, float64 [B].
+def draw_distinct(sampler: Sampler, plan: Plan, items: IntArray, source: Tags) -> FloatArray:
+    """Fill ``items`` and ``source`` [B, K] with distinct draws; returns ln T, float64 [B].
 
     Rows have K reachable items at least (checked by the caller).
     """
@@ -45,71 +50,161 @@ def draw_distinct(
     found = np.zeros(num_rows, dtype=np.int64)
     clock = np.zeros(num_rows, dtype=np.float64)
     key = sampler._key(plan.request.lane, "clock")
-    block = width + width // 2 + 16
-    size = 1 << (2 * (width + 1)).bit_length()
-    rows = plan.request.rows
-    # a race over all items is for catalogs that fit; larger ones have items enough to wait for
-    rounds = _ROUNDS if sampler.num_items <= _RACEABLE else _PATIENCE
-    for turn in range(rounds):
-        drawn = np.zeros((num_rows, block), dtype=np.int64)
-        tags = np.zeros((num_rows, block), dtype=np.int8)
-        cells = EVERYWHERE if len(sampler.source_names) == 1 else tags
-        sampler._draw(plan, turn * block, drawn, cells, 0)
-
-        def feed(
-            i: int,
-            j: int,
-            drawn: IntArray = drawn,
-            tags: npt.NDArray[np.int8] = tags,
-            first: int = turn * block,
-        ) -> None:
-            slots, stamps = np.empty(size, dtype=np.int64), np.full(size, -1, dtype=np.int64)
-            keep_distinct(
-                drawn[i:j], tags[i:j], key, rows[i:j], first, wanted[i:j], slots, stamps,
-                found[i:j], clock[i:j], items[i:j], source[i:j],
-            )  # fmt: skip
-
-        run_chunks(feed, num_rows, smallest=max(1, 8192 // block))
+    block = _block(width)
+    for turn in range(_ROUNDS):
+        drawn = _arrivals(sampler, plan, turn * block, block)
+        rows = plan.request.rows
+        _keep(drawn, turn * block, key, rows, wanted, found, clock, items, source)
         if (found >= wanted).all():
             break
+    with np.errstate(divide="ignore"):
+        log_clock = np.log(clock)
     waiting = np.flatnonzero(found < wanted)
-    if len(waiting) and sampler.num_items > _RACEABLE:
-        fail(
-            type(sampler).__name__,
-            f"{width} distinct items of {sampler.num_items} do not turn up in {rounds * block} "
-            "draws; give fewer negatives or draw with replacement",
-        )
-    for b in waiting:
-        _race(sampler, plan, int(b), int(found[b]), int(wanted[b]), clock, items, source)
-    clock[reachable <= width] = np.inf
-    return clock
+    if len(waiting) and sampler.num_items <= _RACEABLE:
+        _race(sampler, plan, waiting, found, wanted, log_clock, items, source)
+    elif len(waiting):
+        _draw_the_rest(sampler, plan, waiting, found, wanted, log_clock, items, source)
+    log_clock[reachable <= width] = np.inf
+    return log_clock
+
+
+def count_reachable(sampler: Sampler, request: Request, at_most: int) -> IntArray:
+    """int64 [B]: how many items can come up, ``at_most`` + 1 where it is more than that."""
+    count = request.num_rows
+    request = replace(request, rows=np.arange(count))  # any words do
+    found, items = np.zeros(count, np.int64), np.zeros((count, at_most + 1), np.int64)
+    rows = np.arange(count)
+    while True:
+        rest = sampler._plan(request.take(rows).after(items[rows], found[rows]))
+        rows = rows[(rest.allowed > 0) & (found[rows] <= at_most)]
+        if not len(rows):
+            return found
+        rest = sampler._plan(request.take(rows).after(items[rows], found[rows]))
+        some = (found[rows], items[rows])
+        _keep(
+            _arrivals(sampler, rest, 0, _block(at_most)), 0, np.uint64(0), rest.request.rows,
+            np.full(len(rows), at_most + 1), some[0], np.zeros(len(rows)), some[1],
+            np.zeros(some[1].shape, np.int8),
+        )  # fmt: skip
+        found[rows], items[rows] = some
+
+
+def log_left(sampler: Sampler, plan: Plan, rest: Plan) -> FloatArray:
+    """float64 [B]: ln of the probability that a draw by ``plan`` is one that ``rest`` allows.
+
+    ``rest`` is the plan of the same rows after some draws. The ratio of the two probabilities of
+    one item says it, without a difference of numbers near 1.
+    """
+    out: FloatArray = np.full(plan.request.num_rows, -np.inf)
+    rows = np.flatnonzero(rest.allowed > 0)
+    if len(rows) == 0:
+        return out
+    if len(rows) < len(out):
+        plan = sampler._plan(plan.request.take(rows))
+        rest = sampler._plan(rest.request.take(rows))
+    items, _ = _arrivals(sampler, rest, 0, 1)
+    before, after = np.empty(items.shape), np.empty(items.shape)
+    sampler._log_q(plan, items, before, check=False)
+    sampler._log_q(rest, items, after, check=False)
+    out[rows] = np.minimum(before - after, 0.0)[:, 0]
+    return out
+
+
+def _block(width: int) -> int:
+    return width + width // 2 + 16
+
+
+def _arrivals(sampler: Sampler, plan: Plan, first: int, block: int) -> tuple[IntArray, Tags]:
+    """The marks of arrivals ``first`` to ``first + block - 1`` of every row, and their tags."""
+    drawn = np.zeros((plan.request.num_rows, block), dtype=np.int64)
+    tags = np.zeros(drawn.shape, dtype=np.int8)
+    sampler._draw(plan, first, drawn, EVERYWHERE if len(sampler.source_names) == 1 else tags, 0)
+    return drawn, tags
+
+
+def _keep(
+    arrivals: tuple[IntArray, Tags],
+    first: int,
+    key: np.uint64,
+    rows: IntArray,
+    wanted: IntArray,
+    found: IntArray,
+    clock: FloatArray,
+    items: IntArray,
+    source: Tags,
+) -> None:
+    """``keep_distinct`` over chunks of rows."""
+    drawn, tags = arrivals
+    size = 1 << (2 * (items.shape[1] + 1)).bit_length()
+
+    def feed(i: int, j: int) -> None:
+        slots, stamps = np.empty(size, dtype=np.int64), np.full(size, -1, dtype=np.int64)
+        keep_distinct(
+            drawn[i:j], tags[i:j], key, rows[i:j], first, wanted[i:j], slots, stamps,
+            found[i:j], clock[i:j], items[i:j], source[i:j],
+        )  # fmt: skip
+
+    run_chunks(feed, len(rows), smallest=max(1, 8192 // drawn.shape[1]))
+
+
+def _draw_the_rest(
+    sampler: Sampler,
+    plan: Plan,
+    waiting: IntArray,
+    found: IntArray,
+    wanted: IntArray,
+    log_clock: FloatArray,
+    items: IntArray,
+    source: Tags,
+) -> None:
+    """Finish rows by draws that exclude what the row has, turn after turn."""
+    key, block = sampler._key(plan.request.lane, "clock"), _block(items.shape[1])
+    first = _ROUNDS * block
+    while len(waiting):
+        request = plan.request.take(waiting)
+        rest = sampler._plan(request.after(items[waiting], found[waiting]))
+        log_rate = log_left(sampler, sampler._plan(request), rest)
+        clock = np.zeros(len(waiting))
+        some = (found[waiting], items[waiting], source[waiting])
+        _keep(
+            _arrivals(sampler, rest, first, block), first, key, request.rows, wanted[waiting],
+            some[0], clock, *some[1:],
+        )  # fmt: skip
+        found[waiting], items[waiting], source[waiting] = some
+        log_clock[waiting] = np.logaddexp(log_clock[waiting], np.log(clock) - log_rate)
+        first += block
+        waiting = waiting[some[0] < wanted[waiting]]
 
 
 def _race(
     sampler: Sampler,
     plan: Plan,
-    b: int,
-    found: int,
-    wanted: int,
-    clock: FloatArray,
+    waiting: IntArray,
+    found: IntArray,
+    wanted: IntArray,
+    log_clock: FloatArray,
     items: IntArray,
-    source: npt.NDArray[np.int8],
+    source: Tags,
 ) -> None:
-    """Finish row b: every unseen item arrives after its own exponential time, rate q(i|u)."""
-    row_plan = sampler._plan(plan.request.take(np.array([b], dtype=np.int64)))
-    log_q = np.empty((1, sampler.num_items), dtype=np.float64)
-    sampler._log_q(
-        row_plan, np.arange(sampler.num_items, dtype=np.int64)[None, :], log_q, check=True
-    )
-    rate = np.exp(log_q[0])
-    rate[items[b, :found]] = 0.0
-    candidates = np.flatnonzero(rate > 0.0)
-    row = int(plan.request.rows[b])
-    key = mix64(int(sampler._key(plan.request.lane, "race")) ^ mix64(row))
-    uniform = unit_interval(uniform_words(key, sampler.num_items)[candidates])
-    waits = -np.log(uniform) / rate[candidates]
-    order = np.argsort(waits, kind="stable")[: wanted - found]
-    taken = candidates[order][: items.shape[1] - found]
-    items[b, found : found + len(taken)] = taken
-    source[b, found : found + len(taken)] = sampler._sources_of(row_plan, taken)
-    clock[b] += waits[order[-1]]
+    """Finish rows: every unseen item arrives after its own exponential time, rate q(i|u)."""
+    everything = np.arange(sampler.num_items, dtype=np.int64)
+    race_key = int(sampler._key(plan.request.lane, "race"))
+    step = max(1, _AT_ONCE // sampler.num_items)
+    for chunk in np.split(waiting, range(step, len(waiting), step)):
+        some = sampler._plan(plan.request.take(chunk))
+        log_q = np.empty((len(chunk), sampler.num_items), dtype=np.float64)
+        sampler._log_q(some, np.tile(everything, (len(chunk), 1)), log_q, check=True)
+        for b, log_rate in zip(chunk.tolist(), log_q, strict=True):
+            got = int(found[b])
+            log_rate[items[b, :got]] = -np.inf
+            candidates = np.flatnonzero(log_rate > -np.inf)
+            key = mix64(race_key ^ mix64(int(plan.request.rows[b])))
+            uniform = unit_interval(uniform_words(key, sampler.num_items)[candidates])
+            log_waits = np.log(-np.log(uniform)) - log_rate[candidates]
+            order = np.argsort(log_waits, kind="stable")[: int(wanted[b]) - got]
+            taken = candidates[order][: items.shape[1] - got]
+            items[b, got : got + len(taken)] = taken
+            if len(sampler.source_names) > 1:
+                row = sampler._plan(plan.request.take(np.array([b], dtype=np.int64)))
+                source[b, got : got + len(taken)] = sampler._sources_of(row, taken)
+            log_clock[b] = np.logaddexp(log_clock[b], log_waits[order[-1]])

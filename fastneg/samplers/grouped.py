@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,14 +23,15 @@ from fastneg.checks import (
 )
 from fastneg.interactions import Interactions
 from fastneg.kernels.segments import (
-    build_segments,
     choose_segments,
     draw_segments,
     finish_segments,
-    place_items,
     segments_log_q,
 )
 from fastneg.samplers.base import Plan, Sampler
+from fastneg.samplers.exclusion import Exclusion
+from fastneg.samplers.exhausted import count_clause, known_clause
+from fastneg.samplers.group_tables import GroupTables
 from fastneg.samplers.popularity import popularity_weights
 from fastneg.samplers.request import Request, split_catalog
 from fastneg.samplers.results import Negatives
@@ -42,76 +43,15 @@ _ATTEMPTS = 16  # rejections before a draw is finished through the running sums
 _MAX_LEVELS = 100  # tags are int8
 
 
-class GroupTables:
-    """One exact alias table per group and level, and one for all items, laid end to end.
+class Choice(NamedTuple):
+    """Per row: its segment and level, the excluded places in it, their mass."""
 
-    Attributes:
-        groups: int32 [L, N], the segment of each item at each level, -1 for none.
-        segments: int64 [S + 1], the first place of each segment; the last holds all items.
-        order: int32 [places], the item at each place; items of weight 0 have none.
-        places_of: int32 [L + 1, N], the place of each item at each level, -1 for none.
-        masses, cells: uint64 [places], whole masses that sum to size 2^32 a segment, and tables.
-        log_q: float64 [L + 1, N], the log-probability of an item in its own segment.
-    """
-
-    def __init__(self, levels: Sequence[IntArray], weights: FloatArray) -> None:
-        n, drawn = len(weights), weights > 0.0
-        groups = np.full((len(levels), n), -1, dtype=np.int32)
-        sizes: list[int] = []
-        for labels, group in zip(levels, groups, strict=True):
-            known = labels != -1
-            codes, count = _ranks(labels[known])
-            group[known] = codes + len(sizes)
-            sizes += np.bincount(codes[drawn[known]], minlength=count).tolist()
-        sizes.append(int(np.count_nonzero(drawn)))
-        segments = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        order = np.empty(int(segments[-1]), dtype=np.int32)
-        places_of = np.empty((len(levels) + 1, n), dtype=np.int32)
-        following = segments[:-1].copy()
-        everything = np.full(n, len(sizes) - 1, dtype=np.int32)
-        for group, places in zip([*groups, everything], places_of, strict=True):
-            place_items(frozen(group), frozen(weights), following, order, places)
-        by_place = frozen(weights[order])
-        masses, cells = (np.empty(len(order), dtype=np.uint64) for _ in range(2))
-        segments = frozen(segments)
-        run_chunks(
-            lambda i, j: build_segments(segments, i, j, by_place, masses, cells),
-            len(sizes),
-            smallest=256,
-        )
-        totals = np.log(np.maximum(np.diff(segments), 1).astype(np.float64) * 2.0**32)
-        logs = np.log(masses.astype(np.float64)) - np.repeat(totals, np.diff(segments))
-        log_q = np.full(places_of.shape, -np.inf)
-        for row, places in zip(log_q, places_of, strict=True):
-            row[places >= 0] = logs[places[places >= 0]]
-        self.groups, self.segments, self.order = groups, segments, order
-        self.places_of, self.masses, self.cells, self.log_q = places_of, masses, cells, log_q
-        self._sums: tuple[npt.NDArray[np.uint64], int] | None = None
-        self._freeze()
-
-    def _freeze(self) -> None:
-        for array in vars(self).values():
-            if isinstance(array, np.ndarray):
-                array.setflags(write=False)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._freeze()  # pickle forgets it, and kernels are compiled for read-only tables
-
-    def running_sums(self, memory_budget: int) -> tuple[npt.NDArray[np.uint64], int]:
-        """(sums, stride): the mass before every stride-th place modulo 2^64, built when needed.
-
-        The stride is the smallest power of two that keeps ``sums`` within ``memory_budget`` bytes;
-        it decides speed only.
-        """
-        if self._sums is None:
-            count, stride = len(self.masses), 1
-            while 8 * (count // stride + 1) > memory_budget and stride < count:
-                stride *= 2
-            ends = np.cumsum(np.add.reduceat(self.masses, np.arange(0, count, stride)))
-            sums = np.concatenate([np.zeros(1, dtype=np.uint64), ends[:-1]])
-            self._sums = (frozen(sums), stride)
-        return self._sums
+    chosen: IntArray
+    levels: npt.NDArray[np.int8]
+    starts: IntArray
+    counts: IntArray
+    places: npt.NDArray[np.int32]
+    gone: npt.NDArray[np.uint64]
 
 
 @dataclass
@@ -230,22 +170,12 @@ class GroupedSampler(Sampler):
                 "a row's group is that of its positive: give positives=[B] to sample(users, ...) "
                 "and log_q(items, users, ...); sample_shared and log_q without users have none",
             )
-        exclusion, positives = request.exclusion(self.interactions), frozen(request.positives)
-        tables, rows = self.tables, request.num_rows
-        room = np.concatenate([[0], np.cumsum(exclusion.sizes())]).astype(np.int64)
-        places = np.empty(int(room[-1]), dtype=np.int32)
-        counts, chosen = np.zeros(rows, dtype=np.int64), np.zeros(rows, dtype=np.int64)
-        levels, gone = np.zeros(rows, dtype=np.int8), np.zeros(rows, dtype=np.uint64)
-        starts = frozen(room[:-1])
-        run_chunks(
-            lambda i, j: choose_segments(
-                tables.groups, positives[i:j], self._needed, tables.segments, tables.places_of,
-                tables.masses, exclusion.indptr, exclusion.items, exclusion.owner[i:j], starts[i:j],
-                places, counts[i:j], levels[i:j], chosen[i:j], gone[i:j],
-            ),
-            rows,
-            smallest=512,
-        )  # fmt: skip
+        positives, before = frozen(request.positives), request.before()
+        found = self._choose(before.exclusion(self.interactions), positives, None)
+        if request.drawn is not None:  # the group stays that of the first draw
+            found = self._choose(request.exclusion(self.interactions), positives, found.levels)
+        tables = self.tables
+        chosen, levels, starts, counts, places, gone = found
         sizes = np.diff(tables.segments)[chosen]
         left = (sizes.astype(np.uint64) << np.uint64(32)) - gone
         # three quarters excluded, or more: no row tries rejection there
@@ -264,6 +194,41 @@ class GroupedSampler(Sampler):
             frozen(np.where(hopeless, 0, _ATTEMPTS).astype(np.int8)),
             frozen(log_allowed),
         )
+
+    def _choose(
+        self, exclusion: Exclusion, positives: IntArray, levels: npt.NDArray[np.int8] | None
+    ) -> Choice:
+        """The group of each row, of given levels or of the first with enough allowed items."""
+        tables, rows = self.tables, len(positives)
+        room = np.concatenate([[0], np.cumsum(exclusion.sizes())]).astype(np.int64)
+        places = np.empty(int(room[-1]), dtype=np.int32)
+        counts, chosen = np.zeros(rows, dtype=np.int64), np.zeros(rows, dtype=np.int64)
+        at, gone = np.zeros(rows, dtype=np.int8), np.zeros(rows, dtype=np.uint64)
+        starts = frozen(room[:-1])
+
+        def choose(some: IntArray | slice, groups: Any, places_of: Any, needed: int) -> None:
+            parts = (counts[some], at[some], chosen[some], gone[some])
+            owner, where, first = exclusion.owner[some], positives[some], starts[some]
+            run_chunks(
+                lambda i, j: choose_segments(
+                    groups, where[i:j], needed, tables.segments, places_of, tables.masses,
+                    exclusion.indptr, exclusion.items, frozen(owner[i:j]), frozen(first[i:j]),
+                    places, parts[0][i:j], parts[1][i:j], parts[2][i:j], parts[3][i:j],
+                ),
+                len(where),
+                smallest=512,
+            )  # fmt: skip
+            counts[some], at[some], chosen[some], gone[some] = parts
+
+        if levels is None:
+            choose(slice(None), tables.groups, tables.places_of, self._needed)
+        else:
+            for level in np.unique(levels).tolist():
+                one = slice(level, level + 1)  # the last is that of all items, without groups
+                some = np.flatnonzero(levels == level)
+                choose(some, tables.groups[one], tables.places_of[one], -(2**62))
+            at = levels
+        return Choice(chosen, at, starts, counts, places, gone)
 
     def _draw(
         self,
@@ -308,6 +273,15 @@ class GroupedSampler(Sampler):
     def _sources_of(self, plan: Any, items: IntArray) -> npt.NDArray[np.int8]:
         return np.full(len(items), plan.levels[0], dtype=np.int8)
 
+    def _reason(self, plan: GroupedPlan) -> str:
+        left, gone = int(plan.allowed[0]), int(plan.counts[0])
+        reachable = int(np.count_nonzero(self.tables.places_of[-1] >= 0))
+        level = self.level_names[int(plan.levels[0])]
+        if level == "all":
+            return count_clause(left, reachable, self.num_items)
+        what = f"items that can be drawn from the positive's group ({level})"
+        return known_clause(gone, left + gone, what)
+
     def exhausted_users(self) -> IntArray:
         """int64: users for whom nothing is allowed in the whole catalog, ascending.
 
@@ -320,17 +294,6 @@ class GroupedSampler(Sampler):
         for_all = np.concatenate([[0], np.cumsum(places[items] >= 0)])
         count = for_all[indptr[1:]] - for_all[indptr[:-1]]
         return np.flatnonzero(count >= np.count_nonzero(places >= 0))
-
-
-def _ranks(labels: IntArray) -> tuple[IntArray, int]:
-    """int64 [n]: which of the distinct labels, ascending, each one is; and how many these are."""
-    low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
-    if high - low > 8 * len(labels):
-        values, codes = np.unique(labels, return_inverse=True)
-        return codes, len(values)
-    present = np.zeros(high - low + 1, dtype=np.int64)
-    present[labels - low] = 1
-    return (np.cumsum(present) - 1)[labels - low], int(present.sum())
 
 
 def _item_weights(

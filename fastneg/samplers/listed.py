@@ -21,26 +21,28 @@ from fastneg.checks import (
     to_numpy,
 )
 from fastneg.interactions import Interactions
-from fastneg.kernels.exclusion import filter_lists, lists_lengths, mark_excluded
 from fastneg.kernels.lists import draw_lists, list_log_q
 from fastneg.samplers.base import Plan, Sampler
 from fastneg.samplers.known import all_known
+from fastneg.samplers.mass_lists import Lists, running, sorted_lists, without, without_positives
 from fastneg.samplers.request import Request
 from fastneg.samplers.tiles import cut, run_tiles
 
-_MASS_BITS = 40  # a list's largest weight becomes 2^40: a relative error of 2^-41
-_SUM_BITS = 62  # a list's masses sum to less: longer lists have a smaller largest mass
 _MOST_SOURCES = 127  # tags are int8
 
 
 @dataclass
 class ListedPlan(Plan):
-    """The lists to draw from, which of them each row has (-1: none), and the fallback's plan."""
+    """The lists to draw from and which of them each row has (-1: none, or it is drawn out).
+
+    ``beyond`` says which rows draw from the fallback, whose plan is the last.
+    """
 
     indptr: IntArray
     items: IntArray
     cumulative: npt.NDArray[np.uint64]
     owner: IntArray
+    beyond: npt.NDArray[np.bool_]
     fallback: Plan | None
 
 
@@ -126,7 +128,7 @@ class ListedSampler(Sampler):
         if len(set(users.values())) > 1:
             fail(call, f"the numbers of users differ: {users}")
         self._lists_users = num_users
-        self._hold(_sorted_lists(owner, items, masses, num_users))
+        self._hold(sorted_lists(owner, items, masses, num_users))
         self.fallback: Sampler | None = None
         self._exclude(known_to(interactions, fallback), fallback)
 
@@ -135,12 +137,12 @@ class ListedSampler(Sampler):
         self.interactions = known
         if known is not None:
             lists = self._indptr, self._items, self._masses
-            self._hold(_without_positives(lists, self._users_of_lists(), known))
+            self._hold(without_positives(lists, self._users_of_lists(), known))
         self.fallback = None if fallback is None else self._adopt(fallback)
 
     def _hold(self, lists: Lists) -> None:
         self._indptr, self._items, self._masses = lists
-        self._cumulative = _running(self._indptr, self._masses)
+        self._cumulative = running(self._indptr, self._masses)
 
     def _users_of_lists(self) -> IntArray:
         """int64 [lists]: whose list each is."""
@@ -168,6 +170,10 @@ class ListedSampler(Sampler):
         return self._lists_users
 
     @property
+    def _faintest(self) -> float:
+        return 1.0 if self.fallback is None else self.fallback._faintest
+
+    @property
     def source_names(self) -> tuple[str, ...]:
         if self.fallback is None:
             return (self.name,)
@@ -189,25 +195,39 @@ class ListedSampler(Sampler):
         return request.users
 
     def _plan(self, request: Request) -> ListedPlan:
-        lists, owner = (self._indptr, self._items, self._masses), self._list_of(request)
-        cumulative = self._cumulative
-        if request.extra_indptr is not None:
-            lists = _without(lists, owner, request.extra_indptr, request.extra_items)
-            cumulative = _running(lists[0], lists[2])
-            owner = np.arange(request.num_rows, dtype=np.int64)
+        mine = self._list_of(request)
+        lists, owner = self._lists_without(mine, request.extra_indptr, request.extra_items)
         sizes = np.append(np.diff(lists[0]), 0)[owner]
-        owner = frozen(np.where(sizes > 0, owner, -1))
+        beyond = sizes == 0
+        if request.drawn is not None:  # a list that was drawn out is not replaced
+            lists, owner = self._lists_without(mine, *request.excluded())
+            sizes = np.append(np.diff(lists[0]), 0)[owner]
+        cumulative = self._cumulative
+        if lists[0] is not self._indptr:
+            cumulative = running(lists[0], lists[2])
+        allowed = np.where(beyond, 0, sizes)
         fallback = None if self.fallback is None else self.fallback._plan(request)
-        allowed = sizes if fallback is None else np.where(sizes > 0, sizes, fallback.allowed)
+        if fallback is not None:
+            allowed = np.where(beyond, fallback.allowed, allowed)
         return ListedPlan(
             request,
             allowed,
             frozen(lists[0]),
             frozen(lists[1]),
             frozen(cumulative),
-            owner,
+            frozen(np.where(allowed * ~beyond > 0, owner, -1)),
+            beyond,
             fallback,
         )
+
+    def _lists_without(
+        self, mine: IntArray, indptr: IntArray | None, ids: IntArray
+    ) -> tuple[Lists, IntArray]:
+        """Lists without some ids of each row, and which of them each row has, -1 for none."""
+        lists = (self._indptr, self._items, self._masses)
+        if indptr is None:
+            return lists, mine
+        return without(lists, mine, indptr, ids), np.arange(len(mine), dtype=np.int64)
 
     def _draw(
         self,
@@ -218,7 +238,7 @@ class ListedSampler(Sampler):
         base: int,
     ) -> None:
         if self.fallback is not None:
-            rows = plan.owner < 0
+            rows = plan.beyond
             cells = source[rows]
             cells[cells == base] = base + 1
             source[rows] = cells
@@ -243,7 +263,7 @@ class ListedSampler(Sampler):
                 plan.indptr, plan.items, plan.cumulative, plan.owner[r], items[r, d], out[r, d]
             ),
         )
-        rows = np.flatnonzero(plan.owner < 0)
+        rows = np.flatnonzero(plan.beyond)
         if self.fallback is not None and len(rows):
             part = np.empty((len(rows), items.shape[1]), dtype=out.dtype)
             fallback_plan = self.fallback._plan(plan.request.take(rows))
@@ -256,12 +276,20 @@ class ListedSampler(Sampler):
         if self.fallback is None:
             return plan.allowed  # type: ignore[no-any-return]
         beyond = self.fallback._num_reachable(plan.fallback, at_most)
-        return np.where(plan.owner >= 0, plan.allowed, beyond)
+        return np.where(plan.beyond, beyond, plan.allowed)
 
     def _sources_of(self, plan: Any, items: IntArray) -> npt.NDArray[np.int8]:
-        if self.fallback is None or plan.owner[0] >= 0:
+        if self.fallback is None or not plan.beyond[0]:
             return np.zeros(len(items), dtype=np.int8)
         return (self.fallback._sources_of(plan.fallback, items) + 1).astype(np.int8)
+
+    def _reason(self, plan: ListedPlan) -> str:
+        if self.fallback is not None and plan.beyond[0]:
+            clause = self.fallback._reason(plan.fallback)
+            return f"nothing is left of the list, and of the fallback {clause}"
+        left = int(plan.allowed[0])
+        clause = f"{left} items of the list are neither known nor excluded by the request"
+        return clause if left else "nothing is left of the list, and there is no fallback"
 
     def _refuse_exhausted(self, plan: Plan, width: int, call: str) -> None:
         if plan.request.lane and self.fallback is None:
@@ -273,9 +301,6 @@ class ListedSampler(Sampler):
         if self.fallback is None:
             return empty
         return np.intersect1d(empty, self.fallback.exhausted_users())
-
-
-Lists = tuple[IntArray, IntArray, npt.NDArray[np.uint64]]
 
 
 def known_to(interactions: Interactions | None, fallback: Sampler | None) -> Interactions | None:
@@ -321,68 +346,3 @@ def _entries(
             fail(call, f"weights has {len(values)} entries for {len(items)} of the lists")
     kept &= values > 0
     return owner[kept], items[kept], values[kept], num_users
-
-
-def _sorted_lists(owner: IntArray, items: IntArray, weights: FloatArray, num_users: int) -> Lists:
-    """Lists in CSR form, ascending and distinct (weights of repeats add), with integer masses."""
-    order = np.lexsort((items, owner))
-    owner, items, weights = owner[order], items[order], weights[order]
-    first = np.ones(len(items), dtype=bool)
-    first[1:] = (owner[1:] != owner[:-1]) | (items[1:] != items[:-1])
-    starts = np.flatnonzero(first)
-    whole = bool((weights == np.rint(weights)).all())
-    if len(items) and not (whole and weights.max() < 2.0**_MASS_BITS):
-        # before repeats add up, so that no sum overflows
-        weights, whole = weights / _largest(weights, owner, num_users), False
-    if len(items):
-        weights = np.add.reduceat(weights, starts)
-    owner, items = owner[starts], items[starts]
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=num_users))])
-    if not whole:
-        weights = weights / _largest(weights, owner, num_users) * 2.0**_MASS_BITS
-    # long lists of large masses are scaled down by a power of two: sums beyond 2^64 would wrap
-    excess = np.bincount(owner, weights, minlength=num_users) * 2.0**-_SUM_BITS
-    shift = np.maximum(np.frexp(excess)[1], 0)
-    masses = np.maximum(np.rint(np.ldexp(weights, -shift[owner])), 1.0).astype(np.uint64)
-    return indptr.astype(np.int64), items, masses
-
-
-def _largest(weights: FloatArray, owner: IntArray, num_users: int) -> FloatArray:
-    """float64 [entries]: the largest weight of the entry's list."""
-    largest = np.zeros(num_users)
-    np.maximum.at(largest, owner, weights)
-    return largest[owner]
-
-
-def _running(indptr: IntArray, masses: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The running sum of masses within each list; modulo 2^64 the differences are exact."""
-    sums = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(masses, dtype=np.uint64)])
-    running: npt.NDArray[np.uint64] = sums[1:] - np.repeat(sums[indptr[:-1]], np.diff(indptr))
-    return running
-
-
-def _without_positives(lists: Lists, users: IntArray, known: Interactions) -> Lists:
-    """The lists without what the user of each, users [lists], knows."""
-    indptr, items, masses = lists
-    gone = np.zeros((len(items), 1))
-    owner = frozen(np.repeat(users, np.diff(indptr)))
-    mark_excluded(known.positive_indptr, known.positive_items, owner, items[:, None], gone)
-    kept = gone[:, 0] == 0.0
-    before = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(kept)])
-    return before[indptr], items[kept], masses[kept]
-
-
-def _without(lists: Lists, owner: IntArray, row_indptr: IntArray, row_ids: IntArray) -> Lists:
-    """A list per row: list owner[b] without the row's own ids (ascending in each row)."""
-    indptr, items, masses = lists
-    owner, row_indptr, row_ids = frozen(owner), frozen(row_indptr), frozen(row_ids)
-    indptr, items, masses = frozen(indptr), frozen(items), frozen(masses)
-    sizes = np.zeros(len(owner) + 1, dtype=np.int64)
-    lists_lengths(indptr, items, owner, row_indptr, row_ids, sizes[1:])
-    out_indptr = np.cumsum(sizes)
-    out_items = np.empty(int(out_indptr[-1]), dtype=np.int64)
-    out_masses = np.empty(int(out_indptr[-1]), dtype=np.uint64)
-    filter_lists(
-        indptr, items, masses, owner, row_indptr, row_ids, out_indptr, out_items, out_masses
-    )
-    return out_indptr, out_items, out_masses

@@ -14,10 +14,13 @@ from fastneg.errors import FastnegTypeError
 from fastneg.interactions import Interactions
 from fastneg.kernels.mixture import add_part, choose_per_draw, choose_quota, expected_slots
 from fastneg.samplers.base import Plan, Sampler
+from fastneg.samplers.distinct import count_reachable, log_left
 from fastneg.samplers.known import all_known
 from fastneg.samplers.request import Request
 from fastneg.streams import mix64, uniform_words, unit_interval
 from fastneg.threads import run_chunks
+
+_FAINT = 1e-250  # shares from which products with probabilities may be 0
 
 
 @dataclass
@@ -134,15 +137,32 @@ class MixedSampler(Sampler):
         self.parts = self._adopt(self.parts)
         self.set_epoch(self.epoch)
 
+    @property
+    def _faintest(self) -> float:
+        pairs = zip(self.parts, self.weights.tolist(), strict=True)
+        return float(min(weight * part._faintest for part, weight in pairs if weight > 0))
+
     def _plan(self, request: Request) -> MixedPlan:
         plans = [part._plan(request) for part in self.parts]
-        can = np.stack([plan.allowed > 0 for plan in plans], axis=1)
-        shares = np.where(can, self.weights, 0.0)
+        if request.drawn is None:
+            can = np.stack([plan.allowed > 0 for plan in plans], axis=1)
+            shares = np.where(can, self.weights, 0.0)
+        else:
+            shares = self._shares_left(self._plan(request.before()), plans)
         total = shares.sum(axis=1, keepdims=True)
         shares = np.divide(shares, total, out=np.zeros_like(shares), where=total > 0)
         allowed = np.stack([plan.allowed for plan in plans], axis=1)
         allowed = np.where(shares > 0, allowed, 0).max(axis=1)
         return MixedPlan(request, allowed, plans, shares)
+
+    def _shares_left(self, before: MixedPlan, plans: list[Plan]) -> FloatArray:
+        """float64 [B, parts]: a part's share times what draws left of it; the largest is 1."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logs = np.log(before.shares)
+            for k, part in enumerate(self.parts):
+                logs[:, k] += log_left(part, before.parts[k], plans[k])
+            logs -= logs.max(axis=1, keepdims=True)  # rows with nothing left: not a number
+            return np.nan_to_num(np.exp(logs), nan=0.0)
 
     def _draw(
         self,
@@ -185,31 +205,44 @@ class MixedSampler(Sampler):
     ) -> None:
         total = np.zeros(items.shape, dtype=np.float64)
         part_log_q = np.empty(items.shape, dtype=np.float64)
+        if self._faintest < _FAINT:
+            self._log_q_of_faint(plan, items, out)
+            return
         for k, (part, part_plan) in enumerate(zip(self.parts, plan.parts, strict=True)):
             part._log_q(part_plan, items, part_log_q, check=True)
             add_part(plan.shares, k, part_log_q, total)
         with np.errstate(divide="ignore"):
             out[...] = np.log(np.minimum(total, 1.0))  # shares add up to 1 but for rounding
 
+    def _log_q_of_faint(self, plan: MixedPlan, items: IntArray, out: npt.NDArray[Any]) -> None:
+        """By logarithms throughout: the product of a share and a probability would be 0."""
+        total = np.full(items.shape, -np.inf)
+        part_log_q = np.empty(items.shape, dtype=np.float64)
+        for k, (part, part_plan) in enumerate(zip(self.parts, plan.parts, strict=True)):
+            part._log_q(part_plan, items, part_log_q, check=True)
+            rows = plan.shares[:, k] > 0.0
+            add = np.log(plan.shares[rows, k])[:, None] + part_log_q[rows]
+            total[rows] = np.logaddexp(total[rows], add)
+        out[...] = np.minimum(total, 0.0)
+
     def _num_reachable(self, plan: Plan, at_most: int) -> IntArray:
-        """The parts' supports may overlap, so rows with few items are counted one by one."""
+        """The parts' supports may overlap, so the items of rows that have few are counted."""
         reachable = plan.allowed.copy()
-        everything = np.arange(self.num_items, dtype=np.int64)[None, :]
-        log_q = np.empty(everything.shape, dtype=np.float64)
-        for b in np.flatnonzero(reachable <= at_most):
-            row = self._plan(plan.request.take(np.array([b], dtype=np.int64)))
-            self._log_q(row, everything, log_q, check=True)
-            reachable[b] = int(np.isfinite(log_q).sum())
+        few = np.flatnonzero((reachable > 0) & (reachable <= at_most))
+        if len(few):
+            reachable[few] = count_reachable(self, plan.request.take(few), at_most)
         return reachable
 
     def _sources_of(self, plan: MixedPlan, items: IntArray) -> npt.NDArray[np.int8]:
         """Tags by chance, in proportion to what each part contributes to an item."""
         weight = np.empty((len(items), len(self.parts)))
+        with np.errstate(divide="ignore"):
+            log_shares = np.log(plan.shares[0])
         for k, (part, part_plan) in enumerate(zip(self.parts, plan.parts, strict=True)):
             log_q = np.empty((1, len(items)), dtype=np.float64)
             part._log_q(part_plan, items[None, :], log_q, check=True)
-            share = plan.shares[0, k]
-            weight[:, k] = share * np.exp(log_q[0]) if share > 0 else 0.0
+            weight[:, k] = log_shares[k] + log_q[0]
+        weight = np.exp(weight - weight.max(axis=1, keepdims=True))
         row = int(plan.request.rows[0])
         key = mix64(int(self._key(plan.request.lane, "source")) ^ mix64(row))
         point = unit_interval(uniform_words(key, self.num_items)[items]) * weight.sum(axis=1)
@@ -219,6 +252,12 @@ class MixedSampler(Sampler):
             mine = chosen == k
             tags[mine] += part._sources_of(part_plan, items[mine])
         return np.asarray(tags, dtype=np.int8)
+
+    def _reason(self, plan: MixedPlan) -> str:
+        drawn = [k for k, weight in enumerate(self.weights.tolist()) if weight > 0]
+        return ", ".join(
+            f"{self.parts[k].name}: {self.parts[k]._reason(plan.parts[k])}" for k in drawn
+        )
 
     def memory(self) -> dict[str, int]:
         """Bytes held by the parts; tables that several parts share are counted in each."""

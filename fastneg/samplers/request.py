@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from fastneg.checks import (
     IntArray,
     as_codes,
     as_integers,
-    describe,
     fail,
     frozen,
     same_length,
@@ -24,6 +23,7 @@ from fastneg.checks import (
 from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
 from fastneg.kernels.exclusion import all_contained, merge_lists, merged_sizes
+from fastneg.samplers.clock import read_times
 from fastneg.samplers.exclusion import Exclusion
 from fastneg.samplers.item_table import check_buffers
 
@@ -41,6 +41,9 @@ class Request:
             ascending and distinct in each row; None where there are none.
         positives: int64 [B] or None, as given.
         times: numbers or datetime64 [B] or None, as given; samplers that need them read them.
+        drawn: (indptr, ids) of what each row has drawn already, ascending; None for nothing. A plan
+            is then that of the draws that are left, of the same law: a list that was drawn out is
+            not replaced by its fallback, and a group stays the group it was.
         lane: "shared" for draws that a whole batch shares: words of their own.
     """
 
@@ -51,6 +54,7 @@ class Request:
     extra_indptr: IntArray | None = None
     extra_items: IntArray = field(default_factory=lambda: _NO_IDS)
     lane: str = ""
+    drawn: tuple[IntArray, IntArray] | None = None
 
     def __post_init__(self) -> None:
         self.users, self.rows = frozen(self.users), frozen(self.rows)
@@ -66,13 +70,33 @@ class Request:
         """The request for some of its rows."""
         indptr, items = self.extra_indptr, self.extra_items
         if indptr is not None:
-            sizes = np.diff(indptr)[chosen]
-            items = np.concatenate([items[indptr[b] : indptr[b + 1]] for b in chosen] or [_NO_IDS])
-            indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+            indptr, items = _lists_of(indptr, items, chosen)
+        drawn = None if self.drawn is None else _lists_of(*self.drawn, chosen)
         positives = None if self.positives is None else self.positives[chosen]
         times = None if self.times is None else self.times[chosen]
         rows = self.rows[chosen] if len(self.rows) else self.rows  # not filled in yet
-        return Request(self.users[chosen], rows, positives, times, indptr, items, self.lane)
+        return Request(self.users[chosen], rows, positives, times, indptr, items, self.lane, drawn)
+
+    def after(self, items: IntArray, found: IntArray) -> Request:
+        """The request of rows that have drawn ``items[b, :found[b]]``, items [B, K]."""
+        owner, column = np.nonzero(np.arange(items.shape[1]) < found[:, None])
+        return replace(self, drawn=_sorted_lists(owner, items[owner, column], self.num_rows))
+
+    def before(self) -> Request:
+        """The request as it was before anything was drawn."""
+        return replace(self, drawn=None)
+
+    def excluded(self) -> tuple[IntArray | None, IntArray]:
+        """(indptr, ids) that each row excludes beside positives, drawn ids too; None: nothing."""
+        if self.drawn is None:
+            return self.extra_indptr, self.extra_items
+        if self.extra_indptr is None:
+            return frozen(self.drawn[0]), frozen(self.drawn[1])
+        lists = ((self.extra_indptr, self.extra_items), self.drawn)
+        owners = [np.repeat(np.arange(self.num_rows), np.diff(indptr)) for indptr, _ in lists]
+        ids = [items for _, items in lists]
+        indptr, items = _sorted_lists(np.concatenate(owners), np.concatenate(ids), self.num_rows)
+        return frozen(indptr), frozen(items)
 
     def exclusion(self, interactions: Interactions | None) -> Exclusion:
         """What each row excludes: the user's positives in ``interactions``, and the extra ids."""
@@ -82,20 +106,19 @@ class Request:
         else:
             indptr, items = interactions.positive_indptr, interactions.positive_items
             owner = self.users
-        if self.extra_indptr is None or self._nothing_new(indptr, items, owner):
+        extra_indptr, extra = self.excluded()
+        if extra_indptr is None or self._nothing_new(indptr, items, owner):
             return Exclusion(indptr, items, owner, source=interactions)
         sizes = np.zeros(self.num_rows + 1, dtype=np.int64)
-        merged_sizes(indptr, items, owner, self.extra_indptr, self.extra_items, sizes[1:])
+        merged_sizes(indptr, items, owner, extra_indptr, extra, sizes[1:])
         merged_indptr = np.cumsum(sizes)
         merged = np.empty(int(merged_indptr[-1]), dtype=np.int64)
-        merge_lists(
-            indptr, items, owner, self.extra_indptr, self.extra_items, merged_indptr, merged
-        )
+        merge_lists(indptr, items, owner, extra_indptr, extra, merged_indptr, merged)
         return Exclusion(merged_indptr, merged, np.arange(self.num_rows))
 
     def _nothing_new(self, indptr: IntArray, items: IntArray, owner: IntArray) -> bool:
         """Whether the extra ids are just one positive a row that the lists hold already."""
-        if self.positives is None or len(self.extra_items) != self.num_rows:
+        if self.positives is None or self.drawn or len(self.extra_items) != self.num_rows:
             return False
         return bool(all_contained(indptr, items, owner, self.extra_items))
 
@@ -144,13 +167,12 @@ def make_request(
 
 
 def as_times(times: Any, num_rows: int, *, call: str, name: str = "times") -> AnyArray:
-    """Times as they come: numbers or datetime64 [B], none missing; a copy, as codes are."""
-    array = np.array(to_numpy(times, call=call, name=name))
-    if array.ndim != 1 or array.dtype.kind not in "iufM":
-        fail(call, f"{describe(name, array)} should be numbers or datetime64, one per row")
+    """Times as numbers or datetime64 [B], none missing; a copy, as codes are."""
+    read, missing = read_times(times, call=call, name=name)
+    array = np.array(read)
     if len(array) != num_rows:
         fail(call, f"{name} has {len(array)} entries for {num_rows} users")
-    missing = ~np.isfinite(array)  # NaN, infinities, NaT
+    missing = missing | ~np.isfinite(array)  # infinities too
     if missing.any():
         position = int(np.flatnonzero(missing)[0])
         fail(call, f"{name}[{position}] = {array[position]} is not a time")
@@ -187,6 +209,13 @@ def _ragged(exclude: Any, num_rows: int, num_items: int, *, call: str) -> tuple[
     same_length(call, users=np.empty(num_rows), exclude=matrix)
     owner, column = np.nonzero(matrix >= 0)
     return owner, matrix[owner, column]
+
+
+def _lists_of(indptr: IntArray, items: IntArray, chosen: IntArray) -> tuple[IntArray, IntArray]:
+    """Some of the rows of a ragged array."""
+    parts = [items[indptr[b] : indptr[b + 1]] for b in chosen]
+    starts = np.concatenate([[0], np.cumsum(np.diff(indptr)[chosen])]).astype(np.int64)
+    return starts, np.concatenate(parts or [_NO_IDS])
 
 
 def _sorted_lists(owner: IntArray, ids: IntArray, num_rows: int) -> tuple[IntArray, IntArray]:

@@ -13,6 +13,7 @@ from fastneg.interactions import Interactions
 from fastneg.kernels.streaming import count_allowed
 from fastneg.kernels.streaming_draws import draw_popular, draw_shared, popular_log_q
 from fastneg.samplers.base import Plan, Sampler
+from fastneg.samplers.exhausted import count_clause
 from fastneg.samplers.request import Request, split_catalog
 from fastneg.samplers.results import Negatives
 from fastneg.samplers.streaming_counts import MAX_COUNT, MAX_ITEMS, StreamingCounts
@@ -263,6 +264,9 @@ class StreamingPopularitySampler(Sampler):
                     lists.indptr, lists.items, lists.owner[r], check, items[r, d], out[r, d],
                 ),
             )  # fmt: skip
+
+    def _reason(self, plan: StreamingPlan) -> str:
+        return count_clause(int(plan.allowed[0]), self._counts.support, self.num_items)
 
     def exhausted_users(self) -> IntArray:
         """int64: the users for whom nothing is allowed at this moment, ascending."""

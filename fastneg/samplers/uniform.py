@@ -161,7 +161,7 @@ class UniformSampler(LeanSampler):
             mark_excluded(exclusion.indptr, exclusion.items, exclusion.owner, items, out)
 
     def _distinct_log_q(
-        self, plan: UniformPlan, items: IntArray, stop: FloatArray, out: npt.NDArray[Any]
+        self, plan: UniformPlan, items: IntArray, log_stop: FloatArray, out: npt.NDArray[Any]
     ) -> None:
         out[...] = np.log(items.shape[1] / plan.allowed.astype(np.float64))[:, None]
 

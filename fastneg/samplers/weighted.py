@@ -27,6 +27,7 @@ from fastneg.samplers.complement import (
 )
 from fastneg.samplers.count_classes import CountClassTable
 from fastneg.samplers.exclusion import Exclusion, ListFilters
+from fastneg.samplers.exhausted import count_clause
 from fastneg.samplers.lean import LeanCall, LeanSampler, lean_call
 from fastneg.samplers.request import Request
 from fastneg.samplers.tiles import EVERYWHERE, cut, drawn_by_rows, run_tiles
@@ -201,6 +202,9 @@ class WeightedSampler(LeanSampler):
                 table.class_log_q, table.class_of, table.starts, items, owner,
                 self._lists.log_allowed, out,
             )  # fmt: skip
+
+    def _reason(self, plan: WeightedPlan) -> str:
+        return count_clause(int(plan.allowed[0]), self.table.num_reachable, self.num_items)
 
     def exhausted_users(self) -> IntArray:
         if self.interactions is None:

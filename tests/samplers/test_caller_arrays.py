@@ -109,7 +109,7 @@ MAKES: dict[str, tuple[Callable[[], Arrays], Callable[[Arrays], Any]]] = {
     "codes of known sizes": (_rows, lambda a: _known(a, num_users=9, num_items=7)),
     "ids": (_rows, lambda a: Interactions.from_pairs(**a)),
     "sparse ids and tables of them": (
-        lambda: {"ids": np.array([10**15, 5, 7, -3]), "table": np.array([7, 10**17, 5, -3, 10**15])},
+        lambda: {"ids": np.array([9**15, 5, 7, -3]), "table": np.array([7, 8**17, 5, -3, 9**15])},
         lambda a: Interactions.from_pairs(a["ids"], a["ids"], user_ids=a["table"]),
     ),
     "tables of ids alone": (

@@ -146,7 +146,7 @@ def test_the_first_is_a_plain_draw_for_every_user(case: Case) -> None:
 
 
 def test_the_race_and_the_arrivals_are_one_law(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forced to race from the start, the law stays, in a mixture with tags too."""
+    """Forced to race, or to exclude from the start, the law stays, in a mixture with tags too."""
     weights = np.array(WEIGHTS["mild"])
 
     def mixture() -> MixedSampler:
@@ -159,8 +159,9 @@ def test_the_race_and_the_arrivals_are_one_law(monkeypatch: pytest.MonkeyPatch) 
     law = naive.ordered_law(q, 2)
     pairs = {pair: k for k, pair in enumerate(law)}
     tag_of = 0.25 / 6 / q  # P(from uniform | item)
-    for rounds in (3, 0):
+    for rounds, raceable in ((3, 1024), (0, 1024), (0, 0), (1, 0)):
         monkeypatch.setattr(distinct, "_ROUNDS", rounds)
+        monkeypatch.setattr(distinct, "_RACEABLE", raceable)
         drawn = mixture().sample(np.full(ROWS // 2, -1), 2)
         items = drawn.items.numpy()
         ids = [pairs[tuple(pair)] for pair in items.tolist()]
@@ -175,9 +176,14 @@ def test_the_race_and_the_arrivals_are_one_law(monkeypatch: pytest.MonkeyPatch) 
         assert kolmogorov(stop, naive.stop_time_cdf(q, 2)) > LEVEL
 
 
-def test_threads_rows_and_batches_change_nothing() -> None:
+@pytest.mark.parametrize("raceable", [1024, 0])
+def test_threads_rows_and_batches_change_nothing(
+    raceable: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from fastneg import threads
 
+    monkeypatch.setattr(distinct, "_RACEABLE", raceable)
+    monkeypatch.setattr(distinct, "_ROUNDS", 1)
     sampler = worlds.NESTED.make(replacement=False)
     users = np.array([u for u in worlds.allowed_users(worlds.NESTED.twin()) if u != 3] * 400)
     users = users[users != worlds.EVERYTHING]

@@ -11,7 +11,7 @@ import torch
 
 from fastneg.errors import ExhaustedUserError, FastnegError
 from fastneg.interactions import Interactions
-from fastneg.samplers import listed
+from fastneg.samplers import mass_lists
 from fastneg.samplers.listed import ListedSampler
 from fastneg.samplers.mixed import MixedSampler
 from fastneg.samplers.popularity import PopularitySampler
@@ -207,7 +207,7 @@ def test_masses_of_long_lists_never_pass_64_bits(
     heavy: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lists of a few entries against sums of a few bits: the law stays that of the weights."""
-    monkeypatch.setattr(listed, "_SUM_BITS", 43)
+    monkeypatch.setattr(mass_lists, "_SUM_BITS", 43)
     weights = [[heavy] * 30 + [heavy / 4], [heavy], [heavy] * 8]
     sampler = ListedSampler([list(range(31)), [3], [5] * 8], weights=weights, num_items=40)
     masses, indptr = sampler._masses.tolist(), sampler._indptr.tolist()

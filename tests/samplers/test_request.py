@@ -341,8 +341,8 @@ def _message_of(call: Any, arguments: dict[str, Any]) -> str | None:
         ([1.0, float("nan")], r"times\[1\] = nan is not a time"),
         (np.array(["2024-01-01", "NaT"], dtype="M8[s]"), r"times\[1\] = NaT"),
         ([1.0], "1 entries for 2 users"),
-        (["a", "b"], "numbers or datetime64"),
-        ([[1, 2]], "one per row"),
+        (["a", "b"], "neither numbers nor dates"),
+        ([[1, 2]], "has 2 dimensions; 1 expected"),
     ],
 )
 def test_times_that_are_no_times(times: Any, message: str) -> None:
