@@ -146,7 +146,9 @@ def load(
     from fastneg.interactions import Interactions
 
     if data is not None:
-        given = {name: value for name, value in (columns or {}).items() if value is not None}
+        given: dict[str, Any] = {
+            name: value for name, value in (columns or {}).items() if value is not None
+        }
         return Dataset(Path(data).name, Interactions.read(data, **given))
     if dataset == "generated":
         return generate_dataset(943, 1682, seed=0)

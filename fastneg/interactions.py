@@ -13,6 +13,7 @@ import numpy as np
 from fastneg import checks
 from fastneg.checks import AnyArray, Float32Array, IntArray
 from fastneg.columns import dense_codes, refuse_blank_ids, row_extras
+from fastneg.encoding import encode_rows, id_tables
 from fastneg.errors import FileFormatError
 from fastneg.rows import Rows
 from fastneg.saved_rows import SavedRows, save_rows
@@ -81,6 +82,7 @@ class Interactions(Rows, Encoded):
         times: Any = None,
         user_ids: Any = None,
         item_ids: Any = None,
+        like: Interactions | None = None,
     ) -> Interactions:
         """From two columns of ids of any type: row r says that users[r] met items[r].
 
@@ -92,54 +94,18 @@ class Interactions(Rows, Encoded):
             user_ids: the whole user base, each id once; their codes come first, in that order,
                 then new ids in order of first appearance.
             item_ids: the whole catalog, likewise.
+            like: interactions whose codes these rows get; new users and items get further ones.
+                Whatever combines two interactions needs it.
 
         Raises:
             FastnegTypeError: ids that are neither integers nor strings, or of mixed types.
             FastnegError: null ids, lengths that differ, weights or times that are not finite,
                 ids that occur twice in a table, no row at all.
         """
-        return cls._from_columns(
-            {"users": users, "items": items, "weights": weights, "times": times},
-            (user_ids, item_ids),
-            _NAMES,
-            call="Interactions.from_pairs",
-        )
-
-    @classmethod
-    def _from_columns(
-        cls,
-        columns: dict[str, Any],
-        tables: tuple[Any, Any],
-        names: tuple[str, str, str, str],
-        *,
-        call: str,
-        from_text: bool = False,
-    ) -> Interactions:
-        """Columns under the keys of ``from_pairs``; ``names`` are what errors call them."""
-        users, row_users = Vocabulary.build(
-            columns["users"],
-            tables[0],
-            call=call,
-            name=names[0],
-            table_name="user_ids",
-            from_text=from_text,
-        )
-        items, row_items = Vocabulary.build(
-            columns["items"],
-            tables[1],
-            call=call,
-            name=names[1],
-            table_name="item_ids",
-            from_text=from_text,
-        )
-        row_weights, row_times = row_extras(
-            row_users, row_items, columns["weights"], columns["times"], names, call
-        )
-        if len(users) == 0 or len(items) == 0:
-            checks.fail(
-                call, "users and items are empty; give at least one pair, or user_ids and item_ids"
-            )
-        return cls(users, items, row_users, row_items, row_weights, row_times)
+        call = "Interactions.from_pairs"
+        columns = (users, items, weights, times)
+        tables = id_tables(call, like, user_ids, item_ids)
+        return cls(*encode_rows(columns, tables, _NAMES, call=call))
 
     @classmethod
     def from_codes(
@@ -151,19 +117,26 @@ class Interactions(Rows, Encoded):
         num_items: int | None = None,
         weights: Any = None,
         times: Any = None,
+        like: Interactions | None = None,
     ) -> Interactions:
         """From dense codes: ids are 0..num_users-1 and 0..num_items-1 (default: highest code + 1).
+
+        With ``like`` they are the codes of other interactions, whose users and items are taken.
 
         Raises:
             FastnegError: codes out of range, lengths that differ, nothing to count from.
         """
         call = "Interactions.from_codes"
+        if like is not None:
+            if num_users is not None or num_items is not None:
+                checks.fail(call, "like= says how many users and items there are; give it alone")
+            num_users, num_items = like.num_users, like.num_items
         row_users, size_of_users = dense_codes(users, num_users, call, "users", "num_users")
         row_items, size_of_items = dense_codes(items, num_items, call, "items", "num_items")
         row_weights, row_times = row_extras(row_users, row_items, weights, times, _NAMES, call)
         return cls(
-            Vocabulary(size_of_users),
-            Vocabulary(size_of_items),
+            Vocabulary(size_of_users) if like is None else like._users,
+            Vocabulary(size_of_items) if like is None else like._items,
             row_users,
             row_items,
             row_weights,
@@ -171,12 +144,13 @@ class Interactions(Rows, Encoded):
         )
 
     @classmethod
-    def from_csr(cls, matrix: Any) -> Interactions:
+    def from_csr(cls, matrix: Any, *, like: Interactions | None = None) -> Interactions:
         """From a sparse matrix, users x items: stored values are weights, ids are 0..n-1.
 
         Args:
             matrix: a SciPy matrix or array, or the path of an .npz that SciPy wrote. A stored 0 is
                 an explicit negative; where all values are 1 there are no weights.
+            like: interactions whose codes the rows and columns are; their ids are taken.
 
         Raises:
             FileFormatError: no such file, or not such a file.
@@ -184,6 +158,15 @@ class Interactions(Rows, Encoded):
         """
         rows = read_sparse(matrix, call="Interactions.from_csr")
         users, items = Vocabulary(rows.num_users), Vocabulary(rows.num_items)
+        if like is not None:
+            if rows.num_users > like.num_users or rows.num_items > like.num_items:
+                checks.fail(
+                    "Interactions.from_csr",
+                    f"the matrix has shape {(rows.num_users, rows.num_items)}, like= "
+                    f"{like.num_users} users and {like.num_items} items; give rows and columns "
+                    "that are their codes",
+                )
+            users, items = like._users, like._items
         return cls(users, items, rows.users, rows.items, rows.weights)
 
     @classmethod
@@ -199,6 +182,7 @@ class Interactions(Rows, Encoded):
         item_ids: Any = None,
         delimiter: str | None = None,
         column_names: Sequence[str] | None = None,
+        like: Interactions | None = None,
     ) -> Interactions:
         """From a table with one row per interaction.
 
@@ -214,6 +198,7 @@ class Interactions(Rows, Encoded):
             item_ids: the whole catalog, as for ``from_pairs``.
             delimiter: of a text file; by default comma or tab, from the suffix.
             column_names: the columns of a text file without a header line.
+            like: interactions whose codes the rows get, as for ``from_pairs``.
 
         Raises:
             FileFormatError: no such file, an empty, damaged or unknown one, one without rows.
@@ -232,47 +217,55 @@ class Interactions(Rows, Encoded):
         if table.from_text:
             for name in (user_column, item_column):
                 refuse_blank_ids(table.data[name], call=call, name=f"{table.label}: {name}")
-        columns = {
-            own: None if name is None else table.data[name]
-            for own, name in zip(_NAMES, keys, strict=True)
-        }
+        columns = [None if name is None else table.data[name] for name in keys]
         names = (user_column, item_column, weight_column or "weights", time_column or "times")
-        return cls._from_columns(
-            columns, (user_ids, item_ids), names, call=call, from_text=table.from_text
-        )
+        tables = id_tables(call, like, user_ids, item_ids)
+        return cls(*encode_rows(columns, tables, names, call=call, from_text=table.from_text))
 
     @classmethod
-    def from_adjacency(cls, path: str | Path) -> Interactions:
-        """From lines ``user item item ...``; a user alone on a line is a user without positives."""
+    def from_adjacency(cls, path: str | Path, *, like: Interactions | None = None) -> Interactions:
+        """From lines ``user item item ...``; a user alone on a line is a user without positives.
+
+        With ``like`` in the codes of other interactions, as for ``from_pairs``.
+        """
         call = "Interactions.from_adjacency"
         users, items, user_ids = read_adjacency(path, call=call)
         if len(items) == 0:
             raise FileFormatError(f"{call}: {path} names users and no items")
-        columns = {"users": users, "items": items, "weights": None, "times": None}
-        return cls._from_columns(columns, (user_ids, None), _NAMES, call=call, from_text=True)
+        tables = id_tables(call, like, None, None)
+        known, _ = Vocabulary.build(user_ids, tables[0], call=call, name="users", from_text=True)
+        columns, tables = (users, items, None, None), (known, tables[1])
+        return cls(*encode_rows(columns, tables, _NAMES, call=call, from_text=True))
 
     @classmethod
-    def read(cls, path: str | Path, **columns: Any) -> Interactions:
+    def read(
+        cls, path: str | Path, *, like: Interactions | None = None, **columns: Any
+    ) -> Interactions:
         """From any file: ``columns`` are the keywords of ``from_table``, for files that have some.
 
         A folder that ``save`` wrote is opened; .npz is a sparse matrix; .parquet, .arrow, .feather,
         .csv, .tsv and RecBole's .inter are tables; any other file (.txt) is adjacency text, or a
-        table if ``delimiter`` is given.
+        table if ``delimiter`` is given. With ``like`` the rows get the codes of other interactions,
+        as for ``from_pairs``.
         """
         call = "Interactions.read"
         file = existing_file(path, call=call)
         suffix = suffix_of(file)
         if "delimiter" in columns or suffix in (*PARQUET, *ARROW, *COMMA, *TAB):
-            return cls.from_table(file, **columns)
-        if file.is_dir():
-            return cls.open(file) if is_saved_folder(file) else cls.from_table(file, **columns)
+            return cls.from_table(file, like=like, **columns)
+        if file.is_dir() and not is_saved_folder(file):
+            return cls.from_table(file, like=like, **columns)
         if columns:
             checks.fail(
                 call,
                 f"{file} has no named columns ({', '.join(columns)} given); name "
                 "columns only for Parquet, Arrow, CSV and TSV files",
             )
-        return cls.from_csr(file) if suffix == ".npz" else cls.from_adjacency(file)
+        if file.is_dir():
+            opened = cls.open(file)
+            return opened if like is None else opened.recoded(like)
+        made = cls.from_csr if suffix == ".npz" else cls.from_adjacency
+        return made(file, like=like)
 
     # ---------------------------------------------------------------- folders
 
@@ -347,6 +340,16 @@ class Interactions(Rows, Encoded):
         users = np.concatenate([self.row_users, row_users])
         items = np.concatenate([self.row_items, row_items])
         return Interactions(user_vocabulary, item_vocabulary, users, items, row_weights, row_times)
+
+    def recoded(self, like: Interactions) -> Interactions:
+        """The same rows by their ids, in the codes of other interactions; new ids come behind."""
+        return Interactions.from_pairs(
+            self.decode_users(self.row_users),
+            self.decode_items(self.row_items),
+            weights=self.row_weights,
+            times=self.row_times,
+            like=like,
+        )
 
     def select(self, rows: Any) -> Interactions:
         """The rows named by a mask (bool [R]) or by numbers, with the same users, items, codes."""

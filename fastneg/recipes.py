@@ -106,6 +106,7 @@ def train_recipe(
     from fastneg.training.event_evaluation import check_alike
     from fastneg.training.explicit_negatives import with_explicit_negatives
     from fastneg.training.outputs import prepare_folder, write_metrics, write_model
+    from fastneg.training.protocol import check_held_out
     from fastneg.training.rounds import train_rounds
     from fastneg.training.source_data import source_data
 
@@ -114,8 +115,10 @@ def train_recipe(
     if seed is not None:
         overrides["seed"] = seed
     values = chosen.settings(overrides)
-    _same_codes(train, validation, test, refit=refit)
     check_alike("train_recipe", train, validation=validation, test=test)
+    check_held_out("train_recipe", train, validation=validation, test=test)
+    if refit and validation is not None:
+        _refuse_further(train, validation)
     if validation is None:
         train, validation = hold_out_validation(train, seed=values.seed)
         if validation.num_positives == 0:
@@ -214,21 +217,16 @@ def _metrics(
     }
 
 
-def _same_codes(
-    train: Interactions, validation: Interactions | None, test: Interactions | None, *, refit: bool
-) -> None:
-    """Raise unless all have the codes of train; what is only evaluated may have further ones."""
-    for name, other in (("validation", validation), ("test", test)):
-        if other is None:
-            continue
-        further = (other.num_users - train.num_users, other.num_items - train.num_items)
-        if min(further) < 0 or (max(further) > 0 and refit and name == "validation"):
-            raise FastnegError(
-                f"train_recipe: {name} has {other.num_users} users and {other.num_items} items, "
-                f"train has {train.num_users} and {train.num_items}; all need the same codes "
-                "(take them from one Interactions, or read them with the same user_ids and "
-                "item_ids)"
-            )
+def _refuse_further(train: Interactions, validation: Interactions) -> None:
+    """Raise unless the model that is trained on validation too has a code for all of it."""
+    further = (validation.num_users - train.num_users, validation.num_items - train.num_items)
+    if max(further) > 0:
+        raise FastnegError(
+            f"train_recipe: validation has {validation.num_users} users and {validation.num_items} "
+            f"items, train has {train.num_users} and {train.num_items}; refit trains on both, so "
+            "all need the same codes (take them from one Interactions, or read train with all "
+            "user_ids and item_ids)"
+        )
 
 
 def _together(train: Interactions, validation: Interactions) -> Interactions:

@@ -97,9 +97,12 @@ class Vocabulary:
     ) -> tuple[Vocabulary, IntArray]:
         """(vocabulary, codes of ``values``): ``table``'s ids first, then new ones as they appear.
 
-        ``from_text`` says that the values were read from a text file, where types are not
-        written: texts become integers if all of them are plain integers.
+        ``table`` may be a vocabulary, which is returned itself where nothing is new. ``from_text``
+        says that the values were read from a text file, where types are not written: texts become
+        integers if all of them are plain integers.
         """
+        if isinstance(table, Vocabulary):
+            return table.extend(values, call=call, name=name, from_text=from_text)
         ids = normalise_ids(values, call=call, name=name)
         if table is None:
             first: Ids = ids[:0]
@@ -194,11 +197,13 @@ class Vocabulary:
         texts = self._ids.take(pa.array(checked.ravel())).to_numpy(zero_copy_only=False)
         return np.asarray(texts).reshape(checked.shape)
 
-    def extend(self, values: Any, *, call: str, name: str) -> tuple[Vocabulary, IntArray]:
+    def extend(
+        self, values: Any, *, call: str, name: str, from_text: bool = False
+    ) -> tuple[Vocabulary, IntArray]:
         """(vocabulary with the new ids at the end, codes of ``values``); no old code changes."""
         ids = normalise_ids(values, call=call, name=name)
         if len(self) == 0:
-            return Vocabulary.build(ids, call=call, name=name)
+            return Vocabulary.build(ids, call=call, name=name, from_text=from_text)
         codes = self.encode(ids, call=call, name=name)
         unknown = codes < 0
         if not unknown.any():
@@ -206,11 +211,32 @@ class Vocabulary:
         own: Ids = np.arange(self._size) if self._ids is None else self._ids
         if self.kind == "text" and isinstance(ids, np.ndarray) and are_integers(own):
             ids = as_texts(ids)  # texts stay texts
-        own, ids = _same_kind(own, ids, call, "known_ids", name, False)
+        own, ids = _same_kind(own, ids, call, "known_ids", name, from_text)
         fresh = ids[unknown] if isinstance(ids, np.ndarray) else ids.filter(pa.array(unknown))
         new_codes, distinct = _number(fresh)
         codes[unknown] = new_codes + self._size
         return Vocabulary(_concatenate(own, distinct)), codes
+
+    def first_difference(self, other: Vocabulary) -> int | None:
+        """The first code that means two ids; None where one's ids begin with all of the other's."""
+        size = min(self._size, other._size)
+        if self._ids is other._ids:
+            return None
+        first, second = self._first(size), other._first(size)
+        if isinstance(first, np.ndarray) != isinstance(second, np.ndarray):
+            first, second = (
+                as_texts(one) if isinstance(one, np.ndarray) else one for one in (first, second)
+            )
+        if isinstance(first, np.ndarray):
+            different = first != second
+        elif first.equals(second):
+            return None
+        else:
+            different = pc.not_equal(first, second).to_numpy(zero_copy_only=False)
+        return int(np.argmax(different)) if different.any() else None
+
+    def _first(self, size: int) -> Ids:
+        return np.arange(size) if self._ids is None else self._ids[:size]
 
     def fingerprint(self) -> str:
         """A hash of the ids and their order."""

@@ -24,7 +24,7 @@ LEVELS = [
     ["samplers", "data"],
     ["interactions"],
     ["saved_rows"],
-    ["rows", "sources", "sparse"],
+    ["encoding", "rows", "same_codes", "sources", "sparse"],
     ["positives", "vocabulary"],
     ["columns", "storage", "tables"],
     ["archives", "arrow_files", "files"],

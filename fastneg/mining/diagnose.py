@@ -29,6 +29,8 @@ from fastneg.mining.diagnosis import RankBucket, WindowDiagnosis
 from fastneg.mining.held_out import sample_held_out, true_ranks
 from fastneg.mining.members import Group, Looking, Model, Popularity, describe_members
 from fastneg.mining.search import PositiveLists, check_range, normalised, read_positives
+from fastneg.same_codes import same_codes
+from fastneg.vocabulary import Encoded
 
 CALL = "diagnose_window"
 _DEPTH = 1_000
@@ -110,7 +112,7 @@ def diagnose_window(
 
     Raises:
         FastnegError: NaN or infinite vectors, widths or lengths that differ, empty inputs, codes
-            out of range, a bad window, too little memory.
+            out of range or of other ids, a bad window, too little memory.
     """
     ranks = _as_window(window)
     as_choice(metric, ("ip", "cosine"), call=CALL, name="metric")
@@ -258,6 +260,8 @@ def _as_lists(
     positives: Any, held_out: Any, query_users: Any, num_queries: int, num_items: int
 ) -> tuple[PositiveLists, PositiveLists]:
     """Training and held-out positives; ``query_users`` go with those that are Interactions."""
+    if isinstance(positives, Encoded) and isinstance(held_out, Encoded):
+        same_codes(CALL, positives=positives, held_out=held_out)
     both = []
     of_users = [hasattr(one, "positive_indptr") for one in (positives, held_out)]
     for name, given, uses in zip(

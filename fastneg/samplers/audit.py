@@ -13,6 +13,7 @@ from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
 from fastneg.samplers.audit_tally import Tally, as_asked
 from fastneg.samplers.base import Sampler
+from fastneg.samplers.known import same_catalog
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -231,6 +232,8 @@ def audit(
             num_negatives = 10
     width = as_integer(num_negatives, call=call, name="num_negatives", minimum=1, maximum=2**26)
     known = _known(sampler) if interactions is None else interactions
+    if interactions is not None:
+        same_catalog(call, interactions, sampler)
     asked = as_asked(users, positives, times, shared=shared, known=known, call=call)
     tally = Tally(sampler.spawn(f"audit {seed}"), asked, width, -(-total // width))
     tally.draw()

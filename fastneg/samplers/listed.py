@@ -130,7 +130,7 @@ class ListedSampler(Sampler):
         self._lists_users = num_users
         self._hold(sorted_lists(owner, items, masses, num_users))
         self.fallback: Sampler | None = None
-        self._exclude(known_to(interactions, fallback), fallback)
+        self._exclude(known_to(call, interactions, fallback), fallback)
 
     def _exclude(self, known: Interactions | None, fallback: Sampler | None) -> None:
         """Take known positives out of the lists, and out of the fallback."""
@@ -303,9 +303,14 @@ class ListedSampler(Sampler):
         return np.intersect1d(empty, self.fallback.exhausted_users())
 
 
-def known_to(interactions: Interactions | None, fallback: Sampler | None) -> Interactions | None:
+def known_to(
+    call: str, interactions: Interactions | None, fallback: Sampler | None
+) -> Interactions | None:
     """All positives that the lists' sampler and its fallback know."""
-    return all_known([interactions, None if fallback is None else fallback.interactions])
+    theirs = None if fallback is None else fallback.interactions
+    return all_known(
+        call, {"interactions": interactions, "the interactions of the fallback": theirs}
+    )
 
 
 def _entries(

@@ -76,7 +76,10 @@ class MixedSampler(Sampler):
         if len({s._num_users() for s in known}) > 1:
             counts = ", ".join(f"{s.name}: {s._num_users()}" for s in known)
             fail(call, f"the parts know different numbers of users ({counts})")
-        seen = all_known(part.interactions for part in samplers)
+        seen = all_known(
+            call,
+            {f"the interactions of parts[{k}]": s.interactions for k, s in enumerate(samplers)},
+        )
         if seen is not None:
             samplers = [s if s.interactions is seen else s._knowing(seen) for s in samplers]
         super().__init__(

@@ -30,6 +30,7 @@ from fastneg.errors import CheckpointError, ExhaustedUserError
 from fastneg.interactions import Interactions
 from fastneg.kernels.csr import gather_pairs
 from fastneg.samplers.base import Sampler
+from fastneg.samplers.known import same_catalog
 from fastneg.samplers.results import Negatives
 from fastneg.samplers.subsampling import importance_weights, kept_rows
 from fastneg.streams import key_of, permutation, stream_of
@@ -73,7 +74,7 @@ class NegativeBatches(IterableDataset[Batch]):
             counts them in ``num_dropped`` and warns once; ``"raise"`` raises.
 
     Raises:
-        FastnegError: no positive row, or none left after dropping.
+        FastnegError: no positive row, or none left; a sampler over other users or items.
         ExhaustedUserError: with ``exhausted="raise"``.
     """
 
@@ -99,14 +100,14 @@ class NegativeBatches(IterableDataset[Batch]):
         super().__init__()
         self.batch_size = as_integer(batch_size, call=_CALL, name="batch_size", minimum=1)
         self.num_negatives = as_integer(num_negatives, call=_CALL, name="num_negatives", minimum=1)
-        self.num_shared = as_integer(
-            num_shared, call=_CALL, name="num_shared", minimum=0 if shared_sampler is None else 1
-        )
+        least = 0 if shared_sampler is None else 1
+        self.num_shared = as_integer(num_shared, call=_CALL, name="num_shared", minimum=least)
         self.together = as_integer(together, call=_CALL, name="together", minimum=1)
         as_choice(exhausted, ("drop", "raise"), call=_CALL, name="exhausted")
         self.sampler, self.shared_sampler, self.log_q = sampler, shared_sampler, bool(log_q)
         self.draws = list(draws)
         self.shuffle, self.seed, self.name = bool(shuffle), int(seed), name
+        same_catalog(_CALL, interactions, sampler, shared_sampler, *(d.sampler for d in draws))
         self.num_items = interactions.num_items
         self.fingerprint = interactions.fingerprint()
 
@@ -295,8 +296,7 @@ class NegativeBatches(IterableDataset[Batch]):
         """Go on where ``state_dict`` was taken, in the middle of an epoch too.
 
         Raises:
-            CheckpointError: the state is of another version, other data, another batch size,
-                seed, name or order.
+            CheckpointError: the state is of another version, of other data or other settings.
         """
         for name, mine in self.state_dict().items():
             if name in ("epoch", "next_batch"):

@@ -25,6 +25,7 @@ from fastneg import checks
 from fastneg.checks import IntArray, frozen
 from fastneg.data.events import Events
 from fastneg.interactions import Interactions
+from fastneg.same_codes import same_codes
 from fastneg.training.equal_rows import equal_rows
 from fastneg.training.evaluation import as_list_lengths, evaluate, rank_all
 from fastneg.training.feature_encoders import FeatureValues
@@ -154,8 +155,9 @@ def select_events(
     """(what is ranked for which row, the numbers of these rows).
 
     Raises:
-        FastnegError: no positive row, or none left.
+        FastnegError: codes of other ids, no positive row, or none left.
     """
+    same_codes(call, train=train, validation=validation, test=test)
     rows = np.array(test.positive_rows)
     users, items = test.row_users[rows], test.row_items[rows]
     if not len(rows):

@@ -13,6 +13,7 @@ import numpy as np
 from fastneg.checks import IntArray, fail
 from fastneg.data.events import Events
 from fastneg.interactions import Interactions
+from fastneg.same_codes import same_codes
 
 
 def explicit_lists(train: Interactions, kind: str = "explicit") -> tuple[IntArray, IntArray]:
@@ -54,8 +55,9 @@ def with_explicit_negatives(
             further users.
 
     Raises:
-        FastnegError: no row is left, and none is found by its event.
+        FastnegError: codes of other ids; no row is left, and none is found by its event.
     """
+    same_codes("with_explicit_negatives", train=train, negatives=negatives)
     named = np.ones(negatives.num_rows, np.bool_)
     if isinstance(negatives, Events):
         named = negatives.row_users < negatives.num_known_users

@@ -15,6 +15,7 @@ import numpy as np
 from fastneg.checks import IntArray, as_codes, fail
 from fastneg.data.events import Events
 from fastneg.interactions import Interactions
+from fastneg.same_codes import same_codes
 from fastneg.samplers.base import Sampler
 from fastneg.samplers.listed import ListedSampler, known_to
 from fastneg.samplers.request import Request
@@ -55,7 +56,8 @@ class Impressions:
             shown_events: [S], one a row of ``shown``.
 
         Raises:
-            FastnegError: lengths that differ, null ids, or nothing shown with any positive.
+            FastnegError: lengths that differ, null ids, codes of other ids, or nothing shown with
+                any positive.
         """
         call = "Impressions.of_events"
         vocabulary, codes = Vocabulary.build(events, call=call, name="events")
@@ -70,6 +72,7 @@ class Impressions:
             )
         ]
         if shown is not None:
+            same_codes(call, taken=taken, shown=shown)
             theirs = vocabulary.encode(shown_events, call=call, name="shown_events")
             _same_length(call, "shown_events", len(theirs), "shown", shown.num_rows)
             row_users = _or_nobody(shown)
@@ -176,7 +179,7 @@ class ImpressionSampler(ListedSampler):
         np.cumsum(np.bincount(pair, minlength=len(self._pairs)), out=indptr[1:])
         lists = indptr, items[np.argsort(pair, kind="stable")]
         super().__init__(lists, num_items=size, seed=seed, name=name)
-        self._exclude(known_to(interactions, fallback), fallback)
+        self._exclude(known_to("ImpressionSampler", interactions, fallback), fallback)
 
     def _users_of_lists(self) -> IntArray:
         return self._pairs // self.num_items

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from fastneg import checks
 from fastneg.checks import IntArray
 from fastneg.interactions import Interactions
+from fastneg.same_codes import agree, same_codes
 
 BoolArray = npt.NDArray[np.bool_]
 Csr = tuple[IntArray, IntArray]
@@ -67,8 +68,10 @@ def select_test(
             catalog; None for 0.
 
     Raises:
-        FastnegError: for train positives beyond what is scored, or nothing left to evaluate.
+        FastnegError: for codes of other ids, train positives beyond what is scored, or nothing left
+            to evaluate.
     """
+    same_codes(call, train=train, validation=validation, test=test)
     _check_sizes(call, train, num_users, num_items)
     users, items = _pairs(test)
     extra = _extra_misses(call, unknown_test_items, test.num_users)
@@ -80,6 +83,8 @@ def select_test(
     in_validation = np.zeros_like(in_train)
     if validation is not None:
         in_validation = pairs_in(users, items, validation, stride) & ~in_train
+        if not agree(validation, test):  # each has ids of its own behind those of train
+            in_validation &= (users < train.num_users) & (items < train.num_items)
     counts = {
         "test_pairs_in_train": int(in_train.sum()),
         "test_pairs_in_validation": int(in_validation.sum()),
@@ -127,6 +132,25 @@ def select_test(
         ),
         counts=counts,
     )
+
+
+def check_held_out(call: str, train: Interactions, **held_out: Interactions | None) -> None:
+    """Raise unless held-out interactions have the codes of train, and maybe further ones.
+
+    Raises:
+        FastnegError: naming the one that has others, or fewer.
+    """
+    for name, other in held_out.items():
+        if other is None:
+            continue
+        if other.num_users < train.num_users or other.num_items < train.num_items:
+            checks.fail(
+                call,
+                f"{name} has {other.num_users} users and {other.num_items} items, train has "
+                f"{train.num_users} and {train.num_items}; both need the same codes (take them "
+                f"from one Interactions, or read {name} with like=train)",
+            )
+    same_codes(call, train=train, **held_out)
 
 
 def _check_sizes(call: str, train: Interactions, num_users: int, num_items: int) -> None:

@@ -36,6 +36,7 @@ from fastneg.training.hard_negatives import HardNegatives
 from fastneg.training.metrics import Evaluation
 from fastneg.training.negatives import Objective
 from fastneg.training.progress import Bar, Interruption, epoch_note, start_log
+from fastneg.training.protocol import check_held_out
 from fastneg.training.refresh import Refresher, refresh_folder
 from fastneg.training.row_adam import make_optimizer
 from fastneg.training.settings import Settings
@@ -88,15 +89,7 @@ class Trainer:
         progress: bool | None = False,
         on_step: Callable[[int], object] | None = None,
     ) -> None:
-        if validation is not None and (
-            validation.num_users < train.num_users or validation.num_items < train.num_items
-        ):  # further codes are unknown ids
-            fail(
-                _CALL,
-                f"validation has {validation.num_users} users and {validation.num_items} "
-                f"items, train has {train.num_users} and {train.num_items}; both need the "
-                "same codes",
-            )
+        check_held_out(_CALL, train, validation=validation)
         self.ranks = ranks = Ranks.here()
         self.device = pick_device(settings.device)
         self.model = model.to(self.device)

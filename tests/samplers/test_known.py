@@ -127,12 +127,16 @@ def test_who_knows_everything_is_exhausted_whatever_part_knows_it() -> None:
         assert caught.value.users == [0]
 
 
+def named(*sources: Interactions | None) -> dict[str, Interactions | None]:
+    return {f"parts[{place}]": source for place, source in enumerate(sources)}
+
+
 def test_all_known() -> None:
     same = Interactions.from_codes([1, 0, 0], [2, 1, 0], num_users=3, num_items=N)
-    assert all_known([]) is None
-    assert all_known([None, None]) is None
-    assert all_known([None, ONE, same, None]) is ONE
-    union = all_known([ONE, None, OTHER, same])
+    assert all_known("call", named()) is None
+    assert all_known("call", named(None, None)) is None
+    assert all_known("call", named(None, ONE, same, None)) is ONE
+    union = all_known("call", named(ONE, None, OTHER, same))
     assert union is not None
     assert {u: set(union.positives_of(u).tolist()) for u in range(3)} == KNOWN
     assert (union.num_users, union.num_items) == (3, N)

@@ -1,0 +1,56 @@
+"""Do the codes of two interactions mean the same ids?
+
+Codes are places in a vocabulary, so codes of one mean nothing in another. Two vocabularies agree
+where the ids of the shorter one are the first ids of the longer one: codes never change when rows
+are appended, and ids that one side does not know come behind those that both know. Interactions
+without ids (``from_codes``, ``from_csr``) have the codes as ids.
+"""
+
+from __future__ import annotations
+
+from fastneg.errors import FastnegError
+from fastneg.vocabulary import Encoded
+
+
+def same_codes(call: str, **parts: Encoded | None) -> None:
+    """Raise unless the codes of all parts mean the ids that they mean in the first one.
+
+    Args:
+        call: who asks, for errors.
+        parts: interactions by the names of the arguments they came as; None is left out. Further
+            users and items behind those of the first are fine.
+
+    Raises:
+        FastnegError: naming the first code that means two ids, and how to read what was meant.
+    """
+    present = [(name, part) for name, part in parts.items() if part is not None]
+    for name, part in present[1:]:
+        _compare(call, present[0][0], present[0][1], name, part)
+
+
+def agree(first: Encoded, second: Encoded) -> bool:
+    """Whether the codes of both mean the same ids, as far as both have them."""
+    return first is second or (
+        first._users.first_difference(second._users) is None
+        and first._items.first_difference(second._items) is None
+    )
+
+
+def _compare(call: str, first_name: str, first: Encoded, name: str, part: Encoded) -> None:
+    if first is part:
+        return
+    for what, own, other in (
+        ("user", first._users, part._users),
+        ("item", first._items, part._items),
+    ):
+        code = own.first_difference(other)
+        if code is None:
+            continue
+        ids = [one.decode([code], call=call, name="codes").tolist()[0] for one in (own, other)]
+        remedy = f"like= (or user_ids= and item_ids=) of {first_name}"
+        if own.kind == "range" or other.kind == "range":
+            remedy += "; codes without ids take the ids of others by Interactions.from_codes(like=)"
+        raise FastnegError(
+            f"{call}: {name} and {first_name} have other {what} ids: code {code} is {ids[1]!r} in "
+            f"{name} and {ids[0]!r} in {first_name}; read or make {name} with {remedy}"
+        )
