@@ -3,7 +3,7 @@
 Codes are places in a vocabulary, so codes of one mean nothing in another. Two vocabularies agree
 where the ids of the shorter one are the first ids of the longer one: codes never change when rows
 are appended, and ids that one side does not know come behind those that both know. Interactions
-without ids (``from_codes``, ``from_csr``) have the codes as ids.
+without ids (``from_codes``, ``from_csr``) are taken at their word: their codes are the other's.
 """
 
 from __future__ import annotations
@@ -47,10 +47,8 @@ def _compare(call: str, first_name: str, first: Encoded, name: str, part: Encode
         if code is None:
             continue
         ids = [one.decode([code], call=call, name="codes").tolist()[0] for one in (own, other)]
-        remedy = f"like= (or user_ids= and item_ids=) of {first_name}"
-        if own.kind == "range" or other.kind == "range":
-            remedy += "; codes without ids take the ids of others by Interactions.from_codes(like=)"
         raise FastnegError(
             f"{call}: {name} and {first_name} have other {what} ids: code {code} is {ids[1]!r} in "
-            f"{name} and {ids[0]!r} in {first_name}; read or make {name} with {remedy}"
+            f"{name} and {ids[0]!r} in {first_name}; read or make {name} with like= (or user_ids= "
+            f"and item_ids=) of {first_name}"
         )

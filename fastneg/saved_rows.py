@@ -30,6 +30,11 @@ def save_rows(
     named = {name: getattr(rows, name) for name in (*_ROWS, *_POSITIVES)}
     arrays: dict[str, Any] = {name: array for name, array in named.items() if array is not None}
     texts: dict[str, Any] = {}
+    counted = [
+        name
+        for (name, _), one in zip(_IDS, (users, items), strict=True)
+        if one.kind == "range" and one.named
+    ]
     for (name, _), vocabulary in zip(_IDS, (users, items), strict=True):
         if vocabulary.kind == "integer":
             arrays[name] = vocabulary.stored
@@ -42,7 +47,7 @@ def save_rows(
         version=_VERSION,
         arrays=arrays,
         texts=texts,
-        facts={"num_users": rows.num_users, "num_items": rows.num_items},
+        facts={"num_users": rows.num_users, "num_items": rows.num_items, "ids_0_to_n": counted},
     )
 
 
@@ -83,7 +88,10 @@ class SavedRows:
         ids = stored if stored is not None else saved.text(name)
         if ids is not None and len(ids) != number:
             raise saved.damaged(name, f"{len(ids)} ids, {number} expected")
-        return Vocabulary(number if ids is None else ids)
+        if ids is not None:
+            return Vocabulary(ids)
+        counted = saved.manifest.get("ids_0_to_n")
+        return Vocabulary(number, named=isinstance(counted, list) and name in counted)
 
     def give_positives(self, rows: Rows) -> None:
         """Let the rows adopt the positives saved with them, every code of both looked at.

@@ -57,9 +57,12 @@ class Vocabulary:
     Args:
         ids: int64 array or Arrow large strings, distinct, in the order of their codes; or a
             number n for the ids 0..n-1, which then take no memory.
+        named: whether these are ids of something, and no mere codes whose ids nobody gave; by
+            default where ``ids`` is no number.
     """
 
-    def __init__(self, ids: Ids | int) -> None:
+    def __init__(self, ids: Ids | int, *, named: bool | None = None) -> None:
+        self.named = not isinstance(ids, int) if named is None else named
         self._size = ids if isinstance(ids, int) else len(ids)
         self._ids: Ids | None = None if isinstance(ids, int) else ids
         if isinstance(ids, np.ndarray):
@@ -215,12 +218,17 @@ class Vocabulary:
         fresh = ids[unknown] if isinstance(ids, np.ndarray) else ids.filter(pa.array(unknown))
         new_codes, distinct = _number(fresh)
         codes[unknown] = new_codes + self._size
-        return Vocabulary(_concatenate(own, distinct)), codes
+        grown = Vocabulary(_concatenate(own, distinct))
+        grown.named = self.named or grown.kind != "range"
+        return grown, codes
 
     def first_difference(self, other: Vocabulary) -> int | None:
-        """The first code that means two ids; None where one's ids begin with all of the other's."""
+        """The first code that means two ids; None where one's ids begin with all of the other's.
+
+        Codes without ids may be those of any vocabulary: there is nothing to compare.
+        """
         size = min(self._size, other._size)
-        if self._ids is other._ids:
+        if self._ids is other._ids or not (self.named and other.named):
             return None
         first, second = self._first(size), other._first(size)
         if isinstance(first, np.ndarray) != isinstance(second, np.ndarray):
@@ -255,10 +263,10 @@ class Vocabulary:
         return digest.hexdigest()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"ids": self._size if self._ids is None else self._ids}
+        return {"ids": self._size if self._ids is None else self._ids, "named": self.named}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["ids"])  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc]
 
 
 def _python(ids: Ids, position: int) -> int | str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ OTHERS = {
     "users in another order": made(USERS[::-1]),
     "items in another order": made(items=ITEMS[::-1]),
     "other items": Interactions.from_pairs(USERS, [1, 2, 3, 4], item_ids=[1, 2, 3, 4, 5]),
-    "codes": Interactions.from_codes([0, 1, 2, 3], [0, 1, 2, 3], num_items=5),
+    "integers that count": Interactions.from_pairs([0, 1, 2, 3], [*range(4)], item_ids=[*range(5)]),
 }
 VECTORS = np.random.default_rng(0).normal(size=(5, 5)).astype(np.float32)
 MODEL_SETTINGS = Settings(dim=4, loss="bpr", batch_size=4, epochs=1, device="cpu")
@@ -144,8 +145,11 @@ def test_what_agrees() -> None:
         assert agree(one, OWN)
         assert agree(OWN, one)
         same_codes("call", train=OWN, test=one, validation=None)
-    for one in (more_codes, counting):
+    for one in (more_codes, counting, OWN, grown, codes.append([4], [5])):
         assert agree(codes, one)
+        assert agree(one, codes)
+    assert agree(codes.append([4], [5]), OWN)  # still nobody's ids
+    assert not agree(codes.append([9], [5]), OWN)
     for one in OTHERS.values():
         assert not agree(one, OWN)
         assert not agree(OWN, one)
@@ -159,8 +163,20 @@ def test_the_error_says_which_code_and_what_to_write() -> None:
         r"read or make test with like= \(or user_ids= and item_ids=\) of train$",
     ):
         same_codes("call", train=OWN, test=made(items=[70, 9, *ITEMS[2:]]))
-    with pytest.raises(FastnegError, match=r"code 0 is 0 in b and 'ann' in a; .*from_codes\(like="):
-        same_codes("call", a=OWN, b=OTHERS["codes"])
+    with pytest.raises(FastnegError, match=r"code 0 is 0 in b and 'ann' in a; "):
+        same_codes("call", a=OWN, b=OTHERS["integers that count"])
+
+
+def test_ids_that_count_stay_ids(tmp_path: Path) -> None:
+    """Ids 0..n-1 take no memory, and are ids none the less: in a pickle and in a saved folder."""
+    counting = OTHERS["integers that count"]
+    codes = Interactions.from_codes([0, 1, 2, 3], [0, 1, 2, 3], num_items=5)
+    counting.save(tmp_path / "ids")
+    codes.save(tmp_path / "codes")
+    for one in (Interactions.open(tmp_path / "ids"), pickle.loads(pickle.dumps(counting))):  # noqa: S301
+        assert not agree(one, OWN)
+    for one in (Interactions.open(tmp_path / "codes"), pickle.loads(pickle.dumps(codes))):  # noqa: S301
+        assert agree(one, OWN)
 
 
 def test_items_that_validation_and_test_lack_are_not_each_others(tmp_path: Path) -> None:
