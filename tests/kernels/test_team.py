@@ -11,12 +11,15 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from fastneg.kernels.jit import kernel  # noqa: E402
+from fastneg.kernels.jit import INTERPRETED, PLAIN, kernel  # noqa: E402
 from fastneg.kernels.team import team_kernel  # noqa: E402
 from fastneg.training import team  # noqa: E402
 
 ENTRY = team._entry()
-pytestmark = pytest.mark.skipif(not ENTRY, reason="torch has no OpenMP runtime of GNU's interface")
+pytestmark = [
+    pytest.mark.skipif(not ENTRY, reason="torch has no OpenMP runtime of GNU's interface"),
+    pytest.mark.skipif(INTERPRETED or PLAIN, reason="there is no team without Numba's internals"),
+]
 
 
 @kernel
