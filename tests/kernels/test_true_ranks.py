@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from fastneg.checks import frozen  # noqa: E402
 from fastneg.kernels import true_ranks as kernels  # noqa: E402
-from fastneg.mining.held_out import _slack  # noqa: E402
+from fastneg.mining.bounds import product_slack, torch_share  # noqa: E402
 from tests.mining.helpers import csr  # noqa: E402
 
 
@@ -69,7 +69,7 @@ def test_float32_products_of_any_size_are_within_the_slack(width: int, scale: fl
     items[100:200] = items[:100]
     items[200:250] = np.nextafter(items[:50], np.float32(np.inf))
     lengths = np.linalg.norm(items.astype(np.float64), axis=1)
-    slack = _slack(queries, float(lengths.max()))
+    slack = product_slack(queries, float(lengths.max()), torch_share(width))
     exact = queries.astype(np.float64) @ items.astype(np.float64).T
     products = queries @ items.T
     off = np.abs(products - exact.astype(np.float32).astype(np.float64)).max(axis=1)
