@@ -113,7 +113,7 @@ def _is_hidden(name: str) -> bool:
     return name.startswith("__MACOSX/") or name.rpartition("/")[2].startswith(".")
 
 
-def open_unpacked(path: Path, *, call: str) -> IO[bytes]:
+def open_unpacked(path: Path, *, call: str) -> io.BufferedReader:
     """The bytes of a file, unpacked if it is compressed (gzip, bz2, xz, zstd, lz4, a zip of one).
 
     Raises:

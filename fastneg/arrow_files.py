@@ -31,6 +31,23 @@ def validated(data: Any, *, call: str, name: str) -> Any:
     return data
 
 
+def _opened(path: Path, source: Any) -> Any:
+    """The reader of an Arrow file (Feather) or stream."""
+    with path.open("rb") as file:
+        start = file.read(len(_MAGIC))
+    if start[:4] == b"FEA1":
+        raise FileFormatError(
+            f"{path} is Feather of version 1, which nothing checks; write it again as version 2"
+        )
+    return pa.ipc.open_file(source) if start == _MAGIC else pa.ipc.open_stream(source)
+
+
+def arrow_names(path: Path) -> list[str]:
+    """The names of the columns of an Arrow file; errors as of ``read_arrow_file``."""
+    with pa.memory_map(str(path)) as source:
+        return list(_opened(path, source).schema.names)
+
+
 def read_arrow_file(path: Path, choose: Callable[[list[str]], Sequence[str]]) -> Any:
     """The ``pa.Table`` of an Arrow file (Feather) or stream; ``choose`` picks among its columns.
 
@@ -38,15 +55,8 @@ def read_arrow_file(path: Path, choose: Callable[[list[str]], Sequence[str]]) ->
         FileFormatError: it is neither.
         pa.ArrowException, OSError: it is damaged.
     """
-    with path.open("rb") as file:
-        start = file.read(len(_MAGIC))
-    if start[:4] == b"FEA1":
-        raise FileFormatError(
-            f"{path} is Feather of version 1, which nothing checks; write it again as version 2"
-        )
     with pa.memory_map(str(path)) as source:
-        reader = pa.ipc.open_file(source) if start == _MAGIC else pa.ipc.open_stream(source)
-        table = reader.read_all()
+        table = _opened(path, source).read_all()
     names = choose(table.schema.names)
     table = table.select([table.schema.names.index(name) for name in names])
     table.validate(full=True)

@@ -19,14 +19,18 @@ from fastneg.commands.flags import (
     ContextColumns,
     ContextKinds,
     Delimiter,
+    Encoding,
     EventColumn,
     FeatureKinds,
+    FileFormat,
     Header,
     ItemColumn,
     ItemIdColumn,
     ItemsTable,
+    Nulls,
     OutFile,
     Quiet,
+    Quotes,
     Seed,
     TimeColumn,
     UserColumn,
@@ -40,7 +44,7 @@ from fastneg.commands.mine_flags import mine, spread_window
 from fastneg.errors import FastnegError
 
 if TYPE_CHECKING:
-    from fastneg.commands.files import TableOfIds
+    from fastneg.commands.files import ColumnNames, TableOfIds
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
@@ -105,6 +109,10 @@ def train(
     time_column: TimeColumn = None,
     delimiter: Delimiter = None,
     header: Header = None,
+    file_format: FileFormat = None,
+    nulls: Nulls = True,
+    quotes: Quotes = None,
+    encoding: Encoding = None,
     context: ContextColumns = None,
     context_kind: ContextKinds = None,
     user_id_column: UserIdColumn = None,
@@ -118,13 +126,24 @@ def train(
     from fastneg.commands.tables import show_training
     from fastneg.training.distributed import Ranks
 
-    columns = _columns(user_column, item_column, weight_column, time_column, delimiter, header)
+    columns = _columns(
+        user_column,
+        item_column,
+        weight_column,
+        time_column,
+        delimiter,
+        header,
+        file_format,
+        nulls,
+        quotes,
+        encoding,
+    )
     files = command.TrainFiles(
         train,
         valid,
         test,
-        items=_table(items, item_id_column or item_column or "item", item_kind),
-        users=_table(users, user_id_column or user_column or "user", user_kind),
+        items=_table(items, item_id_column or item_column or "item", columns, item_kind),
+        users=_table(users, user_id_column or user_column or "user", columns, user_kind),
         columns=columns,
         negatives=negatives,
         context=() if context is None else tuple(one.strip() for one in context.split(",")),
@@ -171,6 +190,10 @@ def evaluate(
     weight_column: WeightColumn = None,
     delimiter: Delimiter = None,
     header: Header = None,
+    file_format: FileFormat = None,
+    nulls: Nulls = True,
+    quotes: Quotes = None,
+    encoding: Encoding = None,
     quiet: Quiet = False,
 ) -> None:
     """Rank the whole catalog with a trained model's vectors, or any vectors."""
@@ -180,7 +203,10 @@ def evaluate(
     result = command.evaluate(
         model, train=train, test=test, valid=valid, user_vectors=user_vectors,
         item_vectors=item_vectors, k=k or (20,), bands=bands, cold_users=cold_users, out=out,
-        columns=_columns(user_column, item_column, weight_column, None, delimiter, header),
+        columns=_columns(
+            user_column, item_column, weight_column, None, delimiter, header, file_format, nulls,
+            quotes, encoding,
+        ),
         sampling=command.Sampling(candidates, seed=seed) if sampled else None,
     )  # fmt: skip
     if not quiet:
@@ -212,11 +238,19 @@ def sample(
     item_id_column: ItemIdColumn = None,
     delimiter: Delimiter = None,
     header: Header = None,
+    file_format: FileFormat = None,
+    nulls: Nulls = True,
+    quotes: Quotes = None,
+    encoding: Encoding = None,
     quiet: Quiet = False,
 ) -> None:
     """Draw negatives that are nobody's positives, with their log-probabilities."""
     from fastneg.commands import sample as command
 
+    columns = _columns(
+        user_column, item_column, weight_column, None, delimiter, header, file_format, nulls,
+        quotes, encoding,
+    )  # fmt: skip
     drawn = command.sample(
         interactions,
         out=out,
@@ -224,8 +258,8 @@ def sample(
             sampler, exponent, smoothing, num_negatives, replacement, log_q, seed, epoch, exhausted
         ),
         users=users,
-        columns=_columns(user_column, item_column, weight_column, None, delimiter, header),
-        items=_table(items, item_id_column or item_column or "item"),
+        columns=columns,
+        items=_table(items, item_id_column or item_column or "item", columns),
         progress=False if quiet else None,
     )
     if drawn.dropped_rows:
@@ -245,12 +279,22 @@ def demo(
     item_column: ItemColumn = None,
     weight_column: WeightColumn = None,
     time_column: TimeColumn = None,
+    delimiter: Delimiter = None,
+    header: Header = None,
+    file_format: FileFormat = None,
+    nulls: Nulls = True,
+    quotes: Quotes = None,
+    encoding: Encoding = None,
 ) -> None:
     """Compare kinds of negatives on real interactions, in one table."""
     from fastneg.demo import run_demo
 
-    columns = _columns(user_column, item_column, weight_column, time_column, None, None)
-    run_demo(out=out, dataset=dataset, data=data, seeds=seeds, columns=columns.arguments())
+    columns = _columns(
+        user_column, item_column, weight_column, time_column, delimiter, header, file_format, nulls,
+        quotes, encoding,
+    )  # fmt: skip
+    named = {} if data is None else columns.arguments(data)
+    run_demo(out=out, dataset=dataset, data=data, seeds=seeds, columns=named)
 
 
 @app.command()
@@ -289,11 +333,16 @@ def _show_recipe(name: str) -> None:
 
 
 def _table(
-    path: Path | None, id_column: str, kinds: Sequence[str] | None = None
+    path: Path | None,
+    id_column: str,
+    columns: ColumnNames,
+    kinds: Sequence[str] | None = None,
 ) -> TableOfIds | None:
     from fastneg.commands.files import TableOfIds
 
-    return None if path is None else TableOfIds(path, id_column, tuple(kinds or ()))
+    if path is None:
+        return None
+    return TableOfIds(path, id_column, tuple(kinds or ()), columns.of_tables())
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -301,21 +301,6 @@ def normalise_times(values: Any, *, call: str, name: str = "times") -> AnyArray:
     return np.array(to_numpy_column(column), np.int64)  # a copy: the caller may write into theirs
 
 
-def refuse_blank_ids(column: Any, *, call: str, name: str) -> None:
-    """Raise on the first empty text: what a text file has where an id is missing.
-
-    Raises:
-        FastnegError: naming the row, counted from 0 without the header line.
-    """
-    blank = to_numpy_column(pc.equal(pc.binary_length(column), 0))
-    if blank.any():
-        rows = np.flatnonzero(blank)
-        raise FastnegError(
-            f"{call}: {name}[{int(rows[0])}] is empty ({rows.size} of {blank.size} are); every row "
-            "needs an id"
-        )
-
-
 def row_extras(
     row_users: IntArray,
     row_items: IntArray,

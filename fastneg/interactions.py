@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from fastneg import checks
 from fastneg.checks import AnyArray, Float32Array, IntArray
-from fastneg.columns import dense_codes, refuse_blank_ids, row_extras
+from fastneg.columns import dense_codes, row_extras
 from fastneg.encoding import encode_rows, id_tables
 from fastneg.errors import FileFormatError
 from fastneg.rows import Rows
@@ -20,9 +19,11 @@ from fastneg.saved_rows import SavedRows, save_rows
 from fastneg.sources import read_adjacency
 from fastneg.sparse import read_sparse
 from fastneg.storage import is_saved_folder
-from fastneg.tables import ARROW, COMMA, PARQUET, TAB, existing_file, read_columns, suffix_of
+from fastneg.tables import TABLES, existing_file, file_kind, read_columns
+from fastneg.text_options import TextFormat, TextOptions
 from fastneg.vocabulary import Encoded, Vocabulary
 
+_COLUMNS = ("user_column", "item_column", "weight_column", "time_column", "user_ids", "item_ids")
 _NAMES = ("users", "items", "weights", "times")
 _ROWS = ("row_users", "row_items", "row_weights", "row_times")
 
@@ -180,25 +181,26 @@ class Interactions(Rows, Encoded):
         time_column: str | None = None,
         user_ids: Any = None,
         item_ids: Any = None,
-        delimiter: str | None = None,
-        column_names: Sequence[str] | None = None,
         like: Interactions | None = None,
+        **options: Unpack[TextOptions],
     ) -> Interactions:
         """From a table with one row per interaction.
 
         Args:
-            source: a Parquet, Arrow, CSV or TSV file, a folder of Parquet files, a pandas or polars
-                frame, an Arrow table, anything with ``__arrow_c_stream__``, a mapping of columns.
-                Ids in text files are integers if all of them are plain integers (``"007"`` is not).
+            source: a Parquet, Arrow, CSV, TSV or JSON lines file, a folder of Parquet files, a
+                pandas or polars frame, an Arrow table, anything with ``__arrow_c_stream__``, a
+                Dataset of Hugging Face, a mapping of columns. Ids in text files are integers if all
+                of them are plain integers (``"007"`` is not).
             user_column: the column of user ids; likewise ``item_column``.
             item_column: the column of item ids.
             weight_column: above 0 is a positive.
             time_column: numbers, dates or timestamps.
             user_ids: the whole user base, as for ``from_pairs``.
             item_ids: the whole catalog, as for ``from_pairs``.
-            delimiter: of a text file; by default comma or tab, from the suffix.
-            column_names: the columns of a text file without a header line.
             like: interactions whose codes the rows get, as for ``from_pairs``.
+            options: how a file is to be read where that is not clear: ``format``, ``delimiter``,
+                ``column_names`` (of a text without a header line), ``nulls``, ``quoting``,
+                ``encoding``; docs/files.md has them.
 
         Raises:
             FileFormatError: no such file, an empty, damaged or unknown one, one without rows.
@@ -211,25 +213,44 @@ class Interactions(Rows, Encoded):
             [name for name in keys if name is not None],
             call=call,
             text=(user_column, item_column),
-            delimiter=delimiter,
-            column_names=column_names,
+            **options,
         )
-        if table.from_text:
-            for name in (user_column, item_column):
-                refuse_blank_ids(table.data[name], call=call, name=f"{table.label}: {name}")
+        for name in (user_column, item_column):
+            table.refuse_missing(name, call=call)
         columns = [None if name is None else table.data[name] for name in keys]
         names = (user_column, item_column, weight_column or "weights", time_column or "times")
         tables = id_tables(call, like, user_ids, item_ids)
         return cls(*encode_rows(columns, tables, names, call=call, from_text=table.from_text))
 
     @classmethod
-    def from_adjacency(cls, path: str | Path, *, like: Interactions | None = None) -> Interactions:
+    def from_adjacency(
+        cls,
+        path: str | Path,
+        *,
+        like: Interactions | None = None,
+        nulls: bool = True,
+        encoding: str | None = None,
+    ) -> Interactions:
         """From lines ``user item item ...``; a user alone on a line is a user without positives.
 
-        With ``like`` in the codes of other interactions, as for ``from_pairs``.
+        With ``like`` in the codes of other interactions, as for ``from_pairs``; ``nulls`` and
+        ``encoding`` as for ``from_table``.
         """
         call = "Interactions.from_adjacency"
-        users, items, user_ids = read_adjacency(path, call=call)
+        form = TextFormat.of({"nulls": nulls, "encoding": encoding}, call=call)
+        return cls._from_adjacency(path, form, like, call, asked=True)
+
+    @classmethod
+    def _from_adjacency(
+        cls,
+        path: str | Path,
+        form: TextFormat,
+        like: Interactions | None,
+        call: str,
+        *,
+        asked: bool,
+    ) -> Interactions:
+        users, items, user_ids = read_adjacency(path, form, call=call, asked=asked)
         if len(items) == 0:
             raise FileFormatError(f"{call}: {path} names users and no items")
         tables = id_tables(call, like, None, None)
@@ -244,28 +265,34 @@ class Interactions(Rows, Encoded):
         """From any file: ``columns`` are the keywords of ``from_table``, for files that have some.
 
         A folder that ``save`` wrote is opened; .npz is a sparse matrix; .parquet, .arrow, .feather,
-        .csv, .tsv and RecBole's .inter are tables; any other file (.txt) is adjacency text, or a
-        table if ``delimiter`` is given. With ``like`` the rows get the codes of other interactions,
-        as for ``from_pairs``.
+        .csv, .tsv, .jsonl and RecBole's .inter are tables. Another text is a table if ``delimiter``
+        is given, and lines of a user and all of its items if ``format="adjacency"`` is, or if it
+        can be nothing else; docs/files.md says when. With ``like`` the rows get the codes of other
+        interactions, as for ``from_pairs``.
         """
         call = "Interactions.read"
         file = existing_file(path, call=call)
-        suffix = suffix_of(file)
-        if "delimiter" in columns or suffix in (*PARQUET, *ARROW, *COMMA, *TAB):
+        options: Any = {name: value for name, value in columns.items() if name not in _COLUMNS}
+        form = TextFormat.of(options, call=call)
+        kind = file_kind(file, form, call=call)
+        saved = kind == "folder" and is_saved_folder(file)
+        if kind in (*TABLES, "folder") and not saved:
             return cls.from_table(file, like=like, **columns)
-        if file.is_dir() and not is_saved_folder(file):
-            return cls.from_table(file, like=like, **columns)
-        if columns:
+        named = [name for name in columns if name not in ("format", "nulls", "encoding")]
+        if named:
+            if kind == "unknown":  # an error that says more, where it may be a table
+                read_adjacency(file, form, call=call, asked=False)
             checks.fail(
                 call,
-                f"{file} has no named columns ({', '.join(columns)} given); name "
-                "columns only for Parquet, Arrow, CSV and TSV files",
+                f"{file} has no named columns ({', '.join(named)} given); name "
+                "columns only for Parquet, Arrow, CSV, TSV and JSON lines files",
             )
-        if file.is_dir():
+        if saved:
             opened = cls.open(file)
             return opened if like is None else opened.recoded(like)
-        made = cls.from_csr if suffix == ".npz" else cls.from_adjacency
-        return made(file, like=like)
+        if kind == "npz":
+            return cls.from_csr(file, like=like)
+        return cls._from_adjacency(file, form, like, call, asked=kind == "adjacency")
 
     # ---------------------------------------------------------------- folders
 

@@ -16,7 +16,6 @@ from fastneg.columns import (
     normalise_times,
     normalise_weights,
     plain_column,
-    refuse_blank_ids,
     to_arrow,
 )
 from fastneg.errors import FastnegError, FastnegTypeError
@@ -111,10 +110,7 @@ def test_times() -> None:
         normalise_times(np.array([1], "timedelta64[s]"), call="call")
 
 
-def test_blank_ids_and_plain_columns() -> None:
-    with pytest.raises(FastnegError, match=r"call: file: user\[1\] is empty \(2 of 3 are\)"):
-        refuse_blank_ids(pa.chunked_array([["a", "", ""]]), call="call", name="file: user")
-    refuse_blank_ids(pa.array(["a"]), call="call", name="user")
+def test_plain_columns() -> None:
     empty = pa.chunked_array([], pa.dictionary(pa.int32(), pa.string()))
     assert len(plain_column(empty)) == 0
     column = pa.array([1, 2])

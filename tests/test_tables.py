@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gzip
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fastneg.errors import FastnegError, FastnegTypeError, FileFormatError
+from fastneg.interactions import Interactions
 from fastneg.tables import read_columns, suffix_of
 
 TABLE = pa.table({"id": ["a", "b"], "n": [1.5, None], "word": ["x", ""]})
@@ -122,3 +125,78 @@ def test_no_file_and_no_table(tmp_path: Path) -> None:
         read(pl.LazyFrame({"a": [1]}))
     with pytest.raises(FastnegError, match="lengths differ: a has 1, b has 2"):
         read({"a": [1], "b": [1, 2]})
+
+
+@pytest.mark.parametrize("make", [
+    lambda: pd.DataFrame([[1, 2, 3]], columns=["user", "item", "item"]),
+    lambda: pa.table([[1], [2], [3]], names=["user", "item", "item"]),
+    lambda: {"user": [1], 1: [2], "1": [3]},
+])  # fmt: skip
+def test_a_name_that_stands_twice(make: object) -> None:
+    source = make()  # type: ignore[operator]
+    with pytest.raises(FastnegError, match=r"has 2 columns of the name '(item|1)'"):
+        read_columns(source, call="call")
+    assert read_columns(source, ["user"], call="call").num_rows == 1
+
+
+def test_columns_of_a_frame_or_mapping_whose_names_are_no_texts() -> None:
+    frame = pd.DataFrame([[1, 2.5]], columns=[0, 1])
+    assert read_columns(frame, ["1"], call="call").data["1"].tolist() == [2.5]
+    assert read_columns({0: [1], 1: [2]}, ["1"], call="call").data["1"] == [2]
+
+
+class FakeDataset:
+    """What ``datasets.Dataset`` offers: rows by an index over a table."""
+
+    def __init__(self, table: pa.Table, rows: list[int], columns: list[str] | None = None) -> None:
+        self.table, self.rows, self.columns = table, rows, columns
+        self.column_names = table.column_names
+
+    def with_format(self, kind: str, columns: list[str]) -> FakeDataset:
+        assert kind == "arrow"
+        return FakeDataset(self.table, self.rows, columns)
+
+    def __getitem__(self, rows: slice) -> pa.Table:
+        return self.table.take(self.rows).select(self.columns)[rows.start or 0 :]
+
+
+def test_a_dataset_of_hugging_face(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeDataset, "__module__", "datasets.arrow_dataset")
+    table = pa.table({"user": ["a", "b", "c"], "item": [1, 2, 3], "text": ["x", "y", "z"]})
+    shuffled = FakeDataset(table, [2, 0])
+    made = read_columns(shuffled, ["item", "user"], call="call")
+    assert {name: column.to_pylist() for name, column in made.data.items()} == {
+        "item": [3, 1], "user": ["c", "a"],
+    }  # fmt: skip
+    with pytest.raises(FastnegError, match="the FakeDataset has no column 'q'"):
+        read_columns(shuffled, ["q"], call="call")
+    splits = type("DatasetDict", (dict,), {"__module__": "datasets.dataset_dict"})
+    with pytest.raises(FastnegTypeError, match="holds the splits train, test; give one of them"):
+        read_columns(splits(train=shuffled, test=shuffled), call="call")
+    endless = type("IterableDataset", (), {"__module__": "datasets.iterable_dataset"})
+    with pytest.raises(FastnegTypeError, match="IterableDataset cannot be read as a whole"):
+        read_columns(endless(), call="call")
+
+
+def test_devices_and_pipes_are_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    for path in ("/dev/zero", "/dev/null", tmp_path / "pipe.csv"):
+        with pytest.raises(FileFormatError, match="is a device or a pipe, which may have no end"):
+            read_columns(path, call="call", delimiter=",")
+    (tmp_path / "link.txt").symlink_to("/dev/zero")
+    with pytest.raises(FileFormatError, match="is a device or a pipe"):
+        Interactions.read(tmp_path / "link.txt")
+    for path in ("a\0b.csv", "a\ud800b.csv"):
+        with pytest.raises(FileFormatError, match=r"(is no path|no such file)"):
+            read_columns(path, call="call")
+
+
+def test_a_bomb_as_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastneg.archives.FREE_BYTES", 1 << 20)
+    row = b"1,2\n" * (1 << 20)
+    (tmp_path / "x.csv.gz").write_bytes(gzip.compress(b"user,item\n" + row))
+    (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(b'{"user":1,"item":2}\n' * (1 << 18)))
+    (tmp_path / "x.txt.gz").write_bytes(gzip.compress(b"1 2\n" * (1 << 20)))
+    for name in ("x.csv.gz", "x.jsonl.gz", "x.txt.gz"):
+        with pytest.raises(FileFormatError, match=f"{name} unpacks to more than"):
+            Interactions.read(tmp_path / name)

@@ -13,9 +13,13 @@ import typer
 
 from fastneg.commands.flags import (
     Delimiter,
+    Encoding,
+    FileFormat,
     Header,
     ItemColumn,
+    Nulls,
     Quiet,
+    Quotes,
     Seed,
     UserColumn,
     WeightColumn,
@@ -67,6 +71,10 @@ def diagnose(
     weight_column: WeightColumn = None,
     delimiter: Delimiter = None,
     header: Header = None,
+    file_format: FileFormat = None,
+    nulls: Nulls = True,
+    quotes: Quotes = None,
+    encoding: Encoding = None,
     quiet: Quiet = False,
 ) -> None:
     """Say whether a window of ranks is safe to mine: where held-out positives fall."""
@@ -92,7 +100,10 @@ def diagnose(
             VectorColumns(query_vector_column, query_id_column),
             VectorColumns(item_vector_column, item_id_column),
         ),
-        columns=ColumnNames(user_column, item_column, weight_column, None, delimiter, header),
+        columns=ColumnNames(
+            user_column, item_column, weight_column, None, delimiter, header, file_format, nulls,
+            quotes, encoding,
+        ),
         options={
             "window": window, "metric": metric, "num_queries": num_queries, "max_risk": max_risk,
             "depth": depth, "memory": bytes_of(memory), "device": device, "seed": seed,

@@ -125,7 +125,7 @@ def _vector_files(
 
 def _read_train(path: Path, columns: ColumnNames, users: Vectors, items: Vectors) -> Interactions:
     """Train in the order of the vectors."""
-    if holds_codes(path):
+    if holds_codes(path, columns):
         if not (users.counts_rows() and items.counts_rows()):
             raise FastnegError(
                 f"{path} holds codes (row and column numbers), and the vectors of {users.path} and "

@@ -8,23 +8,36 @@ no ids; its row and column numbers are codes, and it goes with other matrices on
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from fastneg.archives import DAMAGE
 from fastneg.checks import AnyArray
-from fastneg.columns import normalise_ids, refuse_blank_ids
+from fastneg.columns import normalise_ids
 from fastneg.data.features import FeatureTable, read_ids
 from fastneg.errors import FastnegError, FileFormatError
 from fastneg.ids import canonical_texts
 from fastneg.interactions import Interactions
 from fastneg.storage import is_saved_folder
-from fastneg.tables import ARROW, COMMA, PARQUET, TAB, existing_file, read_columns, suffix_of
-
-TABLES = (*PARQUET, *ARROW, *COMMA, *TAB)
+from fastneg.tables import (
+    ARROW,
+    COMMA,
+    JSON,
+    PARQUET,
+    TAB,
+    TABLES,
+    Kind,
+    existing_file,
+    file_kind,
+    read_columns,
+    suffix_of,
+)
+from fastneg.text_files import open_text, without_null_texts
+from fastneg.text_options import TextFormat, TextOptions
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,8 @@ class ColumnNames:
         weight, time: by default there are none.
         delimiter: of a text file, where the suffix does not say it.
         header: the columns of a text file without a header line.
+        format: of files whose suffix says nothing.
+        nulls, quotes, encoding: as of ``TextFormat``; for tables of users and items, too.
     """
 
     user: str | None = None
@@ -44,24 +59,49 @@ class ColumnNames:
     time: str | None = None
     delimiter: str | None = None
     header: str | None = None
+    format: str | None = None
+    nulls: bool = True
+    quotes: bool | None = None
+    encoding: str | None = None
 
-    def arguments(self, *, with_time: bool = True) -> dict[str, Any]:
-        """The keywords of ``Interactions.read`` that are given.
-
-        Raises:
-            FastnegError: a delimiter of more than one character.
-        """
-        if self.delimiter is not None and len(_unescaped(self.delimiter) or "") != 1:
-            raise FastnegError(f"delimiter = {self.delimiter!r}; give one character, or tab")
+    def arguments(self, path: Path, *, with_time: bool = True) -> dict[str, Any]:
+        """The keywords of ``Interactions.read`` that are given, for one file."""
         named = {
             "user_column": self.user,
             "item_column": self.item,
             "weight_column": self.weight,
             "time_column": self.time if with_time else None,
-            "delimiter": _unescaped(self.delimiter),
-            "column_names": None if self.header is None else self.header.split(","),
         }
-        return {name: value for name, value in named.items() if value is not None}
+        given = {name: value for name, value in named.items() if value is not None}
+        return {**given, **self.of_text(path)}
+
+    def of_text(self, path: Path) -> TextOptions:
+        """How a file of interactions is to be read; what its suffix says holds before a flag."""
+        suffix = suffix_of(path)
+        is_text = suffix in (*COMMA, *TAB)
+        is_open = not is_text and suffix not in (*PARQUET, *ARROW, *JSON, ".npz")
+        names = None if self.header is None else self.header.split(",")
+        options: TextOptions = {
+            "format": self.format if is_open else None,
+            "delimiter": _unescaped(self.delimiter) if is_open or is_text else None,
+            "column_names": names if is_open or is_text else None,
+        }
+        if path.is_dir():
+            return self.of_tables()
+        given = {name: value for name, value in options.items() if value is not None}
+        return {**given, **self.of_tables()}  # type: ignore[typeddict-item]
+
+    def of_tables(self) -> TextOptions:
+        """How tables of users and items are to be read, and files of interactions likewise."""
+        options: TextOptions = {"quoting": self.quotes, "encoding": self.encoding}
+        given = {name: value for name, value in options.items() if value is not None}
+        if not self.nulls:
+            given["nulls"] = False
+        return given  # type: ignore[return-value]
+
+    def kind(self, path: Path) -> Kind:
+        """What an existing file is."""
+        return file_kind(path, TextFormat.of(self.of_text(path), call="read"), call="read")
 
 
 def _unescaped(delimiter: str | None) -> str | None:
@@ -85,15 +125,19 @@ def prepare_file(path: Path) -> None:
         raise FastnegError(f"the output file {path} is a folder; give the name of a file")
 
 
-def holds_codes(path: Path) -> bool:
+def holds_codes(path: Path, columns: ColumnNames = BY_DEFAULT) -> bool:
     """Whether a file of interactions has codes for ids."""
-    return suffix_of(path) == ".npz" and not path.is_dir()
+    return suffix_of(path) == ".npz" or columns.of_text(path).get("format") == "npz"
 
 
 def _is_table(path: Path, columns: ColumnNames) -> bool:
-    if columns.delimiter is not None or suffix_of(path) in TABLES:
-        return True
-    return path.is_dir() and not is_saved_folder(path)
+    kind = columns.kind(path)
+    return kind in TABLES or (kind == "folder" and not is_saved_folder(path))
+
+
+def _is_other_text(path: Path, columns: ColumnNames) -> bool:
+    """Whether nothing but its content says what a file is."""
+    return columns.kind(path) == "unknown"
 
 
 def read_first(
@@ -110,11 +154,11 @@ def read_first(
         FastnegError: as ``Interactions.read``; beside an .npz, ids that are not its codes.
     """
     existing_file(path, call="read")
-    named = columns.arguments()
+    named = columns.arguments(path)
     if _is_table(path, columns):
         return Interactions.read(path, user_ids=user_ids, item_ids=item_ids, **named)
     first = Interactions.read(path, **named)
-    if holds_codes(path):
+    if holds_codes(path, columns):
         _require_codes(path, "users", user_ids, first.num_users)
         _require_codes(path, "items", item_ids, first.num_items)
         return first
@@ -136,10 +180,12 @@ def read_into(
         FastnegError: as ``Interactions.read``; an .npz beside a file with ids, or the reverse.
     """
     existing_file(path, call="read")
-    refuse_mixing(first_path, path)
-    named = columns.arguments(with_time=with_time)
+    refuse_mixing(first_path, path, columns)
+    named = columns.arguments(path, with_time=with_time)
     if _is_table(path, columns):
         return Interactions.read(path, user_ids=first.user_ids, item_ids=first.item_ids, **named)
+    if _is_other_text(first_path, columns) and _is_other_text(path, columns):
+        named["format"] = "adjacency"  # as the first one was
     return _recoded(Interactions.read(path, **named), first.user_ids, first.item_ids)
 
 
@@ -154,19 +200,16 @@ def event_ids(path: Path, columns: ColumnNames, event: str) -> Any:
             f"{path} has no named columns, so no column {event!r} of events; give Parquet, Arrow, "
             "CSV or TSV"
         )
-    named = columns.arguments()
-    keys = {key: named[key] for key in ("delimiter", "column_names") if key in named}
-    table = read_columns(path, [event], call="read", text=(event,), **keys)
-    if table.from_text:
-        refuse_blank_ids(table.data[event], call="read", name=f"{table.label}: {event}")
+    table = read_columns(path, [event], call="read", text=(event,), **columns.of_text(path))
+    table.refuse_missing(event, call="read")
     return table.data[event]
 
 
-def refuse_mixing(first: Path, second: Path) -> None:
+def refuse_mixing(first: Path, second: Path, columns: ColumnNames = BY_DEFAULT) -> None:
     """Raise where one file holds codes and the other ids: they would be taken for each other."""
-    if holds_codes(first) == holds_codes(second):
+    if holds_codes(first, columns) == holds_codes(second, columns):
         return
-    codes, ids = (first, second) if holds_codes(first) else (second, first)
+    codes, ids = (first, second) if holds_codes(first, columns) else (second, first)
     raise FastnegError(
         f"{codes} holds codes (row and column numbers), {ids} raw ids; give all files as .npz "
         "with the same codes, or all with ids"
@@ -230,21 +273,23 @@ class TableOfIds:
         path: the file.
         id_column: its key.
         kinds: ``name=kind`` where a column's kind is not what it looks like.
+        options: how the file is to be read.
     """
 
     path: Path
     id_column: str
     kinds: tuple[str, ...] = ()
+    options: TextOptions = field(default_factory=TextOptions)
 
     def ids(self) -> AnyArray:
         """The ids, in the table's order."""
-        return read_ids(self.path, id_column=self.id_column)
+        return read_ids(self.path, id_column=self.id_column, **self.options)
 
     def features(self, ids: AnyArray) -> FeatureTable | None:
         """The features of ``ids``; None for a table that has ids alone."""
         columns = dict(kind_of(one) for one in self.kinds)
         table = FeatureTable.from_table(
-            self.path, ids=ids, id_column=self.id_column, columns=columns
+            self.path, ids=ids, id_column=self.id_column, columns=columns, **self.options
         )
         return table if table.kinds else None
 
@@ -260,22 +305,39 @@ def kind_of(assignment: str) -> tuple[str, str]:
     return name.strip(), kind.strip()
 
 
-def read_listed(path: Path, column: str) -> AnyArray:
+def read_listed(path: Path, column: str, columns: ColumnNames = BY_DEFAULT) -> AnyArray:
     """Ids in the order of a file, repeats included: a column of a table, or one id a line.
 
     Raises:
-        FastnegError: no such file, an empty one, no such column, null ids.
+        FastnegError: no such file, an empty one, no such column, missing ids.
     """
     existing_file(path, call="read")
-    if suffix_of(path) in TABLES:
-        ids = read_columns(path, [column], call="read", text=(column,)).data[column]
+    form = TextFormat.of(columns.of_tables(), call="read")
+    if file_kind(path, form, call="read") in TABLES:
+        table = read_columns(path, [column], call="read", text=(column,), **columns.of_tables())
+        table.refuse_missing(column, call="read")
+        ids = table.data[column]
     else:
-        try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise FileFormatError(f"{path} cannot be read as lines of ids: {error}") from error
-        ids = canonical_texts(pa.array([one for one in lines if one.strip()], pa.large_string()))
+        ids = _read_lines(path, form)
     if len(ids) == 0:
         raise FileFormatError(f"{path} holds no ids")
     normal = normalise_ids(ids, call="read", name=f"{path}: {column}")
     return normal if isinstance(normal, np.ndarray) else normal.to_numpy(zero_copy_only=False)
+
+
+def _read_lines(path: Path, form: TextFormat) -> Any:
+    """The lines of a text that are not blank, as ids."""
+    try:
+        with open_text(path, form, call="read") as stream:
+            lines = stream.read().decode().splitlines()
+    except FastnegError:
+        raise
+    except DAMAGE as error:
+        raise FileFormatError(f"{path} cannot be read as lines of ids: {error}") from error
+    ids = canonical_texts(pa.array([one for one in lines if one.strip()], pa.large_string()))
+    missing = without_null_texts(ids)[1] if form.nulls else None
+    if missing is not None:
+        raise FastnegError(
+            f"{path} has {missing!r} for an id, a missing value; --no-nulls reads such texts as ids"
+        )
+    return ids

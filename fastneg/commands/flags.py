@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,7 +32,33 @@ EventColumn = Annotated[
     ),
 ]
 Delimiter = Annotated[
-    str | None, typer.Option(help="Of text files, as in ',' or tab.", rich_help_panel=_COLUMNS)
+    str | None, typer.Option(help="Of text files, as in ',', tab or ::.", rich_help_panel=_COLUMNS)
+]
+FileFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help="Where a suffix says nothing: csv, tsv, json, adjacency, parquet, arrow, npz.",
+        rich_help_panel=_COLUMNS,
+    ),
+]
+Nulls = Annotated[
+    bool,
+    typer.Option(help="NULL, NA, nan, ... are missing values.", rich_help_panel=_COLUMNS),
+]
+Quotes = Annotated[
+    bool | None,
+    typer.Option(
+        "--quotes/--no-quotes",
+        help='Whether " quotes. (default: yes, unless that is in doubt)',
+        rich_help_panel=_COLUMNS,
+        show_default=False,
+    ),
+]
+Encoding = Annotated[
+    str | None,
+    typer.Option(help="Of text files, as in latin-1. (default: UTF-8)", rich_help_panel=_COLUMNS),
 ]
 Header = Annotated[
     str | None,
@@ -87,7 +113,7 @@ UserIdColumn = Annotated[
 ]
 
 
-def columns_of(*names: str | None) -> ColumnNames:
+def columns_of(*names: Any) -> ColumnNames:
     """The columns that were named."""
     from fastneg.commands.files import ColumnNames
 

@@ -135,7 +135,7 @@ def _positives(
 ) -> tuple[Interactions, IntArray, dict[str, int]]:
     """Positives in the catalog's row numbers, each query's user among them, what was left out."""
     read = read_first(path, columns)
-    if holds_codes(path) and not (queries.counts_rows() and items.counts_rows()):
+    if holds_codes(path, columns) and not (queries.counts_rows() and items.counts_rows()):
         raise FastnegError(
             f"{path} holds codes (row and column numbers), and the vectors of {queries.path} and "
             f"{items.path} have ids; give the positives with ids"
@@ -145,7 +145,7 @@ def _positives(
         of_query, query_users = Vocabulary.build(queries.ids, call="mine", name="ids")
     rows = read.positive_rows
     users, codes = read.row_users[rows], read.row_items[rows]
-    if holds_codes(path):  # numbers of rows
+    if holds_codes(path, columns):  # numbers of rows
         users = np.where(users < queries.num_rows, users, -1)
         codes = np.where(codes < items.num_rows, codes, -1)
     else:

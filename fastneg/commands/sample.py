@@ -128,7 +128,7 @@ def _rows(
     if users == "positives":
         rows = known.positive_rows
         return known.row_users[rows], known.row_items[rows]
-    ids = read_listed(Path(users), columns.user or "user")
+    ids = read_listed(Path(users), columns.user or "user", columns)
     codes = known.encode_users(ids, unknown=-1)
     unknown = np.flatnonzero(codes < 0)
     if unknown.size:

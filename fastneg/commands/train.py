@@ -135,7 +135,7 @@ def _read_negatives(path: Path, files: TrainFiles, seen: Interactions) -> Intera
     """Explicit negatives in the codes of ``seen``; beside events, without a user too."""
     if not isinstance(seen, Events):
         return read_into(path, files.columns, seen, files.train, with_time=False)
-    return read_shown(path, like=seen, **files.columns.arguments(with_time=False))
+    return read_shown(path, like=seen, **files.columns.arguments(path, with_time=False))
 
 
 def _impressions(
@@ -188,7 +188,7 @@ def _read_events(
         item_ids=None if files.items is None else files.items.ids(),
         kinds=dict(kind_of(one) for one in files.context_kinds),
         context=files.context,
-        **files.columns.arguments(),
+        **files.columns.arguments(files.train),
     )
     if seen.num_positives == 0:
         raise FastnegError(f"{files.train} has no positive (a row with weight above 0)")
@@ -196,7 +196,7 @@ def _read_events(
         None
         if path is None
         else read_events(
-            path, context=files.context, like=seen, **files.columns.arguments(with_time=False)
+            path, context=files.context, like=seen, **files.columns.arguments(path, with_time=False)
         )
         for path in (files.valid, files.test)
     ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
 from fastneg.lazy import lazy_module
 from fastneg.tables import Columns, read_columns
+from fastneg.text_options import TextOptions
 from fastneg.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -157,9 +158,8 @@ def read_events(
     time_column: str | None = None,
     user_ids: Any = None,
     item_ids: Any = None,
-    delimiter: str | None = None,
-    column_names: Sequence[str] | None = None,
     like: Events | None = None,
+    **options: Unpack[TextOptions],
 ) -> Events:
     """A table with one row per event; a row whose user is null or blank has none.
 
@@ -167,7 +167,7 @@ def read_events(
 
     Args:
         source, user_column, item_column, weight_column, time_column, user_ids, item_ids,
-            delimiter, column_names: as of ``Interactions.from_table``.
+            options: as of ``Interactions.from_table``.
         context: the columns of the query.
         kinds: of them, where the guess is wrong (see ``FeatureTable``).
         like: the training events: their codes first, their categories and scales.
@@ -181,15 +181,13 @@ def read_events(
     call = "read_events"
     if not context:
         checks.fail(call, "context names no column; without any, use Interactions.read")
-    table = read_columns(
-        source, None, call=call, text=(user_column, item_column), delimiter=delimiter,
-        column_names=column_names,
-    )  # fmt: skip
+    table = read_columns(source, None, call=call, text=(user_column, item_column), **options)
     extras = [name for name in (weight_column, time_column) if name is not None]
     needed = [item_column, *extras, *context]
     if user_column != "user":
         needed.append(user_column)
     _require(table, needed, call)
+    table.refuse_missing(item_column, call=call)
     features = FeatureTable.from_rows(
         {name: table.data[name] for name in context},
         columns=None if like is not None else kinds,
@@ -225,8 +223,7 @@ def read_shown(
     user_column: str = "user",
     item_column: str = "item",
     weight_column: str | None = None,
-    delimiter: str | None = None,
-    column_names: Sequence[str] | None = None,
+    **options: Unpack[TextOptions],
 ) -> Events:
     """A table of what was shown and not taken: events without a context, in the codes of ``like``.
 
@@ -235,8 +232,7 @@ def read_shown(
     user have codes from ``num_known_users`` on.
 
     Args:
-        source, user_column, item_column, weight_column, delimiter, column_names: as of
-            ``read_events``.
+        source, user_column, item_column, weight_column, options: as of ``read_events``.
         like: the training events.
 
     Raises:
@@ -245,12 +241,10 @@ def read_shown(
     from fastneg.data.features import FeatureTable
 
     call = "read_shown"
-    table = read_columns(
-        source, None, call=call, text=(user_column, item_column), delimiter=delimiter,
-        column_names=column_names,
-    )  # fmt: skip
+    table = read_columns(source, None, call=call, text=(user_column, item_column), **options)
     needed = [item_column] if weight_column is None else [item_column, weight_column]
     _require(table, needed, call)
+    table.refuse_missing(item_column, call=call)
     items, row_items = Vocabulary.build(
         table.data[item_column], like.item_ids, call=call, name=item_column,
         table_name="item_ids", from_text=table.from_text,

