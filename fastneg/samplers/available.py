@@ -25,9 +25,10 @@ from fastneg.interactions import Interactions
 from fastneg.kernels.exclusion import mark_excluded
 from fastneg.kernels.interval_draws import draw_present, finish_present, present_log_q
 from fastneg.kernels.intervals import count_excluded, fill_guides
-from fastneg.samplers.base import Plan, Sampler
+from fastneg.samplers.base import Sampler
 from fastneg.samplers.clock import as_clock, as_intervals, as_shown
 from fastneg.samplers.exhausted import known_clause
+from fastneg.samplers.hooks import Plan
 from fastneg.samplers.masses import integer_masses
 from fastneg.samplers.popularity import popularity_weights
 from fastneg.samplers.request import Request, split_catalog

@@ -9,18 +9,16 @@ Shapes: B rows, K negatives a row, N items in the catalog.
 
 from __future__ import annotations
 
-import copy
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import FloatArray, IntArray, as_codes, as_integer, fail, frozen
-from fastneg.interactions import Interactions
+from fastneg.checks import IntArray, as_codes, as_integer, fail, frozen
 from fastneg.samplers.distinct import draw_distinct
-from fastneg.samplers.exhausted import known_clause, refuse_exhausted
+from fastneg.samplers.exhausted import refuse_exhausted
+from fastneg.samplers.expected import expected_counts
+from fastneg.samplers.hooks import Hooks, Plan
 from fastneg.samplers.request import (
     Request,
     as_rows,
@@ -30,7 +28,6 @@ from fastneg.samplers.request import (
     make_request,
 )
 from fastneg.samplers.results import Negatives, as_tensors, check_device
-from fastneg.samplers.stream import Stream
 from fastneg.samplers.tiles import EVERYWHERE
 
 if TYPE_CHECKING:
@@ -41,118 +38,8 @@ if TYPE_CHECKING:
 _NOBODY = frozen(np.full(1, -1, dtype=np.int64))
 
 
-@dataclass
-class Plan:
-    """What each row of a request may draw; subclasses add what their kernels need.
-
-    Attributes:
-        request: the checked request.
-        allowed: int64 [B], a lower bound on the number of items that can come up, 0 only if none.
-    """
-
-    request: Request
-    allowed: IntArray
-
-    @property
-    def surely(self) -> bool:
-        """Whether every row is known to have something left, without a look at ``allowed``."""
-        return False
-
-
-class Sampler(Stream, ABC):
+class Sampler(Hooks):
     """Base class of the samplers; see ``sample`` for the contract they share."""
-
-    def __init__(
-        self,
-        num_items: int,
-        *,
-        interactions: Interactions | None,
-        seed: int,
-        name: str | None,
-        replacement: bool,
-        memory_budget: int,
-    ) -> None:
-        call = type(self).__name__
-        super().__init__(seed=seed, name=name, call=call)
-        self.num_items = num_items
-        self.interactions = interactions
-        self.replacement = bool(replacement)
-        self.memory_budget = as_integer(memory_budget, call=call, name="memory_budget", minimum=0)
-
-    # ---------------------------------------------------------------- what a subclass says
-    @property
-    def source_names(self) -> tuple[str, ...]:
-        """What the tags in ``Negatives.source`` stand for."""
-        return (self.name,)
-
-    @abstractmethod
-    def _plan(self, request: Request) -> Plan:
-        """What each row may draw."""
-
-    @abstractmethod
-    def _draw(
-        self,
-        plan: Any,
-        first_draw: int,
-        items: IntArray,
-        source: npt.NDArray[np.int8],
-        base: int,
-    ) -> None:
-        """Draw into the cells of ``items`` [B, K] whose ``source`` is ``base`` (or all cells)."""
-
-    @abstractmethod
-    def _log_q(self, plan: Any, items: IntArray, out: npt.NDArray[Any], *, check: bool) -> None:
-        """Write the log-probability of one draw; ``check`` looks for excluded items (-inf)."""
-
-    def _knowing(self, known: Interactions) -> Self:
-        """A copy that excludes the positives of ``known``, which hold all that this one knows.
-
-        Subclasses that prepare tables of what users exclude make them anew.
-        """
-        other = copy.copy(self)
-        other.interactions = known
-        return other
-
-    def _sample_lean(self, users: Any, width: Any, rows: Any, log_q: bool) -> Negatives | None:
-        """The plain request by a shorter way, or None: see ``lean.py``."""
-        return None
-
-    def _draw_shared(
-        self, plan: Any, items: IntArray, log_q: npt.NDArray[np.float32] | None
-    ) -> bool:
-        """Draw one row for all into [K] arrays, the ids that ``_draw`` would give; or decline."""
-        return False
-
-    def _num_reachable(self, plan: Plan, at_most: int) -> IntArray:
-        """int64 [B]: how many items can come up, exact where it is ``at_most`` or less."""
-        return plan.allowed
-
-    def _sources_of(self, plan: Any, items: IntArray) -> npt.NDArray[np.int8]:
-        """int8 [n]: tags for items of a one-row plan that were not drawn through a part."""
-        return np.zeros(len(items), dtype=np.int8)
-
-    def _reason(self, plan: Any) -> str:
-        """Why so little is left for the only row of a plan: a clause for an error."""
-        excluded = int(plan.request.exclusion(self.interactions).sizes()[0])
-        return known_clause(excluded, self.num_items)
-
-    @property
-    def _faintest(self) -> float:
-        """A lower bound on the share of any part of a mixture in a draw."""
-        return 1.0
-
-    def _distinct_log_q(
-        self, plan: Any, items: IntArray, log_stop: FloatArray, out: npt.NDArray[Any]
-    ) -> None:
-        """log(1 - exp(-q T)), ln T [B] the time at which the next distinct item arrived."""
-        log_q = np.empty(items.shape, dtype=np.float64)
-        self._log_q(plan, items, log_q, check=False)
-        with np.errstate(divide="ignore", over="ignore"):
-            out[...] = np.log(-np.expm1(-np.exp(log_q + log_stop[:, None])))
-
-    @abstractmethod
-    def exhausted_users(self) -> IntArray:
-        """int64: the codes of the users for whom nothing is allowed, ascending."""
 
     # ---------------------------------------------------------------- drawing
     def sample(
@@ -187,7 +74,9 @@ class Sampler(Stream, ABC):
             pin_memory: whether to return pinned memory.
 
         Returns:
-            ``Negatives`` of shape [B, K]: exactly what was asked, never fewer.
+            ``Negatives`` of shape [B, K]: exactly what was asked, never fewer. With replacement
+            ``log_q`` is that of one draw; without, ln of the probability that the item is among
+            the K, given the time of the next one: log(1 - exp(-q(i|u) T)).
 
         Raises:
             ExhaustedUserError: users for whom nothing (or, without replacement, fewer than K
@@ -249,7 +138,8 @@ class Sampler(Stream, ABC):
             log_q, out, device, pin_memory: as in ``sample``; ``out`` has the shape [K].
 
         Returns:
-            ``Negatives`` of shape [K], with the unconditional log-probability.
+            ``Negatives`` of shape [K], with the unconditional log-probability: of one draw, or
+            without replacement of being among the K (see ``sample``).
         """
         call = f"{type(self).__name__}.sample_shared"
         width = _width(num_negatives, call)
@@ -284,7 +174,10 @@ class Sampler(Stream, ABC):
         times: Any = None,
         exclude: Any = None,
     ) -> torch.Tensor:
-        """The log-probability of one draw.
+        """The log-probability of one draw, with and without replacement.
+
+        (``sample`` without replacement returns the logarithm of an inclusion probability instead;
+        ``expected_count`` gives that of any item.)
 
         Args:
             items: codes; any shape without ``users``, [B] or [B, K] with them.
@@ -298,9 +191,68 @@ class Sampler(Stream, ABC):
         import torch
 
         call = f"{type(self).__name__}.log_q"
+        shape, table, plan = self._plan_of_items(
+            items, users, positives=positives, times=times, exclude=exclude, call=call
+        )
+        result = np.empty(table.shape, dtype=np.float32)
+        if result.size:
+            self._log_q(plan, table, result, check=True)
+        result[plan.allowed == 0] = -np.inf
+        return torch.from_numpy(result.reshape(shape))
+
+    def expected_count(
+        self,
+        items: Any,
+        num_negatives: int,
+        users: Any = None,
+        *,
+        positives: Any = None,
+        times: Any = None,
+        exclude: Any = None,
+    ) -> torch.Tensor:
+        """How often each item is expected among ``num_negatives`` draws: for drawn and true items.
+
+        With replacement it is K q(i|u). Without, it is the probability that the item is among the
+        K distinct ones; that which ``sample`` returns is conditional on the T of its call, and this
+        is its mean over all calls. Its logarithm is what a sampled loss subtracts from the scores.
+        TensorFlow's candidate samplers call it ``true_expected_count`` and
+        ``sampled_expected_count``: with ``unique=False`` they give the same; with ``unique=True``
+        theirs is 1 - (1 - q)^n, n the tries that the call took, which comes near this where K is
+        well below the number of items (0.4 % for 64 of 1,000 log-uniform ones).
+
+        Without replacement a row of users costs a pass over the catalog and a fraction of a second;
+        without users this is done once for each K and kept.
+
+        Args:
+            items: codes; any shape without ``users``, [B] or [B, n] with them.
+            num_negatives: K, 1 or more.
+            users: codes [B]: given the user's exclusions, 0 for an excluded item.
+            positives, times, exclude: as in ``sample``.
+
+        Returns:
+            float32 tensor of the shape of ``items``.
+
+        Raises:
+            ExhaustedUserError: without replacement, users who have fewer than K items left.
+        """
+        import torch
+
+        call = f"{type(self).__name__}.expected_count"
+        width = _width(num_negatives, call)
+        sampler = self._for_width(width)
+        shape, table, plan = sampler._plan_of_items(
+            items, users, positives=positives, times=times, exclude=exclude, call=call
+        )
+        counts = expected_counts(sampler, plan, table, width, call)
+        return torch.from_numpy(counts.astype(np.float32).reshape(shape))
+
+    def _plan_of_items(
+        self, items: Any, users: Any, *, call: str, **more: Any
+    ) -> tuple[tuple[int, ...], IntArray, Plan]:
+        """The shape of ``items``, the items as [B, n], and the plan of their rows."""
         codes = as_codes(items, self.num_items, call=call, name="items", ndim=None)
         if users is None:
-            if positives is not None or times is not None or exclude is not None:
+            if any(value is not None for value in more.values()):
                 fail(call, "positives, times and exclude need users")
             users, table = np.full(1, -1, dtype=np.int64), codes.reshape(1, -1)
         else:
@@ -308,22 +260,11 @@ class Sampler(Stream, ABC):
                 fail(call, f"items has {codes.ndim} dimensions; with users, give [B] or [B, K]")
             table = codes if codes.ndim == 2 else codes[:, None]
         request = make_request(
-            users,
-            num_users=self._num_users(),
-            num_items=self.num_items,
-            positives=positives,
-            times=times,
-            exclude=exclude,
-            call=call,
+            users, num_users=self._num_users(), num_items=self.num_items, call=call, **more
         )
         if request.num_rows != len(table):
             fail(call, f"items has {len(table)} rows for {request.num_rows} users")
-        plan = self._plan(request)
-        result = np.empty(table.shape, dtype=np.float32)
-        if result.size:
-            self._log_q(plan, np.array(table, order="C"), result, check=True)
-        result[plan.allowed == 0] = -np.inf
-        return torch.from_numpy(result.reshape(codes.shape))
+        return codes.shape, np.array(table, order="C"), self._plan(request)
 
     def audit(self, num_draws: int, **options: Any) -> Audit:
         """Draw, count and compare with what is announced: see ``samplers.audit.audit``.
@@ -383,9 +324,6 @@ class Sampler(Stream, ABC):
 
     def _refuse_exhausted(self, plan: Plan, width: int, call: str) -> None:
         refuse_exhausted(self, plan, width, call)
-
-    def _num_users(self) -> int | None:
-        return None if self.interactions is None else self.interactions.num_users
 
 
 def _width(num_negatives: Any, call: str) -> int:

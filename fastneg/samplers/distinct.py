@@ -29,7 +29,7 @@ from fastneg.streams import mix64, uniform_words, unit_interval
 from fastneg.threads import run_chunks
 
 if TYPE_CHECKING:
-    from fastneg.samplers.base import Plan, Sampler
+    from fastneg.samplers.hooks import Hooks, Plan
     from fastneg.samplers.request import Request
 
 Tags = npt.NDArray[np.int8]
@@ -39,7 +39,7 @@ _RACEABLE = 1024  # items of which a race costs no more than excluding some of t
 _AT_ONCE = 1 << 20  # items of rows that race side by side
 
 
-def draw_distinct(sampler: Sampler, plan: Plan, items: IntArray, source: Tags) -> FloatArray:
+def draw_distinct(sampler: Hooks, plan: Plan, items: IntArray, source: Tags) -> FloatArray:
     """Fill ``items`` and ``source`` [B, K] with distinct draws; returns ln T, float64 [B].
 
     Rows have K reachable items at least (checked by the caller).
@@ -68,7 +68,7 @@ def draw_distinct(sampler: Sampler, plan: Plan, items: IntArray, source: Tags) -
     return log_clock
 
 
-def count_reachable(sampler: Sampler, request: Request, at_most: int) -> IntArray:
+def count_reachable(sampler: Hooks, request: Request, at_most: int) -> IntArray:
     """int64 [B]: how many items can come up, ``at_most`` + 1 where it is more than that."""
     count = request.num_rows
     request = replace(request, rows=np.arange(count))  # any words do
@@ -89,7 +89,7 @@ def count_reachable(sampler: Sampler, request: Request, at_most: int) -> IntArra
         found[rows], items[rows] = some
 
 
-def log_left(sampler: Sampler, plan: Plan, rest: Plan) -> FloatArray:
+def log_left(sampler: Hooks, plan: Plan, rest: Plan) -> FloatArray:
     """float64 [B]: ln of the probability that a draw by ``plan`` is one that ``rest`` allows.
 
     ``rest`` is the plan of the same rows after some draws. The ratio of the two probabilities of
@@ -114,7 +114,7 @@ def _block(width: int) -> int:
     return width + width // 2 + 16
 
 
-def _arrivals(sampler: Sampler, plan: Plan, first: int, block: int) -> tuple[IntArray, Tags]:
+def _arrivals(sampler: Hooks, plan: Plan, first: int, block: int) -> tuple[IntArray, Tags]:
     """The marks of arrivals ``first`` to ``first + block - 1`` of every row, and their tags."""
     drawn = np.zeros((plan.request.num_rows, block), dtype=np.int64)
     tags = np.zeros(drawn.shape, dtype=np.int8)
@@ -148,7 +148,7 @@ def _keep(
 
 
 def _draw_the_rest(
-    sampler: Sampler,
+    sampler: Hooks,
     plan: Plan,
     waiting: IntArray,
     found: IntArray,
@@ -177,7 +177,7 @@ def _draw_the_rest(
 
 
 def _race(
-    sampler: Sampler,
+    sampler: Hooks,
     plan: Plan,
     waiting: IntArray,
     found: IntArray,

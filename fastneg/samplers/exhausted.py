@@ -10,10 +10,10 @@ from fastneg.checks import fail
 from fastneg.errors import ExhaustedUserError
 
 if TYPE_CHECKING:
-    from fastneg.samplers.base import Plan, Sampler
+    from fastneg.samplers.hooks import Hooks, Plan
 
 
-def refuse_exhausted(sampler: Sampler, plan: Plan, width: int, call: str) -> None:
+def refuse_exhausted(sampler: Hooks, plan: Plan, width: int, call: str) -> None:
     """Raise where a row has no item to draw, or without replacement fewer than ``width``."""
     needed = 1 if sampler.replacement else width
     if plan.surely and needed == 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +28,11 @@ from fastneg.kernels.segments import (
     finish_segments,
     segments_log_q,
 )
-from fastneg.samplers.base import Plan, Sampler
+from fastneg.samplers.base import Sampler
 from fastneg.samplers.exclusion import Exclusion
 from fastneg.samplers.exhausted import count_clause, known_clause
 from fastneg.samplers.group_tables import GroupTables
+from fastneg.samplers.hooks import Plan
 from fastneg.samplers.popularity import popularity_weights
 from fastneg.samplers.request import Request, split_catalog
 from fastneg.samplers.results import Negatives
@@ -155,13 +156,16 @@ class GroupedSampler(Sampler):
 
     def sample(self, users: Any, num_negatives: int, **options: Any) -> Negatives:
         """As ``Sampler.sample``; ``positives`` [B] are needed: each gives its row the group."""
-        sampler = self
-        if not self.replacement:
-            call = f"{type(self).__name__}.sample"
-            width = as_integer(num_negatives, call=call, name="num_negatives", minimum=1)
-            sampler = copy.copy(self)  # the same tables, stream and counter; wider groups
-            sampler._needed = max(self.min_items, width)
-        return super(GroupedSampler, sampler).sample(users, num_negatives, **options)
+        call = f"{type(self).__name__}.sample"
+        width = as_integer(num_negatives, call=call, name="num_negatives", minimum=1)
+        return super(GroupedSampler, self._for_width(width)).sample(users, num_negatives, **options)
+
+    def _for_width(self, width: int) -> Self:
+        if self.replacement:
+            return self
+        sampler = copy.copy(self)  # the same tables, stream and counter; wider groups
+        sampler._needed = max(self.min_items, width)
+        return sampler
 
     def _plan(self, request: Request) -> GroupedPlan:
         if request.positives is None:

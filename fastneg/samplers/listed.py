@@ -22,7 +22,8 @@ from fastneg.checks import (
 )
 from fastneg.interactions import Interactions
 from fastneg.kernels.lists import draw_lists, list_log_q
-from fastneg.samplers.base import Plan, Sampler
+from fastneg.samplers.base import Sampler
+from fastneg.samplers.hooks import Plan
 from fastneg.samplers.known import all_known
 from fastneg.samplers.mass_lists import Lists, running, sorted_lists, without, without_positives
 from fastneg.samplers.request import Request
@@ -168,6 +169,10 @@ class ListedSampler(Sampler):
 
     def _num_users(self) -> int | None:
         return self._lists_users
+
+    @property
+    def _moves(self) -> bool:
+        return self.fallback is not None and self.fallback._moves
 
     @property
     def _faintest(self) -> float:

@@ -21,7 +21,8 @@ from fastneg.kernels.log_uniform import (
     log_uniform_log_q,
 )
 from fastneg.samplers.alias_table import AliasTable
-from fastneg.samplers.base import Plan, Sampler
+from fastneg.samplers.base import Sampler
+from fastneg.samplers.hooks import Plan
 from fastneg.samplers.request import Request, split_catalog
 from fastneg.samplers.tiles import cut, run_tiles
 from fastneg.threads import run_chunks
@@ -30,6 +31,9 @@ MAX_ITEMS = 2**40
 _ATTEMPTS = 16  # rejections before a draw is finished among the allowed ids
 _HOPELESS = 0.75  # share of excluded mass from which a row does not try rejection at all
 _SINGLES = 45  # the first ids are bins of their own; from rank 46 on no two boundaries fall on one
+_ENUMERATED = 1 << 20  # ids up to which a law is that of each one
+_CUTS = 8  # parts of a bin beyond that
+_NO_IDS = np.zeros(0, dtype=np.int64)
 _FIRST_POWER = 177  # floor(2^(177 / 32)) = 46
 
 
@@ -68,6 +72,20 @@ class LogUniformBins:
         cells = _cells(self.firsts[1:])
         lookup = np.searchsorted(cells[:-1], np.arange(_cells(np.array([num_items - 1]))[0] + 1))
         self.lookup = frozen(lookup.astype(np.int16))
+
+    def rates(self, excluded: IntArray, share: float) -> tuple[FloatArray, FloatArray]:
+        """(mean probability, number) of the allowed ids by eighths of bins; ``share``: of all."""
+        firsts = self.firsts
+        cuts = [firsts[:-1] + np.diff(firsts) * k // _CUTS for k in range(_CUTS)]
+        edges = np.unique(np.append(np.concatenate(cuts), firsts[-1]))
+        of_bin = np.searchsorted(firsts, edges[:-1], side="right") - 1
+        counts, gains = np.diff(edges).astype(np.float64), self.gains[of_bin]
+        sums = gains * np.log1p(np.diff(edges) / (edges[:-1] + 1.0))
+        place = np.searchsorted(edges, excluded, side="right") - 1
+        np.subtract.at(counts, place, 1.0)
+        np.subtract.at(sums, place, gains[place] * np.log1p(1.0 / (excluded + 1.0)))
+        left = counts > 0.0
+        return sums[left] / counts[left] / share, counts[left]
 
     def __reduce__(self) -> tuple[type[LogUniformBins], tuple[int]]:
         return LogUniformBins, (self.num_items,)  # pickle forgets that the arrays are read-only
@@ -229,6 +247,13 @@ class LogUniformSampler(Sampler):
         )  # fmt: skip
         if check:
             mark_excluded(plan.indptr, plan.excluded, plan.owner, items, out)
+
+    def _rates(self, plan: LogUniformPlan) -> tuple[FloatArray, FloatArray]:
+        if self.num_items <= _ENUMERATED:
+            return super()._rates(plan)
+        owner, share = int(plan.owner[0]), math.exp(float(plan.log_allowed[0]))
+        gone = plan.excluded[plan.indptr[owner] : plan.indptr[owner + 1]] if owner >= 0 else _NO_IDS
+        return self.bins.rates(gone, share)
 
     def exhausted_users(self) -> IntArray:
         if self.interactions is None:

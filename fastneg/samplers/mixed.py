@@ -13,8 +13,9 @@ from fastneg.checks import FloatArray, IntArray, as_choice, as_number, fail
 from fastneg.errors import FastnegTypeError
 from fastneg.interactions import Interactions
 from fastneg.kernels.mixture import add_part, choose_per_draw, choose_quota, expected_slots
-from fastneg.samplers.base import Plan, Sampler
+from fastneg.samplers.base import Sampler
 from fastneg.samplers.distinct import count_reachable, log_left
+from fastneg.samplers.hooks import Plan
 from fastneg.samplers.known import all_known
 from fastneg.samplers.request import Request
 from fastneg.streams import mix64, uniform_words, unit_interval
@@ -139,6 +140,10 @@ class MixedSampler(Sampler):
         super().load_state_dict(state)
         self.parts = self._adopt(self.parts)
         self.set_epoch(self.epoch)
+
+    @property
+    def _moves(self) -> bool:
+        return any(part._moves for part in self.parts)
 
     @property
     def _faintest(self) -> float:

@@ -12,8 +12,9 @@ from fastneg.errors import CheckpointError
 from fastneg.interactions import Interactions
 from fastneg.kernels.streaming import count_allowed
 from fastneg.kernels.streaming_draws import draw_popular, draw_shared, popular_log_q
-from fastneg.samplers.base import Plan, Sampler
+from fastneg.samplers.base import Sampler
 from fastneg.samplers.exhausted import count_clause
+from fastneg.samplers.hooks import Plan
 from fastneg.samplers.request import Request, split_catalog
 from fastneg.samplers.results import Negatives
 from fastneg.samplers.streaming_counts import MAX_COUNT, MAX_ITEMS, StreamingCounts
@@ -212,6 +213,17 @@ class StreamingPopularitySampler(Sampler):
         """As ``Sampler.log_q``, of a draw at this moment."""
         with self._counts.lock:
             return super().log_q(items, users, **options)
+
+    def expected_count(
+        self, items: Any, num_negatives: int, users: Any = None, **options: Any
+    ) -> Any:
+        """As ``Sampler.expected_count``, of the counts of this moment."""
+        with self._counts.lock:
+            return super().expected_count(items, num_negatives, users, **options)
+
+    @property
+    def _moves(self) -> bool:
+        return True
 
     def _plan(self, request: Request) -> StreamingPlan:
         exclusion = request.exclusion(self.interactions)

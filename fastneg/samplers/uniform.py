@@ -14,8 +14,8 @@ from fastneg.kernels.draws import draw_uniform
 from fastneg.kernels.exclusion import mark_excluded
 from fastneg.kernels.lean import UNIFORM, lean_uniform
 from fastneg.kernels.wide_draws import draw_uniform_rows
-from fastneg.samplers.base import Plan
 from fastneg.samplers.exclusion import Exclusion
+from fastneg.samplers.hooks import Plan
 from fastneg.samplers.lean import LeanCall, LeanSampler, lean_call
 from fastneg.samplers.request import Request, split_catalog
 from fastneg.samplers.tiles import EVERYWHERE, cut, drawn_by_rows, run_tiles
@@ -164,6 +164,10 @@ class UniformSampler(LeanSampler):
         self, plan: UniformPlan, items: IntArray, log_stop: FloatArray, out: npt.NDArray[Any]
     ) -> None:
         out[...] = np.log(items.shape[1] / plan.allowed.astype(np.float64))[:, None]
+
+    def _inclusion(self, plan: UniformPlan, q: FloatArray, width: int) -> FloatArray:
+        shares = width / plan.allowed.astype(np.float64)
+        return np.where(q > 0.0, shares[:, None], 0.0)
 
     def memory(self) -> dict[str, int]:
         return {"lists": sum(part.nbytes for part in self._lists[:4])} | super().memory()

@@ -17,7 +17,6 @@ from fastneg.kernels.lean import CLASSES, TABLE, lean_classes, lean_table
 from fastneg.kernels.pow import class_log_q, table_log_q
 from fastneg.kernels.wide_draws import draw_table_rows
 from fastneg.samplers.alias_table import AliasTable
-from fastneg.samplers.base import Plan
 from fastneg.samplers.complement import (
     Complements,
     ListMasses,
@@ -28,6 +27,7 @@ from fastneg.samplers.complement import (
 from fastneg.samplers.count_classes import CountClassTable
 from fastneg.samplers.exclusion import Exclusion, ListFilters
 from fastneg.samplers.exhausted import count_clause
+from fastneg.samplers.hooks import Plan
 from fastneg.samplers.lean import LeanCall, LeanSampler, lean_call
 from fastneg.samplers.request import Request
 from fastneg.samplers.tiles import EVERYWHERE, cut, drawn_by_rows, run_tiles
@@ -71,6 +71,7 @@ class WeightedSampler(LeanSampler):
     def _use(self, table: Table) -> None:
         """Draw from this table; what the users exclude of it is computed here, once."""
         self.table = table
+        self._inclusions = {}
         self._forget_arrays()
         lists = self._known_lists()
         self._known = lists

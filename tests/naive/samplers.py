@@ -113,6 +113,14 @@ def ordered_law(q: np.ndarray, length: int) -> dict[tuple[int, ...], float]:
     return law
 
 
+def inclusion(q: np.ndarray, length: int) -> np.ndarray:
+    """P(item is among the first ``length``), by the law of every order."""
+    out = np.zeros(len(q))
+    for order, chance in ordered_law(q, length).items():
+        out[list(order)] += chance
+    return out
+
+
 def stop_time_cdf(q: np.ndarray, num_negatives: int) -> Callable[[np.ndarray], np.ndarray]:
     """P(T <= t), T the time by which more than ``num_negatives`` distinct items have arrived.
 
