@@ -299,39 +299,3 @@ def normalise_times(values: Any, *, call: str, name: str = "times") -> AnyArray:
     except pa.ArrowInvalid as error:
         raise FastnegError(f"{call}: {name} ({kind}): {error}; {what}") from error
     return np.array(to_numpy_column(column), np.int64)  # a copy: the caller may write into theirs
-
-
-def row_extras(
-    row_users: IntArray,
-    row_items: IntArray,
-    weights: Any,
-    times: Any,
-    names: tuple[str, str, str, str],
-    call: str,
-) -> tuple[Float32Array | None, AnyArray | None]:
-    """Checked weights and times of rows whose codes are known; all of one length."""
-    row_weights = row_times = None
-    columns: dict[str, AnyArray] = {names[0]: row_users, names[1]: row_items}
-    if weights is not None:
-        columns[names[2]] = row_weights = normalise_weights(weights, call=call, name=names[2])
-    if times is not None:
-        columns[names[3]] = row_times = normalise_times(times, call=call, name=names[3])
-    checks.same_length(call, **columns)
-    return row_weights, row_times
-
-
-def dense_codes(
-    values: Any, size: int | None, call: str, name: str, size_name: str
-) -> tuple[IntArray, int]:
-    """(codes int64 [R] that the caller cannot write into, number of codes)."""
-    if size is None:
-        values = codes = checks.as_integers(values, call=call, name=name)
-        if codes.size == 0:
-            checks.fail(
-                call,
-                f"{name} is empty and {size_name} is not given; give at least one "
-                f"row, or {size_name}",
-            )
-        size = max(1, int(codes.max()) + 1)
-    size = checks.as_integer(size, call=call, name=size_name, minimum=1)
-    return checks.as_codes(values, size, call=call, name=name), size

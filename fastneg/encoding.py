@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from fastneg import checks
 from fastneg.checks import AnyArray, Float32Array, IntArray
-from fastneg.columns import row_extras
 from fastneg.errors import FastnegTypeError
+from fastneg.row_columns import row_extras
 from fastneg.vocabulary import Encoded, Vocabulary
 
 

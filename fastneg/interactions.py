@@ -11,9 +11,9 @@ import numpy as np
 
 from fastneg import checks
 from fastneg.checks import AnyArray, Float32Array, IntArray
-from fastneg.columns import dense_codes, row_extras
 from fastneg.encoding import encode_rows, id_tables
 from fastneg.errors import FileFormatError
+from fastneg.row_columns import dense_codes, refuse_other_unit, row_extras
 from fastneg.rows import Rows
 from fastneg.saved_rows import SavedRows, save_rows
 from fastneg.sources import read_adjacency
@@ -348,7 +348,7 @@ class Interactions(Rows, Encoded):
         """New interactions with these rows (raw ids) after the old ones; no code changes.
 
         New ids get the next codes in order of first appearance. Weights and times must be given
-        exactly where the old rows have them; rows without weights count 1.
+        exactly where the old rows have them, times of their unit; rows without weights count 1.
         """
         call = "Interactions.append"
         user_vocabulary, row_users = self._users.extend(users, call=call, name="users")
@@ -363,6 +363,7 @@ class Interactions(Rows, Encoded):
                 [np.ones(size, np.float32) if part is None else part for part, size in parts]
             )
         if row_times is not None and self.row_times is not None:
+            refuse_other_unit(self.row_times, row_times, times, call=call)
             row_times = np.concatenate([self.row_times, row_times])
         users = np.concatenate([self.row_users, row_users])
         items = np.concatenate([self.row_items, row_items])

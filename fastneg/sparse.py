@@ -16,6 +16,7 @@ from fastneg.archives import load_npz
 from fastneg.checks import AnyArray, Float32Array, IntArray
 from fastneg.columns import normalise_weights
 from fastneg.errors import FastnegTypeError, FileFormatError
+from fastneg.row_columns import refuse_beyond_memory
 from fastneg.tables import existing_file, is_path
 
 _NEEDED = {
@@ -107,6 +108,8 @@ def _size(shape: Any, call: str, name: str) -> tuple[int, int]:
         checks.fail(
             call, f"{name} has shape {tuple(sizes)}; users x items, at least 1 x 1, expected"
         )
+    for size, side in zip(sizes, ("users", "items"), strict=True):
+        refuse_beyond_memory(size, call=call, name=f"{name}: {side}")
     return sizes[0], sizes[1]
 
 

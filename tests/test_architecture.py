@@ -25,7 +25,7 @@ LEVELS = [
     ["interactions"],
     ["saved_rows"],
     ["encoding", "rows", "same_codes", "sources", "sparse"],
-    ["positives", "vocabulary"],
+    ["positives", "row_columns", "vocabulary"],
     ["columns", "storage", "tables"],
     ["parquet_files", "json_lines"],
     ["text_files"],

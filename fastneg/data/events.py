@@ -16,10 +16,11 @@ import numpy as np
 
 from fastneg import checks
 from fastneg.checks import AnyArray, Float32Array, IntArray
-from fastneg.columns import plain_column, row_extras, to_arrow, to_numpy_column
+from fastneg.columns import plain_column, to_arrow, to_numpy_column
 from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
 from fastneg.lazy import lazy_module
+from fastneg.row_columns import row_extras
 from fastneg.tables import Columns, read_columns
 from fastneg.text_options import TextOptions
 from fastneg.vocabulary import Vocabulary
