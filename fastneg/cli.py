@@ -27,6 +27,7 @@ from fastneg.commands.flags import (
     ItemColumn,
     ItemIdColumn,
     ItemsTable,
+    MinShared,
     Nulls,
     OutFile,
     Quiet,
@@ -119,6 +120,7 @@ def train(
     item_id_column: ItemIdColumn = None,
     user_kind: FeatureKinds = None,
     item_kind: FeatureKinds = None,
+    min_shared: MinShared = 0.1,
     quiet: Quiet = False,
 ) -> None:
     """Train two towers by a recipe; write weights, vectors, id maps and metrics."""
@@ -152,7 +154,8 @@ def train(
     )
     result = command.train(
         files, recipe_name=recipe, assignments=settings or (), seed=seed, refit=refit,
-        resume=resume, out=out, progress=False if quiet else None,
+        resume=resume, out=out, progress=False if quiet else None, min_shared=min_shared,
+        tell=None if quiet else typer.echo,
     )  # fmt: skip
     if not quiet and Ranks.here().is_first:
         show_training(result)
@@ -194,11 +197,15 @@ def evaluate(
     nulls: Nulls = True,
     quotes: Quotes = None,
     encoding: Encoding = None,
+    user_id_column: Annotated[str | None, typer.Option(help="Key of --user-vectors.")] = None,
+    item_id_column: Annotated[str | None, typer.Option(help="Key of --item-vectors.")] = None,
+    min_shared: MinShared = 0.1,
     quiet: Quiet = False,
 ) -> None:
     """Rank the whole catalog with a trained model's vectors, or any vectors."""
     from fastneg.commands import evaluate as command
     from fastneg.commands.tables import show_evaluation
+    from fastneg.commands.vectors import VectorColumns
 
     result = command.evaluate(
         model, train=train, test=test, valid=valid, user_vectors=user_vectors,
@@ -208,6 +215,8 @@ def evaluate(
             quotes, encoding,
         ),
         sampling=command.Sampling(candidates, seed=seed) if sampled else None,
+        user_columns=VectorColumns(id=user_id_column), min_shared=min_shared,
+        item_columns=VectorColumns(id=item_id_column), tell=None if quiet else typer.echo,
     )  # fmt: skip
     if not quiet:
         show_evaluation(result)
@@ -242,6 +251,7 @@ def sample(
     nulls: Nulls = True,
     quotes: Quotes = None,
     encoding: Encoding = None,
+    min_shared: MinShared = 0.1,
     quiet: Quiet = False,
 ) -> None:
     """Draw negatives that are nobody's positives, with their log-probabilities."""
@@ -261,6 +271,8 @@ def sample(
         columns=columns,
         items=_table(items, item_id_column or item_column or "item", columns),
         progress=False if quiet else None,
+        min_shared=min_shared,
+        tell=None if quiet else typer.echo,
     )
     if drawn.dropped_rows:
         _say(f"warning: {drawn.dropped_rows:,} rows of {drawn.dropped_users:,} users are left out: "

@@ -9,6 +9,7 @@ from typing import Any
 
 from fastneg.commands import files, vectors
 from fastneg.commands.files import ColumnNames, holds_codes, prepare_file, read_first, read_into
+from fastneg.commands.unknown_ids import MIN_SHARED, Tell, as_share, between, report, tell_all
 from fastneg.commands.vectors import VectorColumns, Vectors, listed, read_vectors, same_width
 from fastneg.errors import FastnegError, FileFormatError
 from fastneg.interactions import Interactions
@@ -57,6 +58,8 @@ def evaluate(
     cold_users: bool | None = None,
     sampling: Sampling | None = None,
     out: Path | None = None,
+    min_shared: float = MIN_SHARED,
+    tell: Tell | None = None,
 ) -> Evaluated:
     """Evaluate a trained folder, or two files of vectors.
 
@@ -70,12 +73,15 @@ def evaluate(
             of users.
         sampling: also rank each test item among sampled ones (which misleads).
         out: a JSON file to write.
+        min_shared, tell: as of ``train``; ``tell`` also gets what was taken for the vectors' ids.
 
     Raises:
         FastnegError: files, ids or widths that do not fit; a file that cannot be written.
     """
     if out is not None:
         prepare_file(out)
+    limit = as_share(min_shared)
+    lines: list[str] = []
     paths = _vector_files(model, user_vectors, item_vectors)
     users = read_vectors(paths[0], user_columns, side="user")
     items = read_vectors(paths[1], item_columns, side="item")
@@ -85,6 +91,9 @@ def evaluate(
     seen = _read_train(train, columns, users, items)
     held = None if valid is None else read_into(valid, columns, seen, train, with_time=False)
     wanted = read_into(test, columns, seen, train, with_time=False)
+    for path, other in ((valid, held), (test, wanted)):
+        if path is not None and other is not None and not holds_codes(path, columns):
+            report(between(path, other, train, seen), limit, lines.append)
     full = evaluation.evaluate(
         users.matrix, items.matrix, train=seen, test=wanted, validation=held, k=tuple(k),
         scores_cold_users=cold_users, bands=bands,
@@ -100,6 +109,7 @@ def evaluate(
     result = Evaluated(full, sampled)
     if out is not None:
         write_json(out, result.to_dict())
+    tell_all(lines, tell)
     return result
 
 

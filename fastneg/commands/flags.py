@@ -92,6 +92,10 @@ ContextKinds = Annotated[
         rich_help_panel=_COLUMNS,
     ),
 ]
+MinShared = Annotated[
+    float,
+    typer.Option(help="Of the ids of the smaller of two files, the share that both need to have."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no tables.")]
 Seed = Annotated[int, typer.Option(help="Decides every draw.")]
 OutFile = Annotated[Path, typer.Option(metavar="FILE.parquet", help="What is written.")]

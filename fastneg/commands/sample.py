@@ -12,7 +12,23 @@ import pyarrow.parquet as pq
 
 from fastneg.checks import IntArray, as_choice, as_integer
 from fastneg.commands import files
-from fastneg.commands.files import ColumnNames, TableOfIds, prepare_file, read_first, read_listed
+from fastneg.commands.files import (
+    ColumnNames,
+    TableOfIds,
+    holds_codes,
+    prepare_file,
+    read_first,
+    read_listed,
+)
+from fastneg.commands.unknown_ids import (
+    MIN_SHARED,
+    Tell,
+    as_share,
+    of_table,
+    report,
+    tell_all,
+    unknown_ids,
+)
 from fastneg.errors import ExhaustedUserError, UnknownIdError
 from fastneg.interactions import Interactions
 from fastneg.samplers.base import Sampler
@@ -61,6 +77,8 @@ def sample(
     columns: ColumnNames = files.BY_DEFAULT,
     items: TableOfIds | None = None,
     progress: bool | None = None,
+    min_shared: float = MIN_SHARED,
+    tell: Tell | None = None,
 ) -> Drawn:
     """Draw negatives and write ``out``.
 
@@ -73,6 +91,7 @@ def sample(
         users: "all" users once; "positives": one row for each positive row of the file; or a file
             of user ids (a table with the user column, or one id a line).
         items: a table with further items of the catalog.
+        min_shared, tell: as of ``train``.
 
     Raises:
         ExhaustedUserError: with ``exhausted="raise"``, users for whom nothing is left.
@@ -82,8 +101,13 @@ def sample(
     as_integer(drawing.num_negatives, call="sample", name="num_negatives", minimum=1)
     prepare_file(out)
     known = read_first(interactions, columns, item_ids=None if items is None else items.ids())
+    limit = as_share(min_shared)
+    lines: list[str] = []
+    if items is not None and not holds_codes(interactions, columns):
+        counts = of_table("items", interactions, known.row_items, known._items, items)
+        report([counts], limit, lines.append)
     sampler = make_sampler(known, drawing)
-    codes, positives = _rows(known, users, columns)
+    codes, positives = _rows(known, users, columns, interactions, lines.append)
     writer = _Writer(known, sampler, drawing, positives=positives is not None)
     bad: set[int] = set()
     rows = 0
@@ -101,6 +125,7 @@ def sample(
                 file.write_table(writer.table(codes[kept], of_rows, drawn))
             rows += len(kept)
             bar.advance(len(numbers))
+    tell_all(lines, tell)
     return Drawn(rows, rows * drawing.num_negatives, len(codes) - rows, len(bad))
 
 
@@ -120,7 +145,7 @@ def make_sampler(known: Interactions, drawing: Drawing) -> Sampler:
 
 
 def _rows(
-    known: Interactions, users: str, columns: ColumnNames
+    known: Interactions, users: str, columns: ColumnNames, path: Path, tell: Tell
 ) -> tuple[IntArray, IntArray | None]:
     """Codes of the user (and of the positive) of each row to draw for."""
     if users == "all":
@@ -131,11 +156,13 @@ def _rows(
     ids = read_listed(Path(users), columns.user or "user", columns)
     codes = known.encode_users(ids, unknown=-1)
     unknown = np.flatnonzero(codes < 0)
+    counts = unknown_ids("users", Path(users), np.unique(ids), path, known._users)
     if unknown.size:
         raise UnknownIdError(
             f"{users}: {ids[unknown[0]]!r} is no user of the interactions ({unknown.size} of "
-            f"{codes.size} are not); leave such rows out, or give all"
+            f"{codes.size} are not){counts.hint}; leave such rows out, or give all"
         )
+    report([counts], 0.0, tell)
     return codes, None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +12,21 @@ from fastneg.commands.files import (
     ColumnNames,
     TableOfIds,
     event_ids,
+    holds_codes,
     kind_of,
     read_first,
     read_into,
     united,
+)
+from fastneg.commands.unknown_ids import (
+    MIN_SHARED,
+    Tell,
+    UnknownIds,
+    as_share,
+    between,
+    of_table,
+    report,
+    tell_all,
 )
 from fastneg.data.events import Events, read_events, read_shown
 from fastneg.errors import FastnegError
@@ -28,6 +39,8 @@ from fastneg.training.impressions import Impressions
 from fastneg.training.outputs import prepare_folder
 from fastneg.training.protocol import select_test
 from fastneg.training.settings import parse_overrides
+
+Compare = Callable[[Path, Interactions, Interactions], None]
 
 
 @dataclass(frozen=True)
@@ -75,13 +88,17 @@ def train(
     resume: bool = False,
     out: Path,
     progress: bool | None = None,
+    min_shared: float = MIN_SHARED,
+    tell: Tell | None = None,
 ) -> TrainResult:
     """Train a recipe on files and write ``out``; see ``training.outputs`` for what is written.
 
     The vocabulary is the item table's and the training file's ids; with ``refit`` the validation
     file's too, since the final model is trained on it. Other ids of the validation and test files
     are unknown: items are misses, users are left out, and both are counted in ``metrics.json``.
-    Under torchrun all processes train together, and the first writes.
+    ``tell`` gets a line for each further file, at the end: how many ids are unknown. A file that
+    shares none, or less than ``min_shared``, is refused. Under torchrun all processes train
+    together, and the first writes.
 
     Raises:
         FastnegError: bad settings, files, ids; a folder that cannot be written.
@@ -97,7 +114,17 @@ def train(
         prepare_folder(out)
     else:  # the first one says it
         warnings.simplefilter("ignore", UserWarning)
-    seen, validation, test = _read(files, refit=refit)
+    limit = as_share(min_shared)
+    lines: list[str] = []
+
+    def compare(path: Path, other: Interactions, seen: Interactions) -> None:
+        if not holds_codes(path, files.columns):
+            users = not isinstance(other, Events)  # their rows may lack a user
+            report(between(path, other, files.train, seen, users=users), limit, lines.append)
+
+    seen, validation, test = _read(files, compare, refit=refit)
+    for counts in _of_tables(files, seen):
+        report([counts], limit, lines.append)
     known = seen.num_known_users if isinstance(seen, Events) else None
     user_features = None if files.users is None else files.users.features(seen.user_ids[:known])
     item_features = None if files.items is None else files.items.features(seen.item_ids)
@@ -113,8 +140,9 @@ def train(
     negatives = None
     if files.negatives is not None:
         negatives = _read_negatives(files.negatives, files, seen)
+        compare(files.negatives, negatives, seen)
     impressions = None if files.event is None else _impressions(files, files.event, seen, negatives)
-    return train_recipe(
+    result = train_recipe(
         seen,
         validation,
         test,
@@ -129,6 +157,25 @@ def train(
         out=out,
         progress=progress,
     )
+    tell_all(lines, tell if Ranks.here().is_first else None)
+    return result
+
+
+def _of_tables(files: TrainFiles, seen: Interactions) -> list[UnknownIds]:
+    """What of the training rows the tables of users and items do not describe."""
+    if holds_codes(files.train, files.columns):
+        return []
+    row_users = seen.row_users
+    if isinstance(seen, Events):
+        row_users = row_users[row_users < seen.num_known_users]
+    return [
+        of_table(what, files.train, codes, vocabulary, table)
+        for what, table, codes, vocabulary in (
+            ("users", files.users, row_users, seen._users),
+            ("items", files.items, seen.row_items, seen._items),
+        )
+        if table is not None
+    ]
 
 
 def _read_negatives(path: Path, files: TrainFiles, seen: Interactions) -> Interactions:
@@ -150,11 +197,11 @@ def _impressions(
 
 
 def _read(
-    files: TrainFiles, *, refit: bool
+    files: TrainFiles, compare: Compare, *, refit: bool
 ) -> tuple[Interactions, Interactions | None, Interactions | None]:
     """Train, validation and test in one vocabulary."""
     if files.context:
-        return _read_events(files, refit=refit)
+        return _read_events(files, compare, refit=refit)
     seen = read_first(
         files.train,
         files.columns,
@@ -166,15 +213,17 @@ def _read(
     validation = test = None
     if files.valid is not None:
         validation = read_into(files.valid, files.columns, seen, files.train, with_time=True)
+        compare(files.valid, validation, seen)
         if refit:
             seen = united(seen, validation)
     if files.test is not None:
         test = read_into(files.test, files.columns, seen, files.train, with_time=False)
+        compare(files.test, test, seen)
     return seen, validation, test
 
 
 def _read_events(
-    files: TrainFiles, *, refit: bool
+    files: TrainFiles, compare: Compare, *, refit: bool
 ) -> tuple[Interactions, Interactions | None, Interactions | None]:
     """Train, validation and test with the context of each row, encoded as train's."""
     if refit and files.valid is not None:
@@ -192,12 +241,12 @@ def _read_events(
     )
     if seen.num_positives == 0:
         raise FastnegError(f"{files.train} has no positive (a row with weight above 0)")
-    held = [
-        None
-        if path is None
-        else read_events(
-            path, context=files.context, like=seen, **files.columns.arguments(path, with_time=False)
-        )
-        for path in (files.valid, files.test)
-    ]
+    held: list[Interactions | None] = []
+    for path in (files.valid, files.test):
+        other = None
+        if path is not None:
+            named = files.columns.arguments(path, with_time=False)
+            other = read_events(path, context=files.context, like=seen, **named)
+            compare(path, other, seen)
+        held.append(other)
     return seen, held[0], held[1]
