@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -30,12 +31,24 @@ def describe(name: str, array: AnyArray) -> str:
 
 def shown(value: Any) -> str:
     """A value as an error shows it: its repr on one line, cut where it is long."""
-    text = " ".join(repr(value).split())
+    try:
+        text = " ".join(repr(value).split())
+    except (ValueError, RecursionError):  # integers of thousands of digits, endless nesting
+        text = f"a {type(value).__name__} that is too large to be shown"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def fail(call: str, message: str) -> NoReturn:
     raise FastnegError(f"{call}: {message}")
+
+
+def check_kind(call: str, kind: type | tuple[type, ...], hint: str, **values: Any) -> None:
+    """Raise on what is no ``kind``; the error names it and says what to give instead."""
+    for name, value in values.items():
+        if not isinstance(value, kind):
+            raise FastnegTypeError(
+                f"{call}: {name} is a {type(value).__name__} ({shown(value)}); give {hint}"
+            )
 
 
 def to_numpy(values: Any, *, call: str, name: str) -> AnyArray:
@@ -111,9 +124,9 @@ def as_integer(
     except TypeError as error:
         raise FastnegTypeError(f"{call}: {name} = {shown(value)} is not an integer") from error
     if minimum is not None and number < minimum:
-        fail(call, f"{name} = {number} is too small; give {minimum} or more")
+        fail(call, f"{name} = {shown(number)} is too small; give {minimum} or more")
     if maximum is not None and number > maximum:
-        fail(call, f"{name} = {number} is too large; give {maximum} or less")
+        fail(call, f"{name} = {shown(number)} is too large; give {maximum} or less")
     return number
 
 
@@ -134,6 +147,19 @@ def as_number(
     if maximum is not None and number > maximum:
         fail(call, f"{name} = {number} is too large; give {maximum} or less")
     return number
+
+
+def as_flag(value: Any, *, call: str, name: str) -> bool:
+    """True or False; 0 and 1 are taken too, other things that have a truth value are not."""
+    if isinstance(value, (bool, int, np.bool_)) and value in (0, 1):
+        return bool(value)
+    raise FastnegTypeError(f"{call}: {name} = {shown(value)}; give True or False")
+
+
+def as_path(value: Any, *, call: str, name: str) -> Path:
+    """A path, from one or from a text."""
+    check_kind(call, (str, Path), "a path", **{name: value})
+    return Path(value)
 
 
 def as_choice(value: Any, choices: tuple[str, ...], *, call: str, name: str) -> str:

@@ -100,6 +100,9 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="A setting of the recipe; repeatable."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Decides start, order and negatives.")] = None,
+    split_seed: Annotated[
+        int | None, typer.Option(help="Decides what is held out where there are no times.")
+    ] = None,
     refit: Annotated[
         bool, typer.Option("--refit", help="Train again on train + validation, as many epochs.")
     ] = False,
@@ -153,9 +156,9 @@ def train(
         event=event_column,
     )
     result = command.train(
-        files, recipe_name=recipe, assignments=settings or (), seed=seed, refit=refit,
-        resume=resume, out=out, progress=False if quiet else None, min_shared=min_shared,
-        tell=None if quiet else typer.echo,
+        files, recipe_name=recipe, assignments=settings or (), seed=seed, split_seed=split_seed,
+        refit=refit, resume=resume, out=out, progress=False if quiet else None,
+        min_shared=min_shared, tell=None if quiet else typer.echo,
     )  # fmt: skip
     if not quiet and Ranks.here().is_first:
         show_training(result)

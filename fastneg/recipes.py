@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fastneg.errors import FastnegError
 from fastneg.training.recipe_list import Recipe, recipes
 from fastneg.training.recipe_list import recipe as named_recipe
-from fastneg.training.settings import Settings
+from fastneg.training.settings import Settings, as_named
 
 if TYPE_CHECKING:
     from fastneg.data.features import FeatureTable
@@ -61,6 +61,7 @@ def train_recipe(
     user_features: FeatureTable | None = None,
     item_features: FeatureTable | None = None,
     seed: int | None = None,
+    split_seed: int | None = None,
     refit: bool = False,
     resume: bool = False,
     out: str | Path | None = None,
@@ -86,6 +87,8 @@ def train_recipe(
             the known users); categorical columns of items are the groups of the source
             ``"same-group"``.
         seed: overrides the settings' seed.
+        split_seed: overrides the settings' split seed, which decides what is held out of ``train``
+            where there are no times.
         refit: after choosing on validation, train again from the start on train + validation for
             the chosen epochs; the model, its vectors and the test metrics are the refitted
             model's, the validation metrics the first one's.
@@ -110,17 +113,24 @@ def train_recipe(
     from fastneg.training.rounds import train_rounds
     from fastneg.training.source_data import source_data
 
+    folder = _checked_objects(
+        train,
+        {"validation": validation, "test": test, "negatives": negatives},
+        {"user_features": user_features, "item_features": item_features},
+        out,
+    )
     chosen = recipe if isinstance(recipe, Recipe) else named_recipe(recipe)
-    overrides = dict(settings or {})
-    if seed is not None:
-        overrides["seed"] = seed
-    values = chosen.settings(overrides)
+    seeds = {"seed": seed, "split_seed": split_seed}
+    values = chosen.settings({
+        **as_named({} if settings is None else settings),
+        **{name: one for name, one in seeds.items() if one is not None},
+    })  # fmt: skip
     check_alike("train_recipe", train, validation=validation, test=test)
     check_held_out("train_recipe", train, validation=validation, test=test)
     if refit and validation is not None:
         _refuse_further(train, validation)
     if validation is None:
-        train, validation = hold_out_validation(train, seed=values.seed)
+        train, validation = hold_out_validation(train, seed=values.split_seed)
         if validation.num_positives == 0:
             raise FastnegError(
                 "train_recipe: no user has 5 items or more, so nothing can be held out of train "
@@ -142,7 +152,6 @@ def train_recipe(
     source_data(train, values, item_features=item_features, impressions=impressions)
     values, by_data = settled(values, train, validation)
     ranks = Ranks.here()
-    folder = None if out is None else Path(out)
     if folder is not None and ranks.is_first:
         prepare_folder(folder)
     common: dict[str, Any] = {
@@ -198,6 +207,21 @@ def train_recipe(
         write_metrics(folder, metrics)
     ranks.any(False)  # no rank goes on before the files are there
     return TrainResult(result.model, values, metrics, folder)
+
+
+def _checked_objects(
+    train: Any, interactions: dict[str, Any], tables: dict[str, Any], out: Any
+) -> Path | None:
+    """Raise on arguments of ``train_recipe`` that are other objects than it takes; the folder."""
+    from fastneg.checks import as_path, check_kind
+    from fastneg.data.features import FeatureTable
+    from fastneg.same_codes import check_interactions
+
+    call = "train_recipe"
+    check_interactions(call, train=train, optional=interactions)
+    given = {name: table for name, table in tables.items() if table is not None}
+    check_kind(call, FeatureTable, "a FeatureTable", **given)
+    return None if out is None else as_path(out, call=call, name="out")
 
 
 def _metrics(

@@ -8,8 +8,18 @@ without ids (``from_codes``, ``from_csr``) are taken at their word: their codes 
 
 from __future__ import annotations
 
+from typing import Any
+
+from fastneg.checks import check_kind
 from fastneg.errors import FastnegError
 from fastneg.vocabulary import Encoded
+
+
+def check_interactions(call: str, *, optional: dict[str, Any] | None = None, **values: Any) -> None:
+    """Raise on what are no interactions; those of ``optional`` may be None."""
+    given = {name: value for name, value in (optional or {}).items() if value is not None}
+    hint = "Interactions (Interactions.from_pairs, from_table, read and others make them)"
+    check_kind(call, Encoded, hint, **values, **given)
 
 
 def same_codes(call: str, **parts: Encoded | None) -> None:

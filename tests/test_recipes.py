@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from fastneg.data import splits
 from fastneg.data.features import FeatureTable
 from fastneg.data.splits import hold_out_validation, split_last_fraction
 from fastneg.data.synthetic import generate_dataset
@@ -344,3 +345,24 @@ def test_bad_inputs(split, tmp_path):
     (tmp_path / "run" / "config.toml").write_text("= broken")
     with pytest.raises(FileFormatError, match="cannot be read as TOML"):
         load_config(tmp_path / "run")
+
+
+def test_what_is_held_out_is_not_the_training_seed_s(monkeypatch):
+    """Without times: another seed trains anew and validates on the same pairs."""
+    known = generate_dataset(60, 80, positives_per_user=16, seed=1).interactions
+    plain = Interactions.from_codes(known.row_users, known.row_items, num_users=60, num_items=80)
+    assert plain.row_times is None
+    held = []
+
+    def spy(train, **options):
+        parts = hold_out_validation(train, **options)
+        held.append(parts[1].positive_items.tolist())
+        return parts
+
+    monkeypatch.setattr(splits, "hold_out_validation", spy)
+    changes = ({"seed": 1}, {"seed": 2}, {"seed": 1, "split_seed": 5})
+    runs = [train_recipe(plain, recipe="bpr", settings=QUICK, **change) for change in changes]
+    assert held[0] == held[1] != held[2]
+    assert held[2] == hold_out_validation(plain, seed=5)[1].positive_items.tolist()
+    assert runs[0].metrics["validation"] != runs[1].metrics["validation"]
+    assert [run.settings.split_seed for run in runs] == [0, 0, 5]

@@ -84,6 +84,7 @@ def train(
     recipe_name: str,
     assignments: Sequence[str] = (),
     seed: int | None = None,
+    split_seed: int | None = None,
     refit: bool = False,
     resume: bool = False,
     out: Path,
@@ -108,6 +109,8 @@ def train(
     overrides = parse_overrides(assignments)
     if seed is not None:
         overrides["seed"] = seed
+    if split_seed is not None:
+        overrides["split_seed"] = split_seed
     chosen.settings(overrides)
     files.check()
     if Ranks.here().is_first:

@@ -21,6 +21,7 @@ from fastneg.checks import AnyArray, IntArray
 from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
 from fastneg.kernels import csr as kernels
+from fastneg.same_codes import check_interactions
 
 Sides = npt.NDArray[np.int8]
 _TRAIN, _VALIDATION, _TEST, _NOWHERE = 0, 1, 2, 3
@@ -53,6 +54,7 @@ def split_by_time(
         FastnegError: no times, fractions that leave nothing to train on, times too coarse to cut.
     """
     call = "split_by_time"
+    check_interactions(call, interactions=interactions)
     test = _fraction(test_fraction, call, "test_fraction")
     validation = _fraction(validation_fraction, call, "validation_fraction", allow_zero=True)
     if test + validation >= 1:
@@ -101,6 +103,7 @@ def split_leave_last_out(interactions: Interactions, *, seed: int = 0) -> Split:
     Users with two pairs give one to test and none to validation; users with one keep it. The order
     is this module's: time, ties by row, without times the seed.
     """
+    check_interactions("split_leave_last_out", interactions=interactions)
     ends = _ranks_from_end(interactions, seed, "leave_last_out")
     counts = interactions.user_positive_counts[_owners(interactions)]
     sides = np.zeros(ends.size, np.int8)
@@ -117,6 +120,7 @@ def split_last_fraction(
     At least one of five pairs and more, and never the only one. The order is this module's: time,
     ties by row, without times the seed. ``validation`` is None; see ``hold_out_validation``.
     """
+    check_interactions("split_last_fraction", interactions=interactions)
     sides = _last_fraction(interactions, fraction, seed, "split_last_fraction")
     return _split_pairs(interactions, np.where(sides, _TEST, _TRAIN), with_validation=False)
 
@@ -134,7 +138,8 @@ def split_random(
         per_user: draw within users rather than among all pairs, where a user may lose all.
     """
     call = "split_random"
-    if per_user:
+    check_interactions(call, interactions=interactions)
+    if checks.as_flag(per_user, call=call, name="per_user"):
         chosen = _last_fraction(interactions, fraction, seed, call, by_seed=True)
     else:
         share = _fraction(fraction, call, "fraction")
@@ -154,6 +159,7 @@ def hold_out_validation(
     Rounded half up, at least one of five pairs and more, never the only one; without times by the
     seed.
     """
+    check_interactions("hold_out_validation", train=train)
     chosen = _last_fraction(train, fraction, seed, "hold_out_validation")
     split = _split_pairs(train, np.where(chosen, _VALIDATION, _TRAIN), with_validation=True)
     assert split.validation is not None

@@ -5,12 +5,14 @@ Shapes: B rows of a batch, G of all ranks' batches, K negatives of a row, C item
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fastneg.checks import IntArray
+from fastneg.checks import IntArray, check_kind
+from fastneg.same_codes import check_interactions
 from fastneg.samplers.base import Sampler
 from fastneg.samplers.results import Negatives
 from fastneg.training.exponentials import KnownCells
@@ -123,3 +125,17 @@ class Batch(NamedTuple):
             move(self.mass),
             self.known,
         )
+
+
+def check_parts(
+    call: str, interactions: Any, sampler: Any, shared_sampler: Any, draws: Any, name: Any
+) -> None:
+    """Raise on arguments of ``NegativeBatches`` that are other objects than it takes."""
+    check_interactions(call, interactions=interactions)
+    samplers = {"sampler": sampler, "shared_sampler": shared_sampler}
+    given = {key: one for key, one in samplers.items() if one is not None}
+    check_kind(call, Sampler, "a sampler, as UniformSampler(interactions)", **given)
+    check_kind(call, Sequence, "a list of draws", draws=draws)
+    hint = "a Draw(sampler, num_negatives)"
+    check_kind(call, Draw, hint, **{f"draws[{k}]": one for k, one in enumerate(draws)})
+    check_kind(call, str, "a text", name=name)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from fastneg.checks import FloatArray, IntArray, as_choice, as_integer, as_number, fail
+from fastneg.checks import FloatArray, IntArray, as_choice, as_flag, as_integer, as_number, fail
 from fastneg.data.events import Events
 from fastneg.errors import CheckpointError, ExhaustedUserError
 from fastneg.interactions import Interactions
@@ -34,7 +34,7 @@ from fastneg.samplers.known import same_catalog
 from fastneg.samplers.results import Negatives
 from fastneg.samplers.subsampling import importance_weights, kept_rows
 from fastneg.streams import key_of, permutation, stream_of
-from fastneg.training.batch import Batch, Draw
+from fastneg.training.batch import Batch, Draw, check_parts
 from fastneg.training.distributed import ALONE, Ranks
 from fastneg.training.feature_encoders import FeatureValues
 from fastneg.training.log_q import as_keep, in_batch_log_q
@@ -98,19 +98,19 @@ class NegativeBatches(IterableDataset[Batch]):
         exhausted: str = "drop",
     ) -> None:
         super().__init__()
+        check_parts(_CALL, interactions, sampler, shared_sampler, draws, name)
         self.batch_size = as_integer(batch_size, call=_CALL, name="batch_size", minimum=1)
         self.num_negatives = as_integer(num_negatives, call=_CALL, name="num_negatives", minimum=1)
         least = 0 if shared_sampler is None else 1
         self.num_shared = as_integer(num_shared, call=_CALL, name="num_shared", minimum=least)
         self.together = as_integer(together, call=_CALL, name="together", minimum=1)
         as_choice(exhausted, ("drop", "raise"), call=_CALL, name="exhausted")
-        self.sampler, self.shared_sampler, self.log_q = sampler, shared_sampler, bool(log_q)
-        self.draws = list(draws)
-        self.shuffle, self.seed, self.name = bool(shuffle), int(seed), name
+        self.sampler, self.shared_sampler, self.draws = sampler, shared_sampler, list(draws)
+        self.log_q = as_flag(log_q, call=_CALL, name="log_q")
+        self.seed, self.name = as_integer(seed, call=_CALL, name="seed"), name
+        self.shuffle = as_flag(shuffle, call=_CALL, name="shuffle")
         same_catalog(_CALL, interactions, sampler, shared_sampler, *(d.sampler for d in draws))
-        self.num_items = interactions.num_items
-        self.fingerprint = interactions.fingerprint()
-
+        self.num_items, self.fingerprint = interactions.num_items, interactions.fingerprint()
         positive_rows = interactions.positive_rows
         self._context: FeatureValues | None = None
         if isinstance(interactions, Events):
@@ -121,7 +121,7 @@ class NegativeBatches(IterableDataset[Batch]):
         self._pairs["user"] = interactions.row_users[positive_rows]
         self._pairs["item"] = interactions.row_items[positive_rows]
         self._weights: np.ndarray[Any, np.dtype[np.float32]] | None = None
-        if rewards:
+        if as_flag(rewards, call=_CALL, name="rewards"):
             weights = interactions.row_weights
             if weights is None:
                 fail(_CALL, "rewards = True needs interactions with weights; these have none")

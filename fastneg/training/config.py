@@ -1,16 +1,32 @@
-"""A small TOML writer, for flat tables: what ``config.toml`` needs and ``tomllib`` reads back."""
+"""A small TOML writer, for flat tables, and ``tomllib`` without its ways to fail."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
+import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from fastneg.errors import FastnegTypeError
+from fastneg.errors import FastnegError, FastnegTypeError
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def from_toml(text: str) -> dict[str, Any]:
+    """What ``tomllib`` reads.
+
+    Raises:
+        FastnegError: no TOML; also what is nested too deeply or holds an integer of thousands of
+            digits, for which ``tomllib`` raises other errors than its own.
+    """
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise FastnegError("it is nested too deeply") from error
+    except ValueError as error:  # TOMLDecodeError is one
+        raise FastnegError(str(error)) from error
 
 
 def to_toml(tables: Mapping[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """Settings that are left to the data: batch size, users evaluated while training; one rule each.
 
 The rules are arithmetic over counts, never the clock, so that the same data and settings give the
-same run. What they decide is recorded like any other setting.
+same run. What they decide is recorded like any other setting. So is what ``precision = "auto"``
+becomes, which the processor decides too: a run goes on where its products are rounded alike.
 """
 
 from __future__ import annotations
@@ -9,8 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from fastneg.data.events import Events
 from fastneg.interactions import Interactions
+from fastneg.training.distributed import Ranks, pick_device
+from fastneg.training.fused_softmax import FUSED, products_dtype
 from fastneg.training.settings import Settings
 
 BATCH_SIZES = (256, 2048)
@@ -83,6 +88,31 @@ def batch_size_of(settings: Settings, train: Interactions) -> int:
     return default_batch_size(len(train.positive_rows))
 
 
+def run_precision(settings: Settings, num_rows: int) -> str:
+    """What ``precision = "auto"`` is for a whole run: ``"float32"`` or ``"bfloat16"``.
+
+    Args:
+        settings: with a batch size.
+        num_rows: training rows.
+
+    Raises:
+        FastnegError: a device that this machine does not have.
+    """
+    if settings.precision != "auto":
+        return settings.precision
+    in_batch = settings.loss in ("in_batch", "mixed")
+    shares = (in_batch or settings.shared) and not settings.negatives
+    if not shares or settings.loss not in FUSED or pick_device(settings.device).type != "cpu":
+        return "float32"  # no product of whose precision there is a choice
+    rows = min(settings.batch_size or BATCH_SIZES[1], num_rows)
+    columns = settings.num_negatives
+    if in_batch:
+        ranks = 1 if settings.gather_negatives else Ranks.here().size
+        columns = rows // ranks + settings.num_uniform
+    dtype = products_dtype("auto", rows, columns, torch.float32)
+    return "bfloat16" if dtype == torch.bfloat16 else "float32"
+
+
 def settled(
     settings: Settings, train: Interactions, validation: Interactions | None = None
 ) -> tuple[Settings, dict[str, str]]:
@@ -100,6 +130,12 @@ def settled(
             f"{chosen.batch_size} for {rows:,} training rows: the largest power of two that leaves "
             f"{_STEPS} steps an epoch, within {BATCH_SIZES[0]} and {BATCH_SIZES[1]:,}"
         )
+    if settings.precision == "auto":
+        chosen = chosen.replace(precision=run_precision(chosen, rows))
+        if chosen.precision == "bfloat16":
+            said["precision"] = (
+                "bfloat16, since the processor has products of it and a batch a million scores"
+            )
     if chosen.eval_users is None and validation is not None:
         queries = num_queries(validation)
         users = default_eval_users(chosen, rows, queries, train.num_items)

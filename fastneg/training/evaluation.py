@@ -19,7 +19,7 @@ The protocol, for users u with test items T_u:
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,10 @@ from torch import Tensor
 
 from fastneg import checks
 from fastneg.checks import Float32Array, IntArray
+from fastneg.errors import FastnegTypeError
 from fastneg.interactions import Interactions
 from fastneg.kernels.ranking import rank_rows
+from fastneg.same_codes import check_interactions
 from fastneg.threads import run_chunks
 from fastneg.training.equal_rows import equal_rows
 from fastneg.training.metrics import Band, Evaluation, MetricSums, popularity_bands
@@ -78,6 +80,7 @@ def evaluate(
             train's codes, an empty test set, nothing left to evaluate.
     """
     call = "evaluate"
+    check_interactions(call, train=train, test=test, optional={"validation": validation})
     users_UD = as_vectors(call, "user_vectors", user_vectors)
     items_ND = as_vectors(call, "item_vectors", item_vectors)
     if users_UD.shape[1] != items_ND.shape[1]:
@@ -129,6 +132,8 @@ def evaluate_scores(
         FastnegError: as ``evaluate``; scores of another shape, or NaN among them.
     """
     call = "evaluate_scores"
+    check_interactions(call, train=train, test=test, optional={"validation": validation})
+    checks.check_kind(call, Callable, "a function of user codes", score_block=score_block)  # type: ignore[arg-type]
     size = train.num_items
     if num_items is not None:
         size = checks.as_integer(num_items, call=call, name="num_items", minimum=1)
@@ -141,7 +146,11 @@ def evaluate_scores(
                 f"score_block gave {checks.describe('scores', block_scores)} for {users.size} "
                 f"users; give shape ({users.size}, {size})",
             )
-        np.copyto(scores.numpy(), block_scores, casting="same_kind")
+        if block_scores.dtype.kind not in "fiub":
+            raise FastnegTypeError(
+                f"{call}: score_block gave {checks.describe('scores', block_scores)}; give floats"
+            )
+        np.copyto(scores.numpy(), block_scores, casting="unsafe")
 
     return _evaluate(
         call, fill, train, validation, test, train.num_users, size, k, scores_cold_users, bands,
@@ -156,6 +165,7 @@ def most_popular_scores(train: Interactions) -> ScoreBlock:
     however large the counts are. Items of equal counts are tied; a published table that ranks them
     by code is met by distinct scores, ``np.lexsort((-np.arange(N), counts)).argsort()``.
     """
+    check_interactions("most_popular_scores", train=train)
     _, places = np.unique(train.item_user_counts, return_inverse=True)
     scores: Float32Array = places.astype(np.float32)
 
@@ -187,7 +197,9 @@ def as_vectors(call: str, name: str, vectors: Any) -> Tensor:
 
 def as_list_lengths(call: str, k: int | Sequence[int]) -> tuple[int, ...]:
     """One or several k as distinct ints, ascending."""
-    given: Any = [k] if np.ndim(k) == 0 else k
+    given: Any = k if isinstance(k, Iterable) and not isinstance(k, (str, bytes)) else [k]
+    if getattr(k, "ndim", 1) == 0:  # an array of one number
+        given = [k]
     lengths = (
         checks.as_integer(one, call=call, name="k", minimum=1, maximum=1 << 24) for one in given
     )

@@ -25,7 +25,7 @@ from fastneg import checks
 from fastneg.checks import IntArray, frozen
 from fastneg.data.events import Events
 from fastneg.interactions import Interactions
-from fastneg.same_codes import same_codes
+from fastneg.same_codes import check_interactions, same_codes
 from fastneg.training.equal_rows import equal_rows
 from fastneg.training.evaluation import as_list_lengths, evaluate, rank_all
 from fastneg.training.feature_encoders import FeatureValues
@@ -111,6 +111,9 @@ def evaluate_events(
         FastnegError: no positive row, or none left; a context with other columns.
     """
     call = "evaluate_events"
+    checks.check_kind(call, TwoTower, "a TwoTower", model=model)
+    check_interactions(call, train=train, optional={"validation": validation})
+    checks.check_kind(call, Events, "Events, as read_events reads them", test=test)
     encoder = model.user_tower.context
     if encoder is None:
         checks.fail(call, "the model has no context; evaluate it by user")

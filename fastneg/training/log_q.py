@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fastneg import checks
-
-if TYPE_CHECKING:
-    from fastneg.interactions import Interactions
+from fastneg.interactions import Interactions
+from fastneg.same_codes import check_interactions
 
 
 def in_batch_log_q(
-    item_event_counts: Any, items: Tensor | None = None, *, keep: Any = None
+    item_event_counts: Any,
+    items: Tensor | None = None,
+    *,
+    keep: Any = None,
+    unseen: float | None = None,
 ) -> Tensor:
     """Log of each item's frequency as the loader serves it: Q of in-batch negatives.
 
     The same as ``torch.log(counts / counts.sum())[items]``, and with ``keep`` as
     ``torch.log(counts * keep / (counts * keep).sum())[items]``.
+
+    A batch that holds an item which was never counted (a new one, or one of other data) has no
+    log Q: give ``items``, and the error names it; or ``unseen``, and it counts as so many rows.
 
     Args:
         item_event_counts: [N] counts or weights, 0 or more (``interactions.item_event_counts``:
@@ -30,10 +36,13 @@ def in_batch_log_q(
         items: int64 [...] item codes; None for the whole catalog.
         keep: [N] the probability, 0 to 1, that the loader keeps a row of each item
             (``subsample_positives(...).keep``); None where it serves all of them.
+        unseen: a number of rows, above 0, in place of a count of 0 (times keep); 1 treats an item
+            that was never counted as the rarest of those that were. The log Q of all others stays
+            as it is, so that the probabilities of a whole catalog sum to more than 1.
 
     Returns:
         float32 [...] (or [N]), -inf for an item that is never served when the whole catalog is
-        asked for.
+        asked for without ``unseen``.
 
     Raises:
         FastnegError: for bad counts or probabilities, codes out of range, or an item of count or
@@ -49,8 +58,14 @@ def in_batch_log_q(
         name = "item_event_counts * keep"
         if not counts.any():
             checks.fail(call, f"{name} is 0 for every item; a loader would serve nothing")
+    total = counts.sum()
+    if unseen is not None:
+        floor = checks.as_number(unseen, call=call, name="unseen")
+        if floor <= 0:
+            checks.fail(call, f"unseen = {floor} is not above 0; give a number of rows, as in 1")
+        counts = np.where(counts > 0, counts, floor)
     with np.errstate(divide="ignore"):
-        table = torch.from_numpy(np.log(counts / counts.sum()).astype(np.float32))
+        table = torch.from_numpy(np.log(counts / total).astype(np.float32))
     if items is None:
         return table
     codes = checks.as_codes(items, counts.size, call=call, name="items", ndim=None)
@@ -58,7 +73,11 @@ def in_batch_log_q(
     if bool(torch.isinf(log_q).any()):
         position = int(torch.isinf(log_q).flatten().nonzero()[0])
         item = int(codes.ravel()[position])
-        checks.fail(call, f"item {item} has count 0 in {name}, yet stands in items")
+        checks.fail(
+            call,
+            f"item {item} has count 0 in {name}, yet stands in items (position {position}); count "
+            "the rows that the loader serves, or give unseen=, a count for such items",
+        )
     return log_q.to(items.device) if isinstance(items, Tensor) else log_q
 
 
@@ -102,6 +121,7 @@ def mixed_log_q(batch_log_q: Tensor, num_batch: int, num_uniform: int, num_items
         FastnegError: for numbers out of range.
     """
     call = "mixed_log_q"
+    checks.check_kind(call, Tensor, "a torch tensor", batch_log_q=batch_log_q)
     batch = checks.as_integer(num_batch, call=call, name="num_batch", minimum=0)
     uniform = checks.as_integer(num_uniform, call=call, name="num_uniform", minimum=0)
     items = checks.as_integer(num_items, call=call, name="num_items", minimum=1)
@@ -128,6 +148,7 @@ def positive_mass(interactions: Interactions, log_q: Any) -> Tensor:
         FastnegError: if ``log_q`` is not [num_items] or its probabilities do not sum to 1.
     """
     call = "positive_mass"
+    check_interactions(call, interactions=interactions)
     table = checks.to_numpy(log_q, call=call, name="log_q")
     if table.shape != (interactions.num_items,):
         checks.fail(
@@ -138,7 +159,8 @@ def positive_mass(interactions: Interactions, log_q: Any) -> Tensor:
     q = np.exp(table.astype(np.float64))
     total = float(q.sum())
     if not abs(total - 1.0) < 1e-3:
-        checks.fail(call, f"exp(log_q) sums to {total}; give the log-probabilities of one draw")
+        checks.fail(call, f"exp(log_q) sums to {total}; give the log-probabilities of "
+                    "one draw over the catalog (in_batch_log_q without unseen=)")  # fmt: skip
     running = np.concatenate([[0.0], np.cumsum(q[interactions.positive_items])])
     starts = interactions.positive_indptr
     return torch.from_numpy(running[starts[1:]] - running[starts[:-1]])

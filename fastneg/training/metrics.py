@@ -86,7 +86,7 @@ def popularity_bands(call: str, counts: IntArray, bands: int | Sequence[int] | N
     if bands is None:
         return np.zeros(0, dtype=np.int64)
     lowest = int(counts.min())
-    if np.ndim(bands) > 0:
+    if isinstance(bands, (Sequence, np.ndarray)) and not isinstance(bands, (str, bytes)):
         edges = checks.as_integers(bands, call=call, name="bands")
         if edges.size and (edges[0] < 1 or (np.diff(edges) <= 0).any()):
             checks.fail(call, f"bands = {edges.tolist()} do not ascend from 1 or more")

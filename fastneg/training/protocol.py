@@ -72,6 +72,7 @@ def select_test(
             to evaluate.
     """
     same_codes(call, train=train, validation=validation, test=test)
+    scores_cold_users = checks.as_flag(scores_cold_users, call=call, name="scores_cold_users")
     _check_sizes(call, train, num_users, num_items)
     users, items = _pairs(test)
     extra = _extra_misses(call, unknown_test_items, test.num_users)

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastneg.errors import FastnegError, FileFormatError
+from fastneg.checks import shown
+from fastneg.errors import FastnegError, FastnegTypeError, FileFormatError
 from fastneg.tables import existing_file
+from fastneg.training.config import from_toml
 from fastneg.training.history_recipes import HISTORY_RECIPES
-from fastneg.training.settings import Settings
+from fastneg.training.settings import Settings, as_named
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Recipe:
 
     def settings(self, overrides: Mapping[str, Any] | None = None) -> Settings:
         """The recipe's settings, some of them overridden; checked."""
-        return Settings().replace(**{**self.changes, **(overrides or {})})
+        return Settings.from_dict({**self.changes, **as_named(overrides or {})})
 
 
 @functools.cache
@@ -269,13 +271,17 @@ def recipes() -> dict[str, Recipe]:
     return {one.name: one for one in _RECIPES}
 
 
-def recipe(name: str) -> Recipe:
+def recipe(name: str | Path) -> Recipe:
     """The recipe of a name, or of a file of settings (``NAME.toml``, see ``read_recipe``).
 
     Raises:
         FastnegError: there is none; the error names the nearest ones.
     """
-    return read_recipe(name) if name.endswith(".toml") else _named(name)
+    if not isinstance(name, (str, Path)):
+        raise FastnegTypeError(
+            f"recipe: name = {shown(name)}; give a recipe's name, or a file NAME.toml"
+        )
+    return read_recipe(name) if str(name).endswith(".toml") else _named(str(name))
 
 
 def _named(name: str) -> Recipe:
@@ -302,8 +308,8 @@ def read_recipe(path: str | Path) -> Recipe:
     """
     file = existing_file(path, call="read_recipe")
     try:
-        found = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        found = from_toml(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise FileFormatError(f"read_recipe: {file} is not TOML: {error}") from error
     settings, base = found.get("settings", {}), found.get("recipe")
     other = sorted(found.keys() - {"recipe", "refit", "settings"})

@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastneg.checks import fail
+from fastneg.checks import as_integers, check_kind, fail
 from fastneg.data.events import Events
 from fastneg.data.features import FeatureTable
 from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
+from fastneg.same_codes import check_interactions
 from fastneg.training.distributed import Ranks
+from fastneg.training.divergence import naming_divergence
 from fastneg.training.fit_result import FitResult
 from fastneg.training.hard_negatives import (
     HardNegatives,
@@ -177,6 +179,11 @@ def train_rounds(
     Raises:
         FastnegError, CheckpointError, KeyboardInterrupt: as ``Trainer.fit``.
     """
+    call = "train_rounds"
+    check_interactions(call, train=train, optional={"validation": validation})
+    check_kind(call, Settings, "Settings", settings=settings)
+    if epochs is not None:
+        epochs = as_integers(epochs, call=call, name="epochs").tolist()
     if isinstance(train, Events) and max(settings.rounds, len(epochs or ())) > 1:
         fail(
             "train_rounds",
@@ -209,13 +216,15 @@ def train_rounds(
             if ranks.is_first and saved is not None and resume and saved.is_file():
                 found = HardNegatives.load(saved)
             elif ranks.is_first:
-                found = mine_for_training(
-                    model,
-                    train,
-                    settings,
-                    folder=None if place is None else place / f"{stage}-mining",
-                    progress=progress is not False,
-                )
+                last = rounds[-1].fit.epoch
+                with naming_divergence(model, settings, stage=f"{label}-{number - 1}", epoch=last):
+                    found = mine_for_training(
+                        model,
+                        train,
+                        settings,
+                        folder=None if place is None else place / f"{stage}-mining",
+                        progress=progress is not False,
+                    )
                 if saved is not None:
                     found[0].save(saved, found[1])
             hard, mined = HardNegatives.from_first(ranks, found)

@@ -24,6 +24,7 @@ from fastneg.checks import FloatArray, IntArray
 from fastneg.errors import FastnegError, FileFormatError
 from fastneg.interactions import Interactions
 from fastneg.kernels.candidates import draw_candidates
+from fastneg.same_codes import check_interactions
 from fastneg.streams import key_of, stream_of
 from fastneg.training.evaluation import as_list_lengths, as_vectors, warn_of_collapse
 from fastneg.training.metrics import Evaluation
@@ -147,6 +148,7 @@ def freeze_sampled_candidates(
         FastnegError: an empty test set, bad numbers.
     """
     call = "freeze_sampled_candidates"
+    check_interactions(call, train=train, test=test, optional={"validation": validation})
     number = checks.as_integer(num_negatives, call=call, name="num_negatives", minimum=1)
     seed = checks.as_integer(
         seed, call=call, name="seed", minimum=-(1 << 63), maximum=(1 << 63) - 1
@@ -212,6 +214,7 @@ def evaluate_sampled(
         FastnegError: vectors that do not fit, or are not finite; nothing left to evaluate.
     """
     call = "evaluate_sampled"
+    _check_candidates(call, candidates)
     users_UD = as_vectors(call, "user_vectors", user_vectors)
     items_ND = as_vectors(call, "item_vectors", item_vectors).to(users_UD.device)
     sizes = (len(users_UD), len(items_ND))
@@ -262,8 +265,11 @@ def evaluate_sampled_scores(
         FastnegError: scores of another shape, or NaN among them; nothing left to evaluate.
     """
     call = "evaluate_sampled"
+    _check_candidates(call, candidates)
     ks = as_list_lengths(call, k)
-    counted = np.ones_like(candidates.cold) if scores_cold_users else ~candidates.cold
+    checks.check_kind(call, Callable, "a function of users and items", score_pairs=score_pairs)  # type: ignore[arg-type]
+    cold_too = checks.as_flag(scores_cold_users, call=call, name="scores_cold_users")
+    counted = np.ones_like(candidates.cold) if cold_too else ~candidates.cold
     if not counted.any():
         checks.fail(call, f"nothing to evaluate: all {counted.size} rows are of cold users")
     users, negatives = candidates.users[counted], candidates.negatives[counted]
@@ -304,6 +310,11 @@ def evaluate_sampled_scores(
     }
     warn_of_collapse(call, int(((equal > 0) & (equal == real.sum(1))).sum()), len(users))
     return Evaluation(metrics, counts)
+
+
+def _check_candidates(call: str, candidates: Any) -> None:
+    hint = "SampledCandidates (freeze_sampled_candidates and given_candidates make them)"
+    checks.check_kind(call, SampledCandidates, hint, candidates=candidates)
 
 
 def _known(*splits: Interactions | None) -> tuple[IntArray, IntArray]:

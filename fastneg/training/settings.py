@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fastneg.checks import shown
+from fastneg.errors import FastnegTypeError
 from fastneg.training.settings_checks import (
     CORRECTIONS,
     EXHAUSTED,
@@ -156,12 +158,15 @@ class Settings:
         precision: of the products of a loss over columns that the batch shares: ``"float32"``,
             ``"bfloat16"`` (sums in float32), or ``"auto"``: bfloat16 where the processor has
             products of it (AVX-512 BF16, AMX) and a batch has a million scores. On the CPU, for
-            vectors in float32.
+            vectors in float32. What ``"auto"`` became is recorded, and belongs to a run: it is
+            not resumed where products are rounded otherwise.
 
     The run:
         checkpoint_every: steps from one checkpoint to the next; 0: at the end of epochs only.
         num_workers: DataLoader workers that draw negatives; 0 is fast and the default.
         seed: decides the start of the weights, the order of examples and every negative.
+        split_seed: decides what is held out for validation where none is given and there are no
+            times; another ``seed`` trains and validates on the same pairs.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"`` (CUDA where there is one).
 
     Raises:
@@ -237,6 +242,7 @@ class Settings:
     checkpoint_every: int = 0
     num_workers: int = 0
     seed: int = 0
+    split_seed: int = 0
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -267,10 +273,26 @@ class Settings:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
         """The inverse of ``to_dict``; missing names take their defaults."""
-        return cls().replace(**dict(values))
+        return cls().replace(**as_named(values))
 
 
 _TYPES: dict[str, Any] = typing.get_type_hints(Settings)
+
+
+def as_named(values: Any) -> dict[str, Any]:
+    """Settings by name, as a dict.
+
+    Raises:
+        FastnegTypeError: it is no mapping, or has a key that is no text.
+    """
+    if not isinstance(values, Mapping):
+        raise FastnegTypeError(
+            f"Settings: settings = {shown(values)}; give a mapping, as in {{'dim': 64}}"
+        )
+    for name in values:
+        if not isinstance(name, str):
+            raise FastnegTypeError(f"Settings: {shown(name)} is no name of a setting; give texts")
+    return dict(values)
 
 
 def setting_names() -> tuple[str, ...]:

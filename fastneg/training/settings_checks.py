@@ -47,23 +47,26 @@ FREQUENCIES = ("counts", "streaming")
 PRIORS = ("counts", "uniform", "none")
 
 _CALL = "Settings"
+# what is counted in a run; a step beyond is never reached, and no array is longer
+_MOST = (1 << 31) - 1
 # name -> (least, most); a missing bound is None
 _INTEGERS: dict[str, tuple[int | None, int | None]] = {
     "dim": (1, 1 << 20),
     "hidden_layers": (0, 16),
-    "num_negatives": (1, None),
-    "num_uniform": (0, None),
-    "memory_budget": (1, None),
-    "rounds": (1, None),
-    "num_mined": (1, None),
-    "num_hard": (1, None),
-    "epochs": (1, None),
-    "patience": (0, None),
-    "eval_every": (1, None),
+    "num_negatives": (1, _MOST),
+    "num_uniform": (0, _MOST),
+    "memory_budget": (1, 1 << 62),
+    "rounds": (1, 1 << 16),
+    "num_mined": (1, _MOST),
+    "num_hard": (1, _MOST),
+    "epochs": (1, _MOST),
+    "patience": (0, _MOST),
+    "eval_every": (1, _MOST),
     "k": (1, 1 << 24),
-    "checkpoint_every": (0, None),
-    "num_workers": (0, None),
-    "seed": (None, None),
+    "checkpoint_every": (0, _MOST),
+    "num_workers": (0, 4096),
+    "seed": (-(1 << 63), (1 << 64) - 1),
+    "split_seed": (-(1 << 63), (1 << 64) - 1),
 }
 _NUMBERS: dict[str, tuple[float | None, float | None]] = {
     "dropout": (0.0, 0.999),
@@ -140,7 +143,8 @@ def check_settings(settings: Settings) -> None:
         put(name, as_integer(value, call=_CALL, name=name, minimum=least, maximum=most))
     for name, least in _OPTIONAL_INTEGERS.items():
         if getattr(settings, name) is not None:
-            put(name, as_integer(getattr(settings, name), call=_CALL, name=name, minimum=least))
+            value = getattr(settings, name)
+            put(name, as_integer(value, call=_CALL, name=name, minimum=least, maximum=_MOST))
     for name, (low, high) in _NUMBERS.items():
         value = getattr(settings, name)
         put(name, as_number(value, call=_CALL, name=name, minimum=low, maximum=high))
@@ -336,8 +340,8 @@ def _window(value: Any) -> tuple[int, int]:
     ranks = list(value)
     if len(ranks) != 2:
         fail(_CALL, f"window = {value!r} has {len(ranks)} ranks; give two, as in (101, 500)")
-    first = as_integer(ranks[0], call=_CALL, name="window[0]", minimum=1)
-    last = as_integer(ranks[1], call=_CALL, name="window[1]")
+    first = as_integer(ranks[0], call=_CALL, name="window[0]", minimum=1, maximum=_MOST)
+    last = as_integer(ranks[1], call=_CALL, name="window[1]", maximum=_MOST)
     if last < first:
         fail(_CALL, f"window = ({first}, {last}) ends before it starts")
     return first, last

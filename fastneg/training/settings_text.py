@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from fastneg.checks import shown
 from fastneg.errors import FastnegError
+from fastneg.training.config import from_toml
 
 
 def known_name(name: str, types: Mapping[str, Any]) -> str:
@@ -57,7 +58,10 @@ def _parse(name: str, kind: Any, text: str) -> Any:
         if kind is str:
             return text.strip("\"'")
         if name == "negatives":
-            return tuple(tomllib.loads(f"negatives = {text or '[]'}")["negatives"])
+            found = from_toml(f"negatives = {text or '[]'}")
+            if len(found) > 1 or not isinstance(found["negatives"], list):
+                raise ValueError("no list, or more than that")
+            return tuple(found["negatives"])
         if name == "window":
             first, last = text.strip("()[] ").replace(",", " ").split()
             return int(first), int(last)
@@ -77,4 +81,5 @@ def _parse(name: str, kind: Any, text: str) -> Any:
         wanted = (plain | optional).get(kind, "a number or none")
         if name == "negatives":
             wanted = 'a list in TOML, as in [{source = "in-batch"}]'
-        raise FastnegError(f"--set {name}={text}: {text!r} is not {wanted}") from None
+        given = text if len(text) <= 60 else f"{text[:57]}..."
+        raise FastnegError(f"--set {name}={given}: {shown(text)} is not {wanted}") from None

@@ -21,9 +21,9 @@ from typing import Any
 
 import torch
 
-from fastneg.checks import fail
-from fastneg.errors import FastnegError
+from fastneg.checks import as_path, check_kind, fail
 from fastneg.interactions import Interactions
+from fastneg.same_codes import check_interactions
 from fastneg.streams import key_of, stream_of
 from fastneg.training.ahead import ahead, loader
 from fastneg.training.averaging import WeightAverage, averaged
@@ -31,6 +31,7 @@ from fastneg.training.background import Stopped
 from fastneg.training.batches import Batch
 from fastneg.training.data_defaults import settled
 from fastneg.training.distributed import Ranks, pick_device
+from fastneg.training.divergence import divergence, naming_divergence, weights_are_finite
 from fastneg.training.fit_result import FitResult
 from fastneg.training.hard_negatives import HardNegatives
 from fastneg.training.metrics import Evaluation
@@ -89,6 +90,9 @@ class Trainer:
         progress: bool | None = False,
         on_step: Callable[[int], object] | None = None,
     ) -> None:
+        check_kind(_CALL, TwoTower, "a TwoTower (rounds.build_model makes one)", model=model)
+        check_kind(_CALL, Settings, "Settings", settings=settings)
+        check_interactions(_CALL, train=train, optional={"validation": validation})
         check_held_out(_CALL, train, validation=validation)
         self.ranks = ranks = Ranks.here()
         self.device = pick_device(settings.device)
@@ -99,8 +103,10 @@ class Trainer:
             self.validation = Validation(train, validation, k=settings.k, count=settings.eval_users)
         self.stage, self.on_step = stage, on_step
         self.progress = progress if ranks.is_first else False
-        self.checkpoint = None if checkpoint is None else Path(checkpoint)
-        self.log = None if log is None or not ranks.is_first else Path(log)
+        paths = {"checkpoint": checkpoint, "log": log}
+        given = {k: as_path(v, call=_CALL, name=k) for k, v in paths.items() if v is not None}
+        self.checkpoint = given.get("checkpoint")
+        self.log = given.get("log") if ranks.is_first else None
         self.objective = Objective(
             train, settings, hard=hard, data=data, device=self.device, stage=stage, ranks=ranks
         )
@@ -200,16 +206,19 @@ class Trainer:
         started = time.perf_counter() - state.seconds
         while state.epoch < total and not self._out_of_patience():
             epoch_started = time.perf_counter()
-            try:
-                self._train_epoch(bar, stop, started)
-            except (RuntimeError, Stopped):
-                if not stop.asked:
-                    raise
-                # Ctrl-C reached the loader's workers too, and one of them ended; or the mining
-                if self._between_steps:
-                    self._save(started)
-                raise KeyboardInterrupt from None
-            self._end_epoch(total, epoch_started)
+            with naming_divergence(
+                self.model, self.settings, stage=self.stage, epoch=state.epoch + 1
+            ):
+                try:
+                    self._train_epoch(bar, stop, started)
+                except (RuntimeError, Stopped):
+                    if not stop.asked:
+                        raise
+                    # Ctrl-C reached the loader's workers too, and one of them ended; or the mining
+                    if self._between_steps:
+                        self._save(started)
+                    raise KeyboardInterrupt from None
+                self._end_epoch(total, epoch_started)
             bar.note(epoch_note(state.history[-1], f"ndcg@{self.settings.k}"))
             self._save(started)
             if self.ranks.any(stop.asked):
@@ -289,12 +298,11 @@ class Trainer:
         state = self.state
         state.epoch, state.next_batch = state.epoch + 1, 0
         loss = float(state.sums["loss"]) / len(self.batches)
-        if not math.isfinite(loss):
-            raise FastnegError(
-                f"the loss is {loss} in epoch {state.epoch} of stage {self.stage!r}; a smaller "
-                f"learning_rate (now {self.settings.learning_rate}) or a larger temperature "
-                f"(now {self.settings.temperature}) helps"
-            )
+        if not math.isfinite(loss) or not weights_are_finite(self.model):
+            found = "there are weights that are no numbers"
+            if not math.isfinite(loss):
+                found = f"the loss is {loss}"
+            raise divergence(self.settings, stage=self.stage, epoch=state.epoch, found=found)
         line: dict[str, Any] = {
             "stage": self.stage,
             "epoch": state.epoch,

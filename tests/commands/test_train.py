@@ -30,6 +30,13 @@ def ids_of(path: Path) -> list[object]:
     return found
 
 
+def test_the_split_seed_is_one_of_its_own(fastneg: Runner, files: Path) -> None:
+    ran = fastneg("train", "--train", "train.csv", *SMALL, "--seed", 3, "--split-seed", 4)
+    assert ran.code == 0, ran.err
+    found = metrics_of(files / "out")["settings"]
+    assert (found["seed"], found["split_seed"]) == (3, 4)
+
+
 def test_everything_is_written(fastneg: Runner, files: Path) -> None:
     ran = fastneg("train", "--train", "train.csv", "--valid", "valid.csv", "--test", "test.csv",
                   *SMALL, "--seed", 3)  # fmt: skip

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastneg.errors import FastnegTypeError
-from fastneg.training.config import to_toml
+from fastneg.errors import FastnegError, FastnegTypeError
+from fastneg.training.config import from_toml, to_toml
 from fastneg.training.settings import Settings
 
 
@@ -21,7 +21,7 @@ def test_toml_round_trip():
     assert read["recipe"] == name
     assert read["refit"] is False
     assert Settings.from_dict(read["settings"]) == settings
-    assert "init_std" not in read["settings"]
+    assert "item_hidden_layers" not in read["settings"]
 
 
 @given(
@@ -44,3 +44,18 @@ def test_toml_reads_back_what_was_written(table):
 def test_toml_refuses_what_it_cannot_write():
     with pytest.raises(FastnegTypeError, match="cannot write"):
         to_toml({"a": object()})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = " + "[" * 5000, "it is nested too deeply"),
+        ("x = " + "[" * 3000 + "]" * 3000, "it is nested too deeply"),
+        ("x = " + "{a=" * 3000 + "1" + "}" * 3000, "it is nested too deeply"),
+        ("x = " + "9" * 5000, "Exceeds the limit"),
+        ("x = ", "Invalid value"),
+    ],
+)
+def test_toml_that_cannot_be_read(text, message):
+    with pytest.raises(FastnegError, match=message):
+        from_toml(text)

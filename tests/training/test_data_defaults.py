@@ -11,8 +11,9 @@ import pytest
 from fastneg import Interactions
 from fastneg.data.splits import hold_out_validation
 from fastneg.data.synthetic import generate_dataset
+from fastneg.errors import CheckpointError
 from fastneg.recipes import recipe, train_recipe
-from fastneg.training import data_defaults
+from fastneg.training import data_defaults, fused_softmax
 from fastneg.training.data_defaults import (
     batch_size_of,
     default_batch_size,
@@ -87,7 +88,7 @@ def test_settled_says_what_it_decided_and_changes_nothing_else(monkeypatch) -> N
     train, validation = hold_out_validation(pairs(60, 80, 1000))
     settings = recipe("bpr").settings({"epochs": 3})
     chosen, said = settled(settings, train, validation)
-    assert chosen == settings.replace(batch_size=256, eval_users=60)
+    assert chosen == settings.replace(batch_size=256, eval_users=60, precision="float32")
     assert list(said) == ["batch_size"]  # all users: nothing to say
     assert f"256 for {train.num_positives:,} training rows" in said["batch_size"]
     assert settled(chosen, train, validation) == (chosen, {})
@@ -113,3 +114,44 @@ def test_a_run_records_and_says_what_the_data_decided(tmp_path) -> None:
     assert again.settings == result.settings
     assert again.metrics["by_data"] == {}
     assert again.metrics["validation"] == result.metrics["validation"]
+
+
+@pytest.mark.parametrize("has_bfloat16", [False, True])
+def test_precision_becomes_what_a_whole_batch_makes_of_it(monkeypatch, has_bfloat16) -> None:
+    """One for a run: its last, smaller batch too, and a million scores decide."""
+    monkeypatch.setattr(fused_softmax, "HAS_BFLOAT16", has_bfloat16)
+    wide = "bfloat16" if has_bfloat16 else "float32"
+    base = {"batch_size": 1024, "device": "cpu"}
+    for changes, rows, wanted in (
+        ({"loss": "in_batch"}, 10_000, wide),
+        ({"loss": "in_batch"}, 1023, "float32"),
+        ({"loss": "in_batch", "batch_size": 1023}, 10_000, "float32"),
+        ({"loss": "mixed", "batch_size": 512, "num_uniform": 1536}, 10_000, wide),
+        ({"loss": "sampled_softmax", "shared": True, "num_negatives": 1024}, 10_000, wide),
+        ({"loss": "sampled_softmax", "num_negatives": 1024}, 10_000, "float32"),
+        ({"loss": "bsl", "shared": True, "num_negatives": 1024}, 10_000, wide),
+        ({"loss": "hinge", "shared": True, "num_negatives": 1024}, 10_000, "float32"),
+        ({"loss": "bpr"}, 10_000, "float32"),
+    ):
+        assert data_defaults.run_precision(Settings(**{**base, **changes}), rows) == wanted
+    given = Settings(**base, loss="bpr", precision="bfloat16")
+    assert data_defaults.run_precision(given, 10) == "bfloat16"
+
+
+def test_precision_is_recorded_and_belongs_to_a_run(monkeypatch, tmp_path) -> None:
+    known = generate_dataset(80, 60, positives_per_user=16, seed=1).interactions
+    small = {"dim": 4, "epochs": 2, "device": "cpu", "batch_size": 1024, "loss": "mixed",
+             "num_uniform": 2048}  # fmt: skip
+    monkeypatch.setattr(fused_softmax, "HAS_BFLOAT16", True)
+    on_one = train_recipe(known, recipe="bpr", settings=small, out=tmp_path)
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    config = tomllib.loads((tmp_path / "config.toml").read_text())
+    assert written["settings"]["precision"] == config["settings"]["precision"] == "bfloat16"
+    assert "bfloat16" in written["by_data"]["precision"]
+    monkeypatch.setattr(fused_softmax, "HAS_BFLOAT16", False)
+    with pytest.raises(CheckpointError, match="precision = 'bfloat16', not 'float32'"):
+        train_recipe(known, recipe="bpr", settings=small, out=tmp_path, resume=True)
+    same = train_recipe(
+        known, recipe="bpr", settings={**small, "precision": "bfloat16"}, out=tmp_path, resume=True
+    )
+    assert same.metrics["validation"] == on_one.metrics["validation"]

@@ -11,6 +11,7 @@ import torch
 from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
 from fastneg.training.log_q import in_batch_log_q, mixed_log_q, positive_mass
+from fastneg.training.losses import in_batch_softmax_loss
 
 COUNTS = np.array([6, 0, 3, 1])
 
@@ -34,6 +35,32 @@ def test_in_batch_follows_what_is_kept() -> None:
     torch.testing.assert_close(in_batch_log_q(COUNTS, keep=np.ones(4)), in_batch_log_q(COUNTS))
     with pytest.raises(FastnegError, match=r"item 0 has count 0 in item_event_counts \* keep, yet"):
         in_batch_log_q(COUNTS, items, keep=[0, 1, 1, 1])
+
+
+def test_items_that_were_never_counted() -> None:
+    """Named where they stand in a batch, or counted as the caller says; all others stay."""
+    with pytest.raises(FastnegError, match=r"item 1 has count 0 in item_event_counts.*position 2"):
+        in_batch_log_q(COUNTS, torch.tensor([0, 2, 1]))
+    for unseen in (1, 0.5, 20):
+        table = in_batch_log_q(COUNTS, unseen=unseen)
+        torch.testing.assert_close(table.exp() * 10, torch.tensor([6.0, unseen, 3.0, 1.0]))
+        items = torch.tensor([1, 3])
+        torch.testing.assert_close(in_batch_log_q(COUNTS, items, unseen=unseen), table[items])
+    kept = in_batch_log_q(COUNTS, keep=[0, 1, 1, 1], unseen=2)
+    torch.testing.assert_close(kept.exp() * 4, torch.tensor([2.0, 2.0, 3.0, 1.0]))
+    for bad in (0, -1, math.nan, math.inf, "one", True):
+        with pytest.raises(FastnegError, match="in_batch_log_q: unseen = "):
+            in_batch_log_q(COUNTS, unseen=bad)
+
+
+def test_a_batch_with_an_item_that_was_never_counted_has_a_loss() -> None:
+    items = torch.tensor([0, 1, 3])
+    scores = torch.zeros(3, 3, requires_grad=True)
+    with pytest.raises(FastnegError, match=r"in_batch_softmax_loss: log_q_B\[1\] = -inf"):
+        in_batch_softmax_loss(scores, log_q_B=in_batch_log_q(COUNTS)[items])
+    loss = in_batch_softmax_loss(scores, log_q_B=in_batch_log_q(COUNTS, unseen=1)[items])
+    loss.backward()
+    assert bool(scores.grad.isfinite().all())
 
 
 @pytest.mark.parametrize(

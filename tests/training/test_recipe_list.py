@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fastneg.commands.tables import recipe_as_toml
-from fastneg.errors import FastnegError, FileFormatError
+from fastneg.errors import FastnegError, FastnegTypeError, FileFormatError
 from fastneg.training import recipe_list
 from fastneg.training.config import to_toml
 from fastneg.training.recipe_list import recipe, recipes
@@ -72,6 +72,12 @@ def test_results_are_of_recipes():
         assert "bpr" in found
 
 
+@pytest.mark.parametrize("name", [5, None, b"bpr", ["bpr"], object()])
+def test_what_is_no_name(name):
+    with pytest.raises(FastnegTypeError, match=r"recipe: name = .*; give a recipe's name"):
+        recipe(name)
+
+
 def test_a_file_of_settings(tmp_path):
     file = tmp_path / "mine.toml"
     for name in recipes():  # what `fastneg recipes show` prints
@@ -94,6 +100,9 @@ def test_a_file_of_settings(tmp_path):
     ("text", "said"),
     [
         ("recipe = ", "mine.toml is not TOML"),
+        ("x = " + "[" * 5000, "mine.toml is not TOML: it is nested too deeply"),
+        ("[settings]\ndim = " + "9" * 5000, "mine.toml is not TOML: Exceeds the limit"),
+        ("[settings]\ndim = " + "9" * 4000, "dim = 9{60,80}[.]{3} is too large"),
         ("epochs = 3", "has epochs; it may have `recipe = NAME` and a table"),
         ("settings = 3", "has settings that are no table"),
         ('recipe = "brp"', "no recipe is called 'brp'; did you mean bpr"),

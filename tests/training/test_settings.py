@@ -8,7 +8,7 @@ import tomllib
 
 import pytest
 
-from fastneg.errors import FastnegError
+from fastneg.errors import FastnegError, FastnegTypeError
 from fastneg.recipes import recipes
 from fastneg.training.config import to_toml
 from fastneg.training.settings import LOSSES, Settings, parse_overrides, setting_names
@@ -226,3 +226,55 @@ def test_towers_are_set_from_text_and_toml():
 def test_towers_that_mean_nothing(values, message):
     with pytest.raises(FastnegError, match=message):
         Settings(**values)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "5", "[5]", "{a=1}", '"x"', "2020-01-01", "[[1]]", '[{source="in-batch"}]\nx = 1',
+        "[" * 5000, "9" * 5000, '[{source="sampled", num_negatives=' + "9" * 5000 + "}]",
+        '[{source="sampled", num_negatives=' + "9" * 4000 + "}]", "[{source=5}]", "nan",
+    ],
+)  # fmt: skip
+def test_negatives_of_any_text(text):
+    with pytest.raises(FastnegError) as raised:
+        Settings(**parse_overrides([f"negatives={text}"]))
+    assert len(str(raised.value)) < 400
+    assert "negatives" in str(raised.value)
+
+
+def made(name, number):
+    """Settings with an integer, from text or from Python."""
+    if isinstance(number, str):
+        return Settings(**parse_overrides([f"{name}={number}"]))
+    return Settings(**{name: number})
+
+
+INTEGERS = [k for k, v in Settings().to_dict().items() if type(v) is int] + [
+    "batch_size", "eval_users", "refresh_every", "refresh_lag", "history_length",
+    "item_hidden_layers",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", INTEGERS)
+def test_integers_that_no_run_can_have(name):
+    """Beyond 64 bits, and beyond what Python prints, from text and from Python."""
+    for number in (1 << 64, 10**40, -(10**40), 10**5000, "9223372036854775808000", "9" * 5000):
+        with pytest.raises(FastnegError, match=name) as raised:
+            made(name, number)
+        assert len(str(raised.value)) < 300
+    if "seed" not in name:
+        with pytest.raises(FastnegError, match=name):
+            made(name, "9223372036854775808")
+
+
+@pytest.mark.parametrize("window", [(1, 1 << 40), (1 << 40, 1 << 41), (1, 10**5000)])
+def test_windows_that_no_catalog_has(window):
+    with pytest.raises(FastnegError, match=r"window\[\d\] = .* is too large"):
+        Settings(window=window)
+
+
+@pytest.mark.parametrize("values", [5, None, "dim=4", [("dim", 4)], {5: 1}, {None: 1}])
+def test_settings_that_are_no_mapping(values):
+    with pytest.raises(FastnegTypeError, match="Settings: "):
+        Settings.from_dict(values)
