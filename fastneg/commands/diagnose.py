@@ -17,6 +17,7 @@ from fastneg.commands.flags import (
     FileFormat,
     Header,
     ItemColumn,
+    MinShared,
     Nulls,
     Quiet,
     Quotes,
@@ -28,7 +29,8 @@ from fastneg.errors import FastnegError
 
 if TYPE_CHECKING:
     from fastneg.commands.files import ColumnNames
-    from fastneg.commands.vectors import VectorColumns
+    from fastneg.commands.unknown_ids import Tell
+    from fastneg.commands.vectors import VectorColumns, Vectors
     from fastneg.mining.diagnosis import WindowDiagnosis
 
 
@@ -62,8 +64,12 @@ def diagnose(
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Written as JSON.")] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="A picture.")] = None,
-    query_id_column: Annotated[str | None, typer.Option(help="(default: id, if any)")] = None,
-    item_id_column: Annotated[str | None, typer.Option(help="(default: id, if any)")] = None,
+    query_id_column: Annotated[
+        str | None, typer.Option(help="(default: id, or the only key)")
+    ] = None,
+    item_id_column: Annotated[
+        str | None, typer.Option(help="(default: id, or the only key)")
+    ] = None,
     query_vector_column: Annotated[str | None, typer.Option(help="(default: the list)")] = None,
     item_vector_column: Annotated[str | None, typer.Option(help="(default: the list)")] = None,
     user_column: UserColumn = None,
@@ -75,6 +81,7 @@ def diagnose(
     nulls: Nulls = True,
     quotes: Quotes = None,
     encoding: Encoding = None,
+    min_shared: MinShared = 0.1,
     quiet: Quiet = False,
 ) -> None:
     """Say whether a window of ranks is safe to mine: where held-out positives fall."""
@@ -91,6 +98,7 @@ def diagnose(
     for path in (out, plot):
         if path is not None:
             prepare_file(path)
+    lines: list[str] = []
     found, counts = run(
         (queries, items),
         None if other_queries is None or other_items is None else (other_queries, other_items),
@@ -104,6 +112,8 @@ def diagnose(
             user_column, item_column, weight_column, None, delimiter, header, file_format, nulls,
             quotes, encoding,
         ),
+        min_shared=min_shared,
+        tell=lines.append,
         options={
             "window": window, "metric": metric, "num_queries": num_queries, "max_risk": max_risk,
             "depth": depth, "memory": bytes_of(memory), "device": device, "seed": seed,
@@ -115,6 +125,8 @@ def diagnose(
         found.plot(plot)
     if not quiet:
         typer.echo(found)
+        for line in lines:
+            typer.echo(line)
         for name, count in counts.items():
             if count:
                 typer.echo(f"{name.replace('_', ' ')}: {count:,}")
@@ -128,6 +140,8 @@ def run(
     *,
     vector_columns: tuple[VectorColumns, VectorColumns],
     columns: ColumnNames,
+    min_shared: float,
+    tell: Tell,
     options: Mapping[str, Any],
 ) -> tuple[WindowDiagnosis, dict[str, int]]:
     """The diagnosis, and counts of pairs that could not be placed.
@@ -136,18 +150,27 @@ def run(
         model: files of queries and items; see ``read_vectors``.
         other: of another model, with the same ids in any order, or None.
         positives, held_out: interactions by ids, or by row numbers where the vectors have no ids.
+        min_shared: the share of ids that pairs and vectors need to have in common.
+        tell: gets what was taken for ids, and how many ids are unknown.
         options: arguments of ``diagnose_window``.
 
     Raises:
         FastnegError: files, ids or options that do not fit.
     """
-    from fastneg.commands.mine import _positives as read_pairs
-    from fastneg.commands.vectors import read_vectors, same_width
+    from fastneg.commands.files import holds_codes
+    from fastneg.commands.keys import IDS, ROWS
+    from fastneg.commands.mine import read_positives
+    from fastneg.commands.unknown_ids import as_share
+    from fastneg.commands.vectors import same_width
     from fastneg.mining.diagnose import diagnose_window
     from fastneg.vocabulary import Vocabulary
 
-    asked = read_vectors(model[0], vector_columns[0], side="user")
-    catalog = read_vectors(model[1], vector_columns[1], side="item")
+    limit = as_share(min_shared)
+    met_with = ROWS if holds_codes(held_out, columns) else IDS
+    asked, catalog = _read_both(model, vector_columns, met_with)
+    for one in (asked, catalog):
+        if one.said:
+            tell(one.said)
     same_width(asked, catalog)
     of_item, _ = Vocabulary.build(
         [], catalog.all_ids(), call="diagnose", name="ids", table_name=f"{catalog.path}: ids"
@@ -158,34 +181,52 @@ def run(
     for name, path in (("positives", positives), ("held_out", held_out)):
         known = None
         if path is not None:
-            known, arguments["query_users"], unknown = read_pairs(
-                path, columns, asked, catalog, of_item
+            known, arguments["query_users"], unknown = read_positives(
+                path, columns, asked, catalog, of_item, limit, tell
             )
             counts |= {count.replace("positives", name): n for count, n in unknown.items()}
         pairs.append(known)
     if other is not None:
-        arguments["other"] = _other(other, vector_columns, asked, catalog)
+        arguments["other"] = _other(other, vector_columns, asked, catalog, tell)
     return diagnose_window(asked.matrix, catalog.matrix, *pairs, **arguments), counts
+
+
+def _read_both(
+    paths: tuple[Path, Path], columns: tuple[VectorColumns, VectorColumns], met_with: str
+) -> tuple[Vectors, Vectors]:
+    """Vectors of queries and of items."""
+    from fastneg.commands.keys import Keyed
+    from fastneg.commands.vectors import read_vectors
+
+    queries = Keyed("--query-id-column", met_with, repeats=True)
+    items = Keyed("--item-id-column", met_with)
+    return (
+        read_vectors(paths[0], columns[0], side="user", keyed=queries),
+        read_vectors(paths[1], columns[1], side="item", keyed=items),
+    )
 
 
 def _other(
     paths: tuple[Path, Path],
     columns: tuple[VectorColumns, VectorColumns],
-    queries: Any,
-    items: Any,
+    queries: Vectors,
+    items: Vectors,
+    tell: Tell,
 ) -> tuple[Any, Any]:
     """Another model's vectors in the order of the first one's ids."""
-    from fastneg.commands.vectors import read_vectors, same_width
+    from fastneg.commands.keys import IDS, ROWS
+    from fastneg.commands.vectors import same_width
 
-    found = [
-        read_vectors(path, columns[place], side=("user", "item")[place])
-        for place, path in enumerate(paths)
-    ]
+    met_with = ROWS if queries.ids is None or items.ids is None else IDS
+    found = _read_both(paths, columns, met_with)
     same_width(*found)
-    return tuple(_in_order(one, first) for one, first in zip(found, (queries, items), strict=True))
+    for one, first in zip(found, (queries, items), strict=True):
+        if (one.ids is None) != (first.ids is None):
+            tell(f"{one.path}: its rows are taken to be those of {first.path}, without ids to see")
+    return _in_order(found[0], queries), _in_order(found[1], items)
 
 
-def _in_order(vectors: Any, first: Any) -> Any:
+def _in_order(vectors: Vectors, first: Vectors) -> Any:
     if vectors.ids is None or first.ids is None:
         if len(vectors.matrix) != len(first.matrix):
             raise FastnegError(

@@ -9,6 +9,7 @@ from typing import Any
 
 from fastneg.commands import files, vectors
 from fastneg.commands.files import ColumnNames, holds_codes, prepare_file, read_first, read_into
+from fastneg.commands.keys import IDS, ROWS, Keyed
 from fastneg.commands.unknown_ids import MIN_SHARED, Tell, as_share, between, report, tell_all
 from fastneg.commands.vectors import VectorColumns, Vectors, listed, read_vectors, same_width
 from fastneg.errors import FastnegError, FileFormatError
@@ -83,8 +84,15 @@ def evaluate(
     limit = as_share(min_shared)
     lines: list[str] = []
     paths = _vector_files(model, user_vectors, item_vectors)
-    users = read_vectors(paths[0], user_columns, side="user")
-    items = read_vectors(paths[1], item_columns, side="item")
+    met_with = ROWS if holds_codes(train, columns) else IDS
+    users, items = (
+        read_vectors(paths[side], named, side=("user", "item")[side], keyed=Keyed(flag, met_with))
+        for side, named, flag in (
+            (0, user_columns, "--user-id-column"),
+            (1, item_columns, "--item-id-column"),
+        )
+    )
+    lines += [one.said for one in (users, items) if one.said]
     same_width(users, items)
     if cold_users is None:
         cold_users = model is not None and (model / "user_features.npz").is_file()

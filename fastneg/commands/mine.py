@@ -19,6 +19,16 @@ from fastneg.checks import IntArray, as_number
 from fastneg.columns import plain_column
 from fastneg.commands import files, vectors
 from fastneg.commands.files import ColumnNames, holds_codes, prepare_file, read_first
+from fastneg.commands.keys import IDS, NOTHING, ROWS, Keyed
+from fastneg.commands.unknown_ids import (
+    MIN_SHARED,
+    Tell,
+    UnknownIds,
+    as_share,
+    report,
+    tell_all,
+    unknown_ids,
+)
 from fastneg.commands.vectors import VectorColumns, Vectors, listed, read_vectors, same_width
 from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
@@ -40,6 +50,8 @@ def mine(
     columns: ColumnNames = files.BY_DEFAULT,
     shard_queries: int | None = None,
     restart: bool = False,
+    min_shared: float = MIN_SHARED,
+    tell: Tell | None = None,
     options: Mapping[str, Any],
 ) -> tuple[MinedNegatives | MinedFolder, dict[str, int]]:
     """Mine for every query and write ``out``.
@@ -53,6 +65,8 @@ def mine(
         positives: interactions by ids, or by row numbers where the vectors have no ids.
         out: FILE.parquet, or a folder.
         shard_queries, restart: of a folder; see ``mine_to_folder`` (restart is not resume).
+        min_shared: the share of ids that positives and vectors need to have in common.
+        tell: gets, at the end, what was taken for ids, and how many ids are unknown.
         options: arguments of ``mine_hard_negatives``.
 
     Returns:
@@ -65,17 +79,27 @@ def mine(
     if single:
         prepare_file(out)
     _refuse_out(out, single=single, sharded=restart or shard_queries is not None)
+    limit = as_share(min_shared)
+    met_with = NOTHING
+    if positives is not None:
+        met_with = ROWS if holds_codes(positives, columns) else IDS
     asked, catalog = (
-        read_vectors(queries, query_columns, side="user", load=single),
-        read_vectors(items, item_columns, side="item", load=single),
+        read_vectors(path, named, side=side, load=single, keyed=Keyed(flag, met_with, repeats))
+        for path, named, side, flag, repeats in (
+            (queries, query_columns, "user", "--query-id-column", True),
+            (items, item_columns, "item", "--item-id-column", False),
+        )
     )
+    lines = [one.said for one in (asked, catalog) if one.said]
     if single:
         same_width(asked, catalog)
     of_item = _ids_of(catalog)
     arguments = dict(options)
     counts: dict[str, int] = {}
     if positives is not None:
-        known, users, counts = _positives(positives, columns, asked, catalog, of_item)
+        known, users, counts = read_positives(
+            positives, columns, asked, catalog, of_item, limit, lines.append
+        )
         arguments |= {"positives": known, "query_users": users}
     if asked.groups is not None or catalog.groups is not None:
         arguments |= _groups(asked, catalog)
@@ -85,6 +109,7 @@ def mine(
             query_vector_column=asked.column, item_vector_column=catalog.column,
             shard_queries=shard_queries, resume=not restart, **arguments,
         )  # fmt: skip
+        tell_all(lines, tell)
         return folder, counts
     mined = mine_hard_negatives(asked.matrix, catalog.matrix, **arguments)
     report = {**mined.report.to_dict(), **counts}
@@ -95,6 +120,7 @@ def mine(
 
     with replacing(out) as temporary:
         pq.write_table(table.replace_schema_metadata({"fastneg": json.dumps(report)}), temporary)
+    tell_all(lines, tell)
     return mined, counts
 
 
@@ -130,10 +156,21 @@ def _ids_of(items: Vectors) -> Vocabulary:
     return Vocabulary.build([], items.ids, call="mine", name="ids", table_name=name)[0]
 
 
-def _positives(
-    path: Path, columns: ColumnNames, queries: Vectors, items: Vectors, of_item: Vocabulary
+def read_positives(
+    path: Path,
+    columns: ColumnNames,
+    queries: Vectors,
+    items: Vectors,
+    of_item: Vocabulary,
+    min_shared: float,
+    tell: Tell,
 ) -> tuple[Interactions, IntArray, dict[str, int]]:
-    """Positives in the catalog's row numbers, each query's user among them, what was left out."""
+    """Positives in the catalog's row numbers, each query's user among them, what was left out.
+
+    Raises:
+        FastnegError: codes beside vectors with ids, ids that are no row numbers beside vectors
+            without, too few ids that the vectors have.
+    """
     read = read_first(path, columns)
     if holds_codes(path, columns) and not (queries.counts_rows() and items.counts_rows()):
         raise FastnegError(
@@ -159,6 +196,14 @@ def _positives(
             f"{listed(read.user_ids)}, its items {listed(read.item_ids)}; give the ids that the "
             "vectors have (row numbers, where they have none)"
         )
+    if not holds_codes(path, columns):
+        compared = [
+            unknown_ids("users", path, read.user_ids, queries.path, of_query),
+            unknown_ids("items", path, read.item_ids, items.path, of_item),
+        ]
+        for found, vectors_of in zip(compared, (queries, items), strict=True):
+            _refuse_no_rows(found, vectors_of)
+        report(compared, min_shared, tell)
     counts = {
         "positives_of_unknown_queries": int((users < 0).sum()),
         "positives_of_unknown_items": int(((users >= 0) & (codes < 0)).sum()),
@@ -167,6 +212,17 @@ def _positives(
         users[placed], codes[placed], num_users=len(of_query), num_items=len(of_item)
     )
     return known, query_users, counts
+
+
+def _refuse_no_rows(found: UnknownIds, owner: Vectors) -> None:
+    """Raise where ids are taken for row numbers, and some are none."""
+    if owner.ids is None and found.unknown:
+        raise FastnegError(
+            f"{owner.path} has no ids, and {found.unknown:,} of the {found.number:,} {found.what} "
+            f"of {found.path} are no numbers of its rows 0..{owner.num_rows - 1}, such as "
+            f"{found.examples[0]!r}; give vectors with their ids (Parquet with a key, or a folder "
+            "that `fastneg train` wrote)"
+        )
 
 
 def _groups(queries: Vectors, items: Vectors) -> dict[str, IntArray | None]:

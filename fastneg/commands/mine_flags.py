@@ -16,6 +16,7 @@ from fastneg.commands.flags import (
     FileFormat,
     Header,
     ItemColumn,
+    MinShared,
     Nulls,
     Quiet,
     Quotes,
@@ -85,8 +86,12 @@ def mine(
     memory: Annotated[float, typer.Option(help="Working memory in GiB.")] = 1.0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     seed: Seed = 0,
-    query_id_column: Annotated[str | None, typer.Option(help="(default: id, if any)")] = None,
-    item_id_column: Annotated[str | None, typer.Option(help="(default: id, if any)")] = None,
+    query_id_column: Annotated[
+        str | None, typer.Option(help="(default: id, or the only key)")
+    ] = None,
+    item_id_column: Annotated[
+        str | None, typer.Option(help="(default: id, or the only key)")
+    ] = None,
     query_vector_column: Annotated[str | None, typer.Option(help="(default: the list)")] = None,
     item_vector_column: Annotated[str | None, typer.Option(help="(default: the list)")] = None,
     query_group_column: Annotated[str | None, typer.Option(help="For --group-rule.")] = None,
@@ -107,6 +112,7 @@ def mine(
     restart: Annotated[
         bool, typer.Option("--restart", help="Remove what the folder holds of a job; begin again.")
     ] = False,
+    min_shared: MinShared = 0.1,
     quiet: Quiet = False,
 ) -> None:
     """Mine hard negatives from a window of each query's ranks.
@@ -147,6 +153,8 @@ def mine(
             ),
             shard_queries=shard_queries,
             restart=restart,
+            min_shared=min_shared,
+            tell=None if quiet else typer.echo,
             options=options,
         )
     except KeyboardInterrupt as stop:

@@ -180,9 +180,12 @@ def report(counts: list[UnknownIds], min_shared: float, tell: Tell | None) -> No
         FastnegError: as ``UnknownIds.check``.
     """
     if tell is not None and counts:
-        parts = " and ".join(str(one) for one in counts)
         hints = "".join(one.hint for one in counts)
-        tell(f"{counts[0].path}: {parts} are unknown to {counts[0].known_to}{hints}")
+        if len({one.known_to for one in counts}) == 1:
+            parts = f"{' and '.join(map(str, counts))} are unknown to {counts[0].known_to}"
+        else:
+            parts = ", ".join(f"{one} are unknown to {one.known_to}" for one in counts)
+        tell(f"{counts[0].path}: {parts}{hints}")
     for one in counts:
         one.check(min_shared)
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from fastneg.checks import AnyArray, Float32Array, as_matrix
 from fastneg.columns import normalise_ids, to_numpy_column
+from fastneg.commands.keys import Keyed, find_key, rows_are_ids
 from fastneg.errors import FastnegError, FileFormatError
 from fastneg.mining.vector_files import list_column, matrix_of, open_npy
 from fastneg.tables import PARQUET, existing_file, one_line, read_columns, suffix_of
@@ -26,7 +27,8 @@ class VectorColumns:
 
     Attributes:
         vector: the column of lists; by default the only one there is.
-        id: the key; by default ``id`` where there is one, else row numbers.
+        id: the key; by default ``id`` where there is one, else the only column that could be it,
+            else row numbers.
         group: categories for the group rule; by default there are none.
     """
 
@@ -49,6 +51,7 @@ class Vectors:
         ids: [n], int64 or Python strings; None where row numbers are the ids.
         groups: [n] Arrow column, or None.
         column: of a Parquet file, the one with the vectors.
+        said: what was taken for the ids, where nobody named it; or "".
     """
 
     path: Path
@@ -57,6 +60,7 @@ class Vectors:
     ids: AnyArray | None = None
     groups: Any = None
     column: str | None = None
+    said: str = ""
 
     @property
     def matrix(self) -> Float32Array:
@@ -85,7 +89,12 @@ def listed(ids: Any, most: int = 2) -> str:
 
 
 def read_vectors(
-    path: Path, columns: VectorColumns = BY_DEFAULT, *, side: str, load: bool = True
+    path: Path,
+    columns: VectorColumns = BY_DEFAULT,
+    *,
+    side: str,
+    load: bool = True,
+    keyed: Keyed = Keyed(),  # noqa: B008  (frozen)
 ) -> Vectors:
     """Vectors of users or items.
 
@@ -96,6 +105,7 @@ def read_vectors(
         columns: of a Parquet file.
         side: "user" or "item": which vectors of a folder.
         load: False leaves the vectors in their file, unseen.
+        keyed: what the ids are for; see ``keys``.
 
     Raises:
         FileFormatError: no such file, an empty or damaged one.
@@ -105,7 +115,7 @@ def read_vectors(
         path = path / f"{side}_vectors.npy"
     existing_file(path, call=_CALL)
     if suffix_of(path) in PARQUET:
-        return _read_parquet(path, columns, load=load)
+        return _read_parquet(path, columns, keyed, load=load)
     for name, flag in (("id", columns.id), ("vector", columns.vector), ("group", columns.group)):
         if flag is not None:
             raise FastnegError(
@@ -126,7 +136,8 @@ def read_vectors(
     ids = read_id_map(beside) if beside.is_file() else None
     if ids is not None and len(ids) != num_rows:
         raise FileFormatError(f"{path} has {num_rows} vectors, {beside} {len(ids)} ids")
-    return Vectors(path, num_rows, matrix, ids)
+    said = rows_are_ids(path, keyed) if ids is None else ""
+    return Vectors(path, num_rows, matrix, ids, said=said)
 
 
 def read_id_map(path: Path) -> AnyArray:
@@ -142,14 +153,19 @@ def read_id_map(path: Path) -> AnyArray:
     return to_numpy_column(table["id"])
 
 
-def _read_parquet(path: Path, columns: VectorColumns, *, load: bool) -> Vectors:
+def _read_parquet(path: Path, columns: VectorColumns, keyed: Keyed, *, load: bool) -> Vectors:
     try:
         with pq.ParquetFile(path) as file:
             schema, num_rows = file.schema_arrow, file.metadata.num_rows
     except (OSError, pa.ArrowException, ValueError) as error:
         raise FileFormatError(f"{path} cannot be read: {one_line(error)}") from error
     vector = list_column(path, schema, columns.vector)
-    key = columns.id or ("id" if "id" in schema.names else None)
+    key, said = columns.id, ""
+    if key is None:
+        others = (vector, columns.vector, columns.group)
+        key, said = find_key(
+            path, schema, others, keyed, lambda names: read_columns(path, names, call=_CALL).data
+        )
     wanted = [name for name in (key, columns.group) if name is not None]
     if load or num_rows == 0:
         wanted.append(vector)
@@ -158,7 +174,7 @@ def _read_parquet(path: Path, columns: VectorColumns, *, load: bool) -> Vectors:
     matrix = matrix_of(f"{path}: {vector}", data[vector], call=_CALL) if load else None
     ids = None if key is None else _ids_of(path, key, data[key])
     groups = None if columns.group is None else data[columns.group]
-    return Vectors(path, num_rows, matrix, ids, groups, vector)
+    return Vectors(path, num_rows, matrix, ids, groups, vector, said)
 
 
 def _ids_of(path: Path, name: str, column: Any) -> AnyArray:

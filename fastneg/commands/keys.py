@@ -1,0 +1,125 @@
+"""Which column of a file of vectors says whose they are.
+
+Row numbers that are taken for ids give wrong results without a word, so they are taken only where
+no column could be the key, or where the other file speaks of row numbers itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fastneg.columns import plain_column
+from fastneg.errors import FastnegError
+
+BY_DEFAULT = "id"
+IDS, ROWS, NOTHING = "ids", "rows", "nothing"
+_ENDINGS = ("id", "key", "sku", "asin")
+_INDEX = "__index_level_"  # pandas' name for an index without a name
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """What the key of a file of vectors is for.
+
+    Attributes:
+        flag: the flag that names the column.
+        met_with: what another file has: ``"ids"``, ``"rows"`` (a matrix: its numbers are row
+            numbers), or ``"nothing"``.
+        repeats: whether several rows may have one id.
+    """
+
+    flag: str = "the id column"
+    met_with: str = NOTHING
+    repeats: bool = False
+
+
+def find_key(
+    path: Path,
+    schema: Any,
+    others: Collection[str | None],
+    keyed: Keyed,
+    read: Callable[[list[str]], Mapping[str, Any]],
+) -> tuple[str | None, str]:
+    """(the column that is the key, or None for row numbers; what is to be said of it, or "").
+
+    Args:
+        path: for the text.
+        schema: of the file, an Arrow schema.
+        others: columns that are something else.
+        keyed: what the key is for.
+        read: gives columns by name.
+
+    Raises:
+        FastnegError: several columns could be the key, and another file's ids are to meet it.
+    """
+    names = [one.name for one in schema if _holds_ids(one.type) and one.name not in others]
+    named = [name for name in names if not name.startswith(_INDEX)]
+    names = named or names
+    if BY_DEFAULT in schema.names:
+        rivals = [name for name in names if name != BY_DEFAULT and _sounds_like_a_key(name)]
+        if keyed.met_with == IDS and _that_could_be(rivals, keyed, read):
+            raise _several(path, [BY_DEFAULT, *rivals], keyed)
+        return BY_DEFAULT, ""
+    if keyed.met_with == ROWS:
+        return None, ""
+    could_be = _that_could_be(names, keyed, read)
+    if len(could_be) == 1:
+        return could_be[0], f"{path}: ids are those of its column {could_be[0]!r} ({keyed.flag})"
+    if could_be and keyed.met_with == IDS:
+        raise _several(path, could_be, keyed)
+    if could_be:
+        listed = ", ".join(map(repr, could_be))
+        return None, f"{path}: row numbers stand for ids; {keyed.flag} names one of {listed}"
+    return None, rows_are_ids(path, keyed)
+
+
+def rows_are_ids(path: Path, keyed: Keyed) -> str:
+    """What is to be said of vectors without ids that another file's ids meet."""
+    if keyed.met_with != IDS:
+        return ""
+    return f"{path}: it has no ids, so the ids of the other file are taken for its row numbers"
+
+
+def _holds_ids(kind: Any) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    tests = (
+        pa.types.is_integer, pa.types.is_decimal, pa.types.is_string, pa.types.is_large_string,
+        pa.types.is_string_view, pa.types.is_binary, pa.types.is_large_binary,
+        pa.types.is_fixed_size_binary,
+    )  # fmt: skip
+    return isinstance(kind, pa.BaseExtensionType) or any(test(kind) for test in tests)
+
+
+def _sounds_like_a_key(name: str) -> bool:
+    return name.lower().endswith(_ENDINGS)
+
+
+def _that_could_be(
+    names: Sequence[str], keyed: Keyed, read: Callable[[list[str]], Mapping[str, Any]]
+) -> list[str]:
+    """Those without a missing value, and without a repeated one unless ids may repeat."""
+    found = []
+    for name in names:
+        column = plain_column(read([name])[name])
+        if isinstance(column.type, pa.BaseExtensionType):
+            column = pa.chunked_array([pa.array(map(str, column.to_pylist()))])
+        if column.null_count or len(column) == 0:
+            continue
+        if keyed.repeats or pc.count_distinct(column).as_py() == len(column):
+            found.append(name)
+    return found
+
+
+def _several(path: Path, names: Sequence[str], keyed: Keyed) -> FastnegError:
+    listed = ", ".join(map(repr, names))
+    return FastnegError(
+        f"{path} has several columns that could be its ids ({listed}); name the right one by "
+        f"{keyed.flag}"
+    )
