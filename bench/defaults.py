@@ -55,24 +55,24 @@ _SOFTMAX = (
     {"average_decay": 0.8},
     {"average_decay": 0.8, "learning_rate": 1e-2},
     {"average_decay": 0.8, "temperature": 0.15},
-    {"batch_size": 2048},
-    {"batch_size": 2048, "average_decay": 0.8},
+    {"batch_size": 512},
+    {"batch_size": 512, "average_decay": 0.8},
 )
 # what is tried of each recipe, on top of its own settings
 TRIALS: dict[str, Sequence[Mapping[str, Any]]] = {
     "in-batch-logq": _SOFTMAX,
     "sampled-softmax": _SOFTMAX,
     "bpr": (
-        {"l2": 3e-3},
-        {"l2": 1e-2},
+        {"l2": 5e-3},
         {"l2": 5e-2},
         {"l2": 1e-1},
-        {"l2": 5e-2, "learning_rate": 1e-3},
-        {"l2": 5e-2, "learning_rate": 1e-2},
-        {"l2": 5e-2, "average_decay": 0.8},
-        {"l2": 5e-2, "average_decay": 0.8, "learning_rate": 1e-3},
-        {"l2": 5e-2, "average_decay": 0.8, "num_negatives": 4},
-        {"l2": 5e-2, "average_decay": 0.8, "batch_size": 2048},
+        {"l2": 1e-2, "average_decay": 0.0},
+        {"l2": 5e-2, "learning_rate": 2e-3},
+        {"l2": 5e-2, "learning_rate": 2e-3, "batch_size": 512},
+        {"learning_rate": 1e-2},
+        {"average_decay": 0.9},
+        {"num_negatives": 4},
+        {"num_negatives": 4, "l2": 5e-2},
     ),
 }
 

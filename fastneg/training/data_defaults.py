@@ -19,7 +19,7 @@ from fastneg.training.fused_softmax import FUSED, products_dtype
 from fastneg.training.settings import Settings
 
 BATCH_SIZES = (256, 2048)
-_STEPS = 400  # an epoch at the batch size of the rule
+_STEPS = 40  # an epoch at the batch size of the rule
 _FEWEST = 2000  # users of a sample: the validation metric of fewer is mostly noise
 _SHARE = 5  # evaluation may take one of so many parts of the time
 # Work in units of one score of evaluation (about 4 ns at a width of 64 on one core), measured on
@@ -29,10 +29,10 @@ _OWN_COLUMN = 100  # a column of the row's own: it is drawn, looked up and updat
 
 
 def default_batch_size(num_rows: int) -> int:
-    """The largest power of two that leaves 400 steps an epoch, within 256 and 2,048.
+    """The largest power of two that leaves 40 steps an epoch, within 256 and 2,048.
 
-    >>> [default_batch_size(rows) for rows in (1_000, 80_000, 220_000, 5_000_000)]
-    [256, 256, 512, 2048]
+    >>> [default_batch_size(rows) for rows in (1_000, 30_000, 72_000, 5_000_000)]
+    [256, 512, 1024, 2048]
     """
     least, most = BATCH_SIZES
     return min(max(1 << max(num_rows // _STEPS, 1).bit_length() - 1, least), most)
