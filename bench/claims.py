@@ -118,6 +118,10 @@ together for that many epochs and meets the test set. Means and standard deviati
 A verdict looks at the difference of two means: "holds here" or "the opposite here" where it is
 more than twice its standard error (of the three seeds) and more than 1 %, else "no difference seen
 here". The seeds tell how far chance in training goes; other data are another matter.
+
+Runs made before December 2026 (claims.json has the day of each) started ids at 1 / sqrt(dim), did
+not average the weights of pairwise losses (l2 0.01), and counted evaluations since the best one as
+patience.
 """
 
 

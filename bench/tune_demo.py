@@ -17,7 +17,7 @@ from fastneg.demo import ENTRIES, Entry, load, split_for
 from fastneg.recipes import train_recipe
 
 GRIDS: dict[str, dict[str, list[Any]]] = {
-    "BPR": {"learning_rate": [5e-3, 1e-2], "l2": [1e-3, 3e-3, 1e-2]},
+    "BPR": {"learning_rate": [5e-3, 1e-2], "l2": [1e-2, 2e-2], "average_decay": [0.0, 0.8]},
     "in-batch": {"learning_rate": [1e-2], "temperature": [0.15, 0.2, 0.3]},
     "in-batch + logQ": {"learning_rate": [5e-3, 1e-2], "temperature": [0.15, 0.2, 0.3]},
     "mixed": {"learning_rate": [1e-2], "temperature": [0.15, 0.2, 0.3]},

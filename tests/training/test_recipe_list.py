@@ -54,7 +54,7 @@ def test_what_a_recipe_changes_and_was_worth(tmp_path, monkeypatch):
     known = {"somewhere": {"dns": "better than bpr"}}
     monkeypatch.setattr(recipe_list, "_results", lambda: known)
     lines = recipe_as_toml("dns").splitlines()
-    assert lines[2] == "# It changes negatives, learning_rate, l2."
+    assert lines[2] == "# It changes negatives, learning_rate, l2, average_decay."
     assert lines[3] == "# On somewhere: better than bpr."
     assert lines[4] == 'recipe = "dns"'
     assert recipe_as_toml("ccl").splitlines()[3] == "# No result is recorded here."
