@@ -34,6 +34,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     queries = rng.normal(size=(N, WIDTH)).astype(np.float32)
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
     users, items, places = rng.permutation(N) + 1, rng.permutation(N) + 1, rng.permutation(N)
     vectors = np.empty_like(queries)
     vectors[places] = queries  # row k's positive is in row places[k]
