@@ -58,7 +58,7 @@ def to_numpy(values: Any, *, call: str, name: str) -> AnyArray:
     """
     try:
         if hasattr(values, "detach"):  # a torch tensor, without importing torch
-            values = values.detach().cpu().numpy()
+            values = _tensor_to_numpy(values)
         array = np.asarray(values)
     except (ValueError, TypeError, RuntimeError) as error:
         raise FastnegTypeError(
@@ -68,6 +68,19 @@ def to_numpy(values: Any, *, call: str, name: str) -> AnyArray:
         raise FastnegTypeError(
             f"{call}: {name} holds Python objects (dtype object); give numbers of one type"
         )
+    return array
+
+
+def _tensor_to_numpy(tensor: Any) -> AnyArray:
+    """A tensor of any layout and dtype for NumPy; dtypes that it does not know become float32."""
+    tensor = tensor.detach()
+    if getattr(tensor, "is_quantized", False):
+        tensor = tensor.dequantize()
+    if str(getattr(tensor, "layout", "torch.strided")) != "torch.strided":
+        tensor = tensor.to_dense()
+    if str(tensor.dtype).startswith(("torch.bfloat16", "torch.float8")):
+        tensor = tensor.float()
+    array: AnyArray = tensor.cpu().resolve_conj().resolve_neg().numpy()
     return array
 
 
@@ -221,7 +234,16 @@ def _refuse_weights(values: Any, weights: FloatArray, *, call: str, name: str, w
 
 def as_matrix(values: Any, *, call: str, name: str, columns: int | None = None) -> Float32Array:
     """C-contiguous float32 [n, d], finite, d >= 1; ``columns`` fixes d. NaN and infinity raise."""
+    if isinstance(values, np.ma.MaskedArray):
+        if np.ma.is_masked(values):
+            place = np.argwhere(np.ma.getmaskarray(values))[0].tolist()
+            fail(call, f"{name}{place} is masked; fill what is missing")
+        values = values.data
+    if str(getattr(values, "dtype", "")) == "object" and getattr(values, "ndim", 0) == 1:
+        values = list(values)  # one array or list a row, as a frame's column holds vectors
     array = to_numpy(values, call=call, name=name)
+    if array.dtype.kind == "V" and array.dtype.name.startswith(("bfloat16", "float8")):
+        array = array.astype(np.float32)  # of the package ml_dtypes
     if array.ndim != 2:
         fail(call, f"{describe(name, array)} has {array.ndim} dimensions; 2 expected (rows, width)")
     if array.dtype.kind not in "iuf":

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
@@ -75,9 +76,7 @@ def test_integers_refused() -> None:
     _refuses_type(r"x holds Python objects \(dtype object\)", checks.as_integers, [2**70])
     _refuses_type("x holds Python objects", checks.as_integers, None)
     _refuses_type("x is not a rectangular array of numbers", checks.as_integers, [[1], [1, 2]])
-    _refuses_type(
-        "x is not a rectangular", checks.as_integers, torch.zeros(1, dtype=torch.bfloat16)
-    )
+    _refuses_type("x .* is not of an integer", checks.as_integers, torch.zeros(1).bfloat16())
     _refuses_type("x is not a rectangular", checks.as_integers, torch.zeros(2, device="meta"))
     _refuses(r"x \(int64, shape \(1, 1\)\) has 2 dimensions; 1", checks.as_integers, [[1]])
     _refuses(r"values over 2\^63 - 1", checks.as_integers, np.array([2**63], np.uint64))
@@ -189,3 +188,44 @@ def test_same_length() -> None:
     assert checks.same_length("f", a=np.zeros(3), b=np.zeros((3, 2))) == 3
     with pytest.raises(FastnegError, match="f: lengths differ: a has 3, b has 2"):
         checks.same_length("f", a=np.zeros(3), b=np.zeros(2))
+
+
+@pytest.mark.filterwarnings("ignore")  # torch warns of sparse and quantized tensors
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda x: x.bfloat16(), lambda x: x.half(), lambda x: x.double(), lambda x: x.int(),
+        lambda x: x.to(torch.float8_e5m2), lambda x: x.requires_grad_(), torch.nn.Parameter,
+        lambda x: x.to_sparse(), lambda x: x.to_sparse_csr(), lambda x: x.T.contiguous().T,
+        lambda x: x._neg_view()._neg_view(), lambda x: (-x)._neg_view(), lambda x: x[::1, ::1],
+        lambda x: torch.quantize_per_tensor(x, 1.0, 0, torch.qint8), lambda x: x.numpy(),
+        lambda x: x.numpy().astype(">f4"), lambda x: x.numpy().astype(np.longdouble),
+        lambda x: x.numpy().astype(">f2"), lambda x: np.asfortranarray(x.numpy()),
+        lambda x: x.numpy().tolist(), lambda x: list(x.numpy()), lambda x: np.ma.array(x.numpy()),
+        lambda x: pd.Series(list(x.numpy())), lambda x: pd.DataFrame(x.numpy()),
+        lambda x: np.array([*x.numpy(), None], dtype=object)[:-1],
+    ],
+)  # fmt: skip
+def test_matrices_of_any_dtype_and_layout_are_read(made):
+    values = torch.arange(-6, 6, dtype=torch.float32).reshape(3, 4) / 2
+    values = values.round()
+    matrix = checks.as_matrix(made(values.clone()), call="f", name="x")
+    np.testing.assert_array_equal(matrix, values.numpy())
+    assert matrix.dtype == np.float32
+    assert matrix.flags.c_contiguous
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_matrices_that_cannot_be_read_are_named():
+    masked = np.ma.array(np.zeros((2, 2)), mask=[[False, False], [False, True]])
+    with pytest.raises(FastnegError, match=r"^f: x\[1, 1\] is masked; fill what is missing"):
+        checks.as_matrix(masked, call="f", name="x")
+    for bad in (
+        np.array([[1.0], [1.0, 2.0]], dtype=object), torch.zeros(2, 2, device="meta"),
+        torch.zeros(2, 2, dtype=torch.complex64).conj(), np.zeros((2, 2), "V2"),
+        np.zeros((2, 2), "M8[s]"), np.array([["1"]]), np.zeros((2, 2), bool),
+        torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+    ):  # fmt: skip
+        with pytest.raises(FastnegError, match=r"^f: x") as caught:
+            checks.as_matrix(bad, call="f", name="x")
+        assert "\n" not in str(caught.value)

@@ -138,7 +138,7 @@ def _vector_files(
             f"{model}: its queries are events with a context, which have no vector by user; "
             "`fastneg train --test` evaluates it by event, and metrics.json has the result"
         )
-    return model, model
+    return model / "user_vectors.npy", model / "item_vectors.npy"
 
 
 def _read_train(path: Path, columns: ColumnNames, users: Vectors, items: Vectors) -> Interactions:

@@ -1,21 +1,28 @@
-"""Vectors and their ids from files: .npy, Parquet with a column of lists, a trained folder."""
+"""Vectors and their ids from files: .npy, Parquet with a column of lists, folders of either."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from fastneg.checks import AnyArray, Float32Array, as_matrix
 from fastneg.columns import normalise_ids, to_numpy_column
 from fastneg.commands.keys import Keyed, find_key, rows_are_ids
 from fastneg.errors import FastnegError, FileFormatError
-from fastneg.mining.vector_files import list_column, matrix_of, open_npy
-from fastneg.tables import PARQUET, existing_file, one_line, read_columns, suffix_of
+from fastneg.ids import file_ids
+from fastneg.mining.vector_columns import list_column
+from fastneg.mining.vector_files import array_blocks, open_npy, parquet_blocks
+from fastneg.mining.vector_parts import (
+    VectorParts,
+    columns_of_parts,
+    find_parts,
+    schema_of_parts,
+)
+from fastneg.tables import read_columns
 
 _CALL = "read vectors"
 _SIDES = {"user_vectors.npy": "users.parquet", "item_vectors.npy": "items.parquet"}
@@ -99,9 +106,9 @@ def read_vectors(
     """Vectors of users or items.
 
     Args:
-        path: an .npy of shape [n, D]; a Parquet file with a column of lists; a folder that
-            ``fastneg train`` wrote. Beside ``user_vectors.npy`` and ``item_vectors.npy`` of such
-            a folder lie their ids, which are read too.
+        path: an .npy of shape [n, D]; a Parquet file with a column of lists; a folder with parts of
+            either kind; a folder that ``fastneg train`` wrote. Beside ``user_vectors.npy`` and
+            ``item_vectors.npy`` of such a folder lie their ids, which are read too.
         columns: of a Parquet file.
         side: "user" or "item": which vectors of a folder.
         load: False leaves the vectors in their file, unseen.
@@ -111,33 +118,42 @@ def read_vectors(
         FileFormatError: no such file, an empty or damaged one.
         FastnegError: no such column, vectors of several widths, numbers that are not finite.
     """
-    if path.is_dir():
-        path = path / f"{side}_vectors.npy"
-    existing_file(path, call=_CALL)
-    if suffix_of(path) in PARQUET:
-        return _read_parquet(path, columns, keyed, load=load)
+    trained = path / f"{side}_vectors.npy"
+    if trained.is_file() or (path.is_dir() and any((path / name).is_file() for name in _SIDES)):
+        path = trained
+    parts = find_parts(path, call=_CALL)
+    if parts.is_parquet:
+        return _read_parquet(parts, columns, keyed, load=load)
     for name, flag in (("id", columns.id), ("vector", columns.vector), ("group", columns.group)):
         if flag is not None:
             raise FastnegError(
                 f"{path} has no columns, and {flag!r} is named as its {name} column; name columns "
                 "of Parquet files only"
             )
-    if path.suffix != ".npy":
-        raise FileFormatError(
-            f"{path} has the suffix {path.suffix!r}; vectors come as .npy, as Parquet with a "
-            "column of lists, or as a folder that `fastneg train` wrote"
-        )
-    array = open_npy(path, call=_CALL)
-    matrix = as_matrix(array, call=_CALL, name=str(path)) if load else None
-    if array.ndim > 0 and len(array) == 0:
-        raise FileFormatError(f"{path} holds no vectors (shape {array.shape})")
-    num_rows = len(array) if array.ndim else 0
+    arrays = [open_npy(file, call=_CALL) for file in parts.files]
+    if len(arrays) > 1:
+        (num_rows, width), blocks = array_blocks(parts, arrays, _CALL)
+        matrix = _put_together(blocks, num_rows, width) if load else None
+    else:
+        matrix = as_matrix(arrays[0], call=_CALL, name=str(path)) if load else None
+        num_rows = len(arrays[0]) if arrays[0].ndim else 0
+    if num_rows == 0 and arrays[0].ndim > 0:
+        raise FileFormatError(f"{path} holds no vectors (shape {arrays[0].shape})")
     beside = path.parent / _SIDES.get(path.name, ".")
     ids = read_id_map(beside) if beside.is_file() else None
     if ids is not None and len(ids) != num_rows:
         raise FileFormatError(f"{path} has {num_rows} vectors, {beside} {len(ids)} ids")
     said = rows_are_ids(path, keyed) if ids is None else ""
     return Vectors(path, num_rows, matrix, ids, said=said)
+
+
+def _put_together(blocks: Iterator[Float32Array], num_rows: int, width: int) -> Float32Array:
+    matrix = np.empty((num_rows, width), np.float32)
+    row = 0
+    for block in blocks:
+        matrix[row : row + len(block)] = block
+        row += len(block)
+    return matrix
 
 
 def read_id_map(path: Path) -> AnyArray:
@@ -153,32 +169,34 @@ def read_id_map(path: Path) -> AnyArray:
     return to_numpy_column(table["id"])
 
 
-def _read_parquet(path: Path, columns: VectorColumns, keyed: Keyed, *, load: bool) -> Vectors:
-    try:
-        with pq.ParquetFile(path) as file:
-            schema, num_rows = file.schema_arrow, file.metadata.num_rows
-    except (OSError, pa.ArrowException, ValueError) as error:
-        raise FileFormatError(f"{path} cannot be read: {one_line(error)}") from error
-    vector = list_column(path, schema, columns.vector)
+def _read_parquet(
+    parts: VectorParts, columns: VectorColumns, keyed: Keyed, *, load: bool
+) -> Vectors:
+    path = parts.path
+    schema, rows = schema_of_parts(parts, call=_CALL)
+    vector = list_column(path, schema, columns.vector, call=_CALL)
+    if sum(rows) == 0:
+        raise FileFormatError(f"{path} has no rows")
     key, said = columns.id, ""
     if key is None:
         others = (vector, columns.vector, columns.group)
         key, said = find_key(
-            path, schema, others, keyed, lambda names: read_columns(path, names, call=_CALL).data
+            path, schema, others, keyed, lambda names: columns_of_parts(parts, names, call=_CALL)
         )
-    wanted = [name for name in (key, columns.group) if name is not None]
-    if load or num_rows == 0:
-        wanted.append(vector)
-    text = () if key is None else (key,)
-    data = read_columns(path, wanted, call=_CALL, text=text).data if wanted else {}
-    matrix = matrix_of(f"{path}: {vector}", data[vector], call=_CALL) if load else None
+    wanted = list(dict.fromkeys(name for name in (key, columns.group) if name is not None))
+    data = columns_of_parts(parts, wanted, call=_CALL) if wanted else {}
+    matrix = None
+    if load:
+        (num_rows, width), blocks = parquet_blocks(parts, vector, _CALL)
+        matrix = _put_together(blocks, num_rows, width)
     ids = None if key is None else _ids_of(path, key, data[key])
     groups = None if columns.group is None else data[columns.group]
-    return Vectors(path, num_rows, matrix, ids, groups, vector, said)
+    return Vectors(path, sum(rows), matrix, ids, groups, vector, said)
 
 
 def _ids_of(path: Path, name: str, column: Any) -> AnyArray:
-    ids = normalise_ids(column, call=_CALL, name=f"{path}: {name}")
+    label = f"{path}: {name}"
+    ids = normalise_ids(file_ids(column, call=_CALL, name=label), call=_CALL, name=label)
     return ids if isinstance(ids, np.ndarray) else np.asarray(ids.to_numpy(zero_copy_only=False))
 
 

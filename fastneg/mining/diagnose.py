@@ -17,7 +17,6 @@ from fastneg.checks import (
     as_choice,
     as_integer,
     as_integers,
-    as_matrix,
     as_number,
     as_weights,
     fail,
@@ -29,6 +28,7 @@ from fastneg.mining.diagnosis import RankBucket, WindowDiagnosis
 from fastneg.mining.held_out import sample_held_out, true_ranks
 from fastneg.mining.members import Group, Looking, Model, Popularity, describe_members
 from fastneg.mining.search import PositiveLists, check_range, normalised, read_positives
+from fastneg.mining.vector_columns import as_vectors
 from fastneg.same_codes import same_codes
 from fastneg.vocabulary import Encoded
 
@@ -80,7 +80,7 @@ def diagnose_window(
         density = false / members
 
     Args:
-        queries: [Q, d], finite numbers; NumPy or torch, computed in float32.
+        queries: [Q, d], finite numbers, as in ``mine_hard_negatives``.
         items: [N, d], in the order of item codes.
         positives: training positives: ``(indptr, items)`` or a SciPy CSR matrix with one row per
             query, or ``Interactions``, or None.
@@ -234,7 +234,7 @@ def _as_model(queries: Any, items: Any, metric: str, *names: str) -> Model:
 
 
 def _vectors(values: Any, name: str, width: int | None) -> Float32Array:
-    matrix = as_matrix(values, call=CALL, name=name, columns=width)
+    matrix = as_vectors(values, call=CALL, name=name, columns=width)
     if len(matrix) == 0:
         fail(CALL, f"{name} is empty (shape {matrix.shape}); give at least one vector")
     return matrix

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import Float32Array, IntArray, as_matrix
+from fastneg.checks import Float32Array, IntArray
 from fastneg.mining.arguments import check_settings, make_job
 from fastneg.mining.engines import make_engine
 from fastneg.mining.job import CALL, make_report, run_job
 from fastneg.mining.report import MiningReport, ShowProgress
 from fastneg.mining.search import normalised
+from fastneg.mining.vector_columns import as_vectors
 
 
 class MinedNegatives(NamedTuple):
@@ -77,7 +78,8 @@ def mine_hard_negatives(
         mined = eligible[:num_negatives]
 
     Args:
-        queries: [Q, d], finite numbers; NumPy or torch, computed in float32.
+        queries: [Q, d], finite numbers; NumPy, torch (any dtype, layout or device) or an Arrow
+            column of lists; computed in float32.
         items: [N, d], in the order of item codes.
         positives: ``(indptr, items)`` or a SciPy CSR matrix with one row per query, or
             ``Interactions`` (training rows only, or held-out positives leak), or None.
@@ -140,8 +142,8 @@ def mine_hard_negatives(
         max_per_item=max_per_item, group_rule=group_rule, drop_duplicates=drop_duplicates,
         search=search, recall=recall, memory=memory, device=device, seed=seed,
     )  # fmt: skip
-    query_matrix = as_matrix(queries, call=CALL, name="queries")
-    item_matrix = as_matrix(items, call=CALL, name="items", columns=query_matrix.shape[1])
+    query_matrix = as_vectors(queries, call=CALL, name="queries")
+    item_matrix = as_vectors(items, call=CALL, name="items", columns=query_matrix.shape[1])
     if settings.metric == "cosine":
         query_matrix, item_matrix = normalised(query_matrix), normalised(item_matrix)
     job = make_job(

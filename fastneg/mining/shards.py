@@ -106,9 +106,11 @@ def mine_to_folder(
     are refused with the list of what differs; ``memory``, ``device`` and ``progress`` may change.
 
     Args:
-        queries: [Q, d] as in ``mine_hard_negatives``, or the path of an .npy (memory-mapped) or
-            Parquet file with a column of lists. Parquet, dtypes other than float32 and "cosine"
-            take a converted copy on disk inside the folder while the job runs.
+        queries: [Q, d] as in ``mine_hard_negatives``, or the path of an .npy (memory-mapped), of a
+            Parquet file with a column of lists of numbers, or of a folder with parts of either
+            kind, in the natural order of their names (``_SUCCESS``, ``.crc`` and other files beside
+            them are left alone). Parquet, parts, dtypes other than float32 and "cosine" take a
+            converted copy on disk inside the folder while the job runs.
         items: [N, d], likewise.
         folder: made if it is not there; else empty, or one that this call began before.
         query_ids: [Q] integers or strings, written instead of row numbers; may repeat.

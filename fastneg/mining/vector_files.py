@@ -1,4 +1,4 @@
-"""Vectors from arrays, .npy files and Parquet columns of lists, without reading a file whole.
+"""Vectors from arrays, .npy files, Parquet columns of lists and folders of either.
 
 What is float32 already is used where it lies, an .npy memory-mapped. What has to be converted
 (Parquet, another dtype, normalising) goes through a file that has no name, so that it takes disk
@@ -15,16 +15,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastneg.checks import AnyArray, Float32Array, as_matrix, describe, fail
-from fastneg.columns import to_numpy_column
-from fastneg.errors import FastnegError, FastnegTypeError, FileFormatError
+from fastneg.arrow_files import validated
+from fastneg.checks import AnyArray, Float32Array, as_matrix, fail
+from fastneg.errors import FastnegError, FileFormatError
 from fastneg.lazy import lazy_module
 from fastneg.mining.search import normalised
-from fastneg.tables import PARQUET, existing_file, one_line, suffix_of
+from fastneg.mining.vector_columns import (
+    as_vectors,
+    finite_floats,
+    first_width,
+    list_column,
+    matrix_of,
+)
+from fastneg.mining.vector_parts import VectorParts, find_parts, open_parquet, schema_of_parts
+from fastneg.tables import one_line
 
 pa = lazy_module("pyarrow")
-pc = lazy_module("pyarrow.compute")
-pq = lazy_module("pyarrow.parquet")
 
 _BLOCK_BYTES = 4 << 20
 _BATCH_ROWS = 8_192  # of Parquet, whose width is not known before the first batch
@@ -55,7 +61,8 @@ def open_vectors(
     """Vectors of an array or a file.
 
     Args:
-        source: anything that ``as_matrix`` takes, or the path of an .npy or Parquet file.
+        source: anything that ``as_matrix`` takes, or the path of an .npy or Parquet file
+            or of a folder of such parts.
         name: of the argument, for errors.
         call: who was called, for errors.
         column: the Parquet column of lists; by default the only one.
@@ -68,27 +75,38 @@ def open_vectors(
     """
     label = name
     if isinstance(source, str | Path):
-        path = existing_file(source, call=call)
-        label = str(path)
-        if suffix_of(path) in PARQUET:
-            return _spooled(*_parquet_blocks(path, column, call), unit_length, scratch, call)
-        source = open_npy(path, call=call)
-    if column is not None:
-        fail(call, f"{label} has no columns, and {column!r} is named; name columns of Parquet only")
-    if isinstance(source, np.ndarray) and (unit_length or source.dtype != np.float32):
+        parts = find_parts(source, call=call)
+        label = str(parts.path)
+        if parts.is_parquet:
+            return _spooled(*parquet_blocks(parts, column, call), unit_length, scratch, call)
+        _refuse_column(column, label, call)
+        arrays = [open_npy(file, call=call) for file in parts.files]
+        if len(arrays) > 1:
+            return _spooled(*array_blocks(parts, arrays, call), unit_length, scratch, call)
+        source = arrays[0]
+    _refuse_column(column, label, call)
+    if type(source) is np.ndarray and (unit_length or source.dtype != np.float32):
         if source.ndim != 2 or source.dtype.kind not in "iuf" or source.shape[1] == 0:
-            as_matrix(source, call=call, name=label)  # raises
+            as_vectors(source, call=call, name=label)  # raises
         finite = (
             finite_floats(source[part], label, part.start, call=call)
             for part in _blocks(source.shape)
         )
         return _spooled(source.shape, finite, unit_length, scratch, call)
-    matrix = as_matrix(source, call=call, name=label)
+    matrix = as_vectors(source, call=call, name=label)
     digest = hashlib.sha256()
     for part in _blocks(matrix.shape):
         digest.update(matrix[part].data)
     found = OpenVectors(matrix, _fingerprint(matrix.shape, digest))
     return found._replace(matrix=normalised(matrix)) if unit_length else found
+
+
+def _refuse_column(column: str | None, label: str, call: str) -> None:
+    if column is not None:
+        fail(
+            call,
+            f"{label} has no columns, and {column!r} is named; name columns of Parquet only",
+        )
 
 
 def _blocks(shape: tuple[int, ...]) -> Iterator[slice]:
@@ -100,37 +118,20 @@ def open_npy(path: Path, *, call: str) -> AnyArray:
     """The array of an .npy file, memory-mapped.
 
     Raises:
-        FileFormatError: another suffix, or not a readable .npy.
+        FileFormatError: not a readable .npy, or one of numbers that NumPy does not know.
     """
-    if path.suffix != ".npy":
-        raise FileFormatError(
-            f"{call}: {path} has the suffix {path.suffix!r}; vectors come as .npy or as Parquet "
-            "with a column of lists"
-        )
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
-    except (OSError, ValueError, EOFError) as error:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, TypeError, SyntaxError, MemoryError) as error:
         raise FileFormatError(
             f"{call}: {path} is not a readable .npy: {one_line(error)}"
         ) from error
-
-
-def finite_floats(block: AnyArray, label: str, first_row: int, *, call: str) -> Float32Array:
-    """float32 of a block of rows; ``first_row`` numbers row 0 in errors.
-
-    Raises:
-        FastnegError: a value that is not a finite float32.
-    """
-    with np.errstate(over="ignore"):
-        matrix = np.ascontiguousarray(block, dtype=np.float32)
-    finite = np.isfinite(matrix)
-    if not finite.all():
-        row, place = (int(i) for i in np.argwhere(~finite)[0])
-        fail(
-            call,
-            f"{label}[{first_row + row}, {place}] = {block[row, place]} is not a finite float32",
+    if array.dtype.kind == "V":
+        raise FileFormatError(
+            f"{call}: {path} holds {array.dtype.itemsize} raw bytes a number (dtype "
+            f"{array.dtype}), as bfloat16 is saved; save it as float32"
         )
-    return matrix
+    return np.asarray(array)
 
 
 def _fingerprint(shape: tuple[int, ...], digest: Any) -> dict[str, Any]:
@@ -166,125 +167,80 @@ def _spooled(
     return OpenVectors(matrix, _fingerprint(shape, digest))
 
 
-def _parquet_blocks(
-    path: Path, column: str | None, call: str
+def array_blocks(
+    parts: VectorParts, arrays: list[AnyArray], call: str
 ) -> tuple[tuple[int, int], Iterator[Float32Array]]:
-    """The shape of a column of vectors, and its blocks."""
-    try:
-        file = pq.ParquetFile(path, memory_map=True)
-    except (OSError, pa.ArrowException, ValueError) as error:
-        raise FileFormatError(f"{call}: {path} cannot be read: {one_line(error)}") from error
-    with_vectors = list_column(path, file.schema_arrow, column)
-    label = f"{path}: {with_vectors}"
-    batches = _batches(file, with_vectors, path, call)
+    """The shape of .npy parts put together, and their blocks.
+
+    Raises:
+        FastnegError: a part that is no matrix of numbers, or of another width than the first.
+    """
+    width: int | None = None
+    for file, array in zip(parts.files, arrays, strict=True):
+        if array.ndim != 2 or array.dtype.kind not in "iuf" or array.shape[1] == 0:
+            as_matrix(array, call=call, name=str(file))  # raises
+        if width is not None and array.shape[1] != width:
+            fail(
+                call,
+                f"{file} has vectors of width {array.shape[1]}, {parts.files[0]} of width {width}; "
+                "all parts need one width",
+            )
+        width = array.shape[1]
+
+    def blocks() -> Iterator[Float32Array]:
+        for file, array in zip(parts.files, arrays, strict=True):
+            for part in _blocks(array.shape):
+                yield finite_floats(array[part], str(file), part.start, call=call)
+
+    return (sum(len(array) for array in arrays), width or 1), blocks()
+
+
+def parquet_blocks(
+    parts: VectorParts, column: str | None, call: str
+) -> tuple[tuple[int, int], Iterator[Float32Array]]:
+    """The shape of a column of vectors, and its blocks.
+
+    Raises:
+        FastnegError: no such column, or the first vector is null; the iterator: as ``matrix_of``.
+    """
+    schema, rows = schema_of_parts(parts, call=call)
+    with_vectors = list_column(parts.path, schema, column, call=call)
+    batches = _batches(parts, with_vectors, call)
     first = next(batches, None)
     if first is None:
         return (0, 1), iter(())
-    width = first_width(label, first, call=call)
+    first_label = f"{first[0]}: {with_vectors}"
+    width = first_width(first_label, first[2], call=call)
 
     def blocks() -> Iterator[Float32Array]:
-        row, batch = 0, first
+        batch: tuple[Path, int, Any] | None = first
         while batch is not None:
-            block = matrix_of(label, batch, call=call, first_row=row, width=width)
-            yield block
-            row += len(block)
+            path, row, vectors = batch
+            label = f"{path}: {with_vectors}"
+            yield matrix_of(
+                label, vectors, call=call, first_row=row, width=width, first=first_label
+            )
             batch = next(batches, None)
 
-    return (file.metadata.num_rows, width), blocks()
+    return (sum(rows), width), blocks()
 
 
-def _batches(file: Any, column: str, path: Path, call: str) -> Iterator[Any]:
-    try:
-        for batch in file.iter_batches(_BATCH_ROWS, columns=[column], use_threads=False):
-            if len(batch):
-                yield batch.column(0)
-    except (OSError, pa.ArrowException) as error:
-        raise FileFormatError(f"{call}: {path} cannot be read: {one_line(error)}") from error
-
-
-def is_list(kind: Any) -> bool:
-    """Whether an Arrow type is one of lists."""
-    return bool(
-        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    )
-
-
-def list_column(path: Path, schema: Any, column: str | None) -> str:
-    """The column asked for, or the only one of lists.
-
-    Raises:
-        FastnegError: there is none, or there are several.
-    """
-    found = ", ".join(f"{field.name} ({field.type})" for field in schema)
-    if column is not None:
-        if column not in schema.names:
-            raise FastnegError(
-                f"{path} has no column {column!r}; its columns are {', '.join(schema.names)}"
-            )
-        return column
-    lists = [field.name for field in schema if is_list(field.type)]
-    if len(lists) != 1:
-        raise FastnegError(
-            f"{path} has {len(lists)} columns of lists; name the one with the vectors (its columns "
-            f"are {found})"
-        )
-    return str(lists[0])
-
-
-def first_width(label: str, column: Any, *, call: str) -> int:
-    """The width of the first vector of a column of lists.
-
-    Raises:
-        FastnegError: not a column of lists; its first vector is null.
-    """
-    if not is_list(column.type):
-        raise FastnegTypeError(
-            f"{call}: {label} is of type {column.type}; give a column of lists of numbers"
-        )
-    width = pc.list_value_length(column.slice(0, 1))[0].as_py()
-    if width is None:
-        fail(call, f"{label}[0] is null ({column.null_count} of {len(column)} are)")
-    return int(width)
-
-
-def matrix_of(
-    label: str, column: Any, *, call: str, first_row: int = 0, width: int | None = None
-) -> Float32Array:
-    """float32 [n, d] of a column of lists that all have one length, finite.
-
-    Args:
-        label: of the column, for errors.
-        column: an Arrow array or chunked array.
-        call: who asks, for errors.
-        first_row: what row 0 is called in errors.
-        width: d; by default the first vector's.
-
-    Raises:
-        FastnegError: nulls, several widths, no numbers, numbers that are not finite.
-    """
-    own = first_width(label, column, call=call)
-    width = own if width is None else width
-    if column.null_count:
-        row = int(np.flatnonzero(to_numpy_column(column.is_null()))[0])
-        fail(
-            call,
-            f"{label}[{first_row + row}] is null ({column.null_count} of {len(column)} are)",
-        )
-    lengths = to_numpy_column(pc.list_value_length(column))
-    if (lengths != width).any():
-        row = int(np.flatnonzero(lengths != width)[0])
-        fail(
-            call,
-            f"{label}[{first_row + row}] has width {int(lengths[row])}, {label}[0] {width}; all "
-            "vectors need one width",
-        )
-    values = pc.list_flatten(column)
-    kind = values.type
-    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
-        raise FastnegTypeError(f"{call}: {label} holds {kind}; give a column of lists of numbers")
-    if values.null_count:
-        fail(call, f"{label} has {values.null_count} nulls inside its vectors")
-    block = to_numpy_column(values).reshape(len(column), width)
-    if width == 0:
-        fail(call, f"{describe(label, block)} has vectors of width 0")
-    return finite_floats(block, label, first_row, call=call)
+def _batches(parts: VectorParts, column: str, call: str) -> Iterator[tuple[Path, int, Any]]:
+    """(file, its first row, vectors) of each batch that has a row."""
+    for path in parts.files:
+        row = 0
+        with open_parquet(path, call=call) as file:
+            if column not in file.schema_arrow.names:
+                raise FastnegError(
+                    f"{call}: {path} has no column {column!r}; its columns are "
+                    f"{', '.join(file.schema_arrow.names)}"
+                )
+            try:
+                for batch in file.iter_batches(_BATCH_ROWS, columns=[column], use_threads=False):
+                    if len(batch):
+                        yield path, row, validated(batch, call=call, name=str(path)).column(column)
+                        row += len(batch)
+            except (OSError, pa.ArrowException) as error:
+                raise FileFormatError(
+                    f"{call}: {path} cannot be read: {one_line(error)}"
+                ) from error

@@ -151,7 +151,7 @@ def test_a_window_beyond_the_catalog_is_said(fastneg: Runner, vectors: object) -
         (("--query-vector-column", "x"), "q.parquet has no column 'x'; its columns are id, v"),
         (("--query-vector-column", "id"), "give a column of lists of numbers"),
         (("--items", "nowhere.npy"), "nowhere.npy cannot be read: no such file"),
-        (("--items", "."), "item_vectors.npy cannot be read: no such file"),
+        (("--items", "."), "the folder . holds .npy files (i.npy) and Parquet files (i.parquet)"),
         (("--items", "train.csv"), "train.csv has the suffix '.csv'"),
         (("--items", "q.npy", "--item-id-column", "id"), "q.npy has no columns"),
         (("--positives", "nowhere.csv"), "nowhere.csv cannot be read: no such file"),
