@@ -6,13 +6,31 @@ position, and what would be right.
 
 from __future__ import annotations
 
+import errno
+import re
 from collections.abc import Sequence
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NUMBER = re.compile(r"\(os error (\d+)\)")  # in what libraries in Rust say
+_CUT_SHORT = re.compile(r"\d+ requested and \d+ written")  # NumPy's words, without a number
 
 
 def one_line(error: BaseException) -> str:
     """The first line of an error's message."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def system_reason(error: BaseException) -> str:
+    """Why a file could not be written, on one line; where a disk is full, what to do."""
+    number, reason = getattr(error, "errno", None), getattr(error, "strerror", None)
+    reason = " ".join(reason.split()) if reason else one_line(error)
+    told = _NUMBER.search(reason)
+    if number is None and told is not None:
+        number = int(told[1])
+    if number in _FULL or _CUT_SHORT.search(reason):
+        return f"{reason}; make room there (the disk is full, or a quota or a limit is reached)"
+    return reason
 
 
 class FastnegError(ValueError):

@@ -21,7 +21,7 @@ import numpy as np
 
 from fastneg import files
 from fastneg.checks import AnyArray, shown
-from fastneg.errors import FileFormatError
+from fastneg.errors import FileFormatError, system_reason
 from fastneg.files import MANIFEST
 from fastneg.lazy import lazy_module
 
@@ -87,7 +87,8 @@ def write_folder(
         _put_in_place(temporary, target)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise FileFormatError(f"{call}: {target} cannot be written: {error.strerror}") from error
+        reason = system_reason(error)
+        raise FileFormatError(f"{call}: {target} cannot be written: {reason}") from error
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

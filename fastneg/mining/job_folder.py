@@ -8,7 +8,6 @@ therefore finished, and what it does not name does not count. One process at a t
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import io
 import json
@@ -21,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from fastneg.checks import AnyArray, fail
-from fastneg.errors import FastnegError, FileFormatError
+from fastneg.errors import FastnegError, FileFormatError, system_reason
 
 try:
     import fcntl
@@ -33,7 +32,6 @@ MANIFEST, LOG, LOCK = "manifest.json", "log.jsonl", ".fastneg.lock"
 _PIECE = 4 << 20
 _MADE_FIRST = r"engine-\w+\.npy|items\.parquet|log\.jsonl|\.fastneg\.lock|\..+\.tmp"
 _MADE = rf"{_MADE_FIRST}|part-\d+\.parquet|expected-\d+\.npy|manifest\.json"
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Entry = dict[str, Any]  # {"file": name, "bytes": length, "sha256": checksum}
 Manifest = dict[str, Any]
@@ -116,7 +114,7 @@ class JobFolder:
         except OSError as error:
             raise FastnegError(
                 f"{self.call}: the output folder {self.path} cannot be written: "
-                f"{error.strerror or error}"
+                f"{system_reason(error)}"
             ) from error
         with handle:
             if fcntl is not None:
@@ -211,9 +209,8 @@ class JobFolder:
             temporary.replace(path)
             self._sync()
         except OSError as error:
-            room = "; make room there" if error.errno in _FULL else ""
             raise FileFormatError(
-                f"{self.call}: {path} cannot be written: {error.strerror or error}{room}. What was "
+                f"{self.call}: {path} cannot be written: {system_reason(error)}. What was "
                 "finished is kept, and the same call goes on from it"
             ) from error
         finally:
@@ -288,7 +285,7 @@ class JobFolder:
                 file.write(json.dumps(facts) + "\n")
         except OSError as error:
             raise FileFormatError(
-                f"{self.call}: {self.path / LOG} cannot be written: {error.strerror or error}. "
+                f"{self.call}: {self.path / LOG} cannot be written: {system_reason(error)}. "
                 "What was finished is kept, and the same call goes on from it"
             ) from error
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from fastneg.arrow_files import validated
 from fastneg.checks import AnyArray, Float32Array, as_matrix, fail
-from fastneg.errors import FastnegError, FileFormatError
+from fastneg.errors import FastnegError, FileFormatError, system_reason
 from fastneg.lazy import lazy_module
 from fastneg.mining.search import normalised
 from fastneg.mining.vector_columns import (
@@ -162,7 +162,7 @@ def _spooled(
     except OSError as error:
         raise FileFormatError(
             f"{call}: {scratch} has no room for the converted vectors "
-            f"({shape[0] * shape[1] * 4:,} bytes): {error.strerror or error}"
+            f"({shape[0] * shape[1] * 4:,} bytes): {system_reason(error)}"
         ) from error
     return OpenVectors(matrix, _fingerprint(shape, digest))
 

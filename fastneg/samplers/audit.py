@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastneg.checks import FloatArray, as_integer, fail
-from fastneg.errors import FastnegError
+from fastneg.errors import FastnegError, one_line, system_reason
 from fastneg.interactions import Interactions
 from fastneg.samplers.audit_tally import Tally, as_asked
 from fastneg.samplers.base import Sampler
@@ -177,7 +177,11 @@ class Audit:
         axes.set_ylabel("empirical share")
         axes.set_title(f"{self.num_draws:,} draws, p = {self.p_value:.3g}")
         if path is not None:
-            figure.savefig(path)
+            try:
+                figure.savefig(path)
+            except (OSError, ValueError) as error:
+                reason = system_reason(error) if isinstance(error, OSError) else one_line(error)
+                raise FastnegError(f"Audit.plot: {path} cannot be written: {reason}") from error
         return figure
 
 

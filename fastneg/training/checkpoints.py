@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fastneg.errors import CheckpointError, FastnegError, FileFormatError
+from fastneg.errors import CheckpointError, FastnegError, FileFormatError, system_reason
 
 FORMAT_VERSION = 1
 _HEADER = "fastneg"
@@ -51,7 +51,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        raise FastnegError(f"cannot write {path}: {error.strerror or error}") from error
+        raise FastnegError(f"cannot write {path}: {system_reason(error)}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -82,7 +82,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         try:
             save_file(tensors, str(temporary), metadata={_HEADER: json.dumps(facts)})
         except SafetensorError as error:
-            raise FastnegError(f"cannot write {target}: {error}") from error
+            raise FastnegError(f"cannot write {target}: {system_reason(error)}") from error
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
 

@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 from fastneg.checks import AnyArray, as_choice
 from fastneg.data.events import Events
 from fastneg.data.features import FeatureTable
-from fastneg.errors import CheckpointError, FastnegError, FileFormatError
+from fastneg.errors import CheckpointError, FastnegError, FileFormatError, system_reason
 from fastneg.interactions import Interactions
 from fastneg.training.checkpoints import (
     Checkpoint,
@@ -60,7 +60,7 @@ def prepare_folder(out: str | Path) -> Path:
         probe.unlink()
     except OSError as error:
         raise FastnegError(
-            f"the output folder {folder} cannot be written: {error.strerror or error}"
+            f"the output folder {folder} cannot be written: {system_reason(error)}"
         ) from error
     return folder
 

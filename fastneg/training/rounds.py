@@ -18,7 +18,7 @@ from typing import Any
 from fastneg.checks import as_integers, check_kind, fail
 from fastneg.data.events import Events
 from fastneg.data.features import FeatureTable
-from fastneg.errors import FastnegError
+from fastneg.errors import FastnegError, system_reason
 from fastneg.interactions import Interactions
 from fastneg.same_codes import check_interactions
 from fastneg.training.distributed import Ranks
@@ -268,4 +268,4 @@ def _prepare(folder: Path, label: str, resume: bool) -> None:
                 for left in folder.glob(pattern):
                     shutil.rmtree(left)
     except OSError as error:
-        raise FastnegError(f"cannot write to {folder}: {error.strerror or error}") from error
+        raise FastnegError(f"cannot write to {folder}: {system_reason(error)}") from error

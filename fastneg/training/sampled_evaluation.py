@@ -21,7 +21,7 @@ import torch
 
 from fastneg import checks
 from fastneg.checks import FloatArray, IntArray
-from fastneg.errors import FastnegError, FileFormatError
+from fastneg.errors import FastnegError, FileFormatError, system_reason
 from fastneg.interactions import Interactions
 from fastneg.kernels.candidates import draw_candidates
 from fastneg.same_codes import check_interactions
@@ -86,7 +86,9 @@ class SampledCandidates:
                 Path(temporary).unlink(missing_ok=True)
                 raise
         except OSError as error:
-            raise FileFormatError(f"SampledCandidates.save: {path}: {error}") from error
+            raise FileFormatError(
+                f"SampledCandidates.save: {path} cannot be written: {system_reason(error)}"
+            ) from error
 
     @classmethod
     def load(cls, path: str | Path) -> SampledCandidates:
