@@ -119,6 +119,33 @@ def excluded_masses(indptr: Any, excluded: Any, masses: Any, total: Any, support
         support[o] = count
 
 
+@helper
+def mostly_excluded(low: int, high: int, num_items: int) -> bool:
+    """Whether a list of ids leaves so few that these are the shorter list."""
+    return 2 * (high - low) > num_items
+
+
+@helper
+def allowed_ids(excluded: Any, low: int, high: int, num_items: int) -> Any:
+    """int64 [num_items - (high - low)]: the ids below ``num_items`` that a list does not hold."""
+    allowed = np.empty(num_items - (high - low), dtype=np.int64)
+    place, i, e = 0, np.int64(0), low
+    while True:
+        # a run of neighbours in the list allows nothing in between
+        while e + 8 < high and excluded[e] == i and excluded[e + 8] == i + 8:
+            e += 8
+            i += 8
+        stop = excluded[e] if e < high else np.int64(num_items)
+        while i < stop:
+            allowed[place] = i
+            place += 1
+            i += 1
+        if e >= high:
+            return allowed
+        e += 1
+        i += 1
+
+
 @kernel
 def mark_excluded(indptr: Any, excluded: Any, owner: Any, items: Any, log_q: Any) -> None:
     """log_q[b, d] = -inf where items[b, d] is in the list of row b; log_q: float64 [B, K]."""

@@ -24,6 +24,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
+from fastneg.kernels.exclusion import allowed_ids, mostly_excluded
 from fastneg.kernels.jit import helper, kernel
 from fastneg.kernels.llvm import borrowed, operation, prefetch, wide_vectors
 from fastneg.kernels.pow import exp2, log2
@@ -289,7 +290,14 @@ def count_allowed(records: Any, smoothed: bool, support: int, indptr: Any, exclu
     """allowed[b] = how many items with a weight the row does not exclude; ``support``: of all."""
     for b in range(owner.shape[0]):
         allowed[b] = support
-        if owner[b] >= 0:
-            for e in range(indptr[owner[b]], indptr[owner[b] + 1]):
-                if smoothed or records[excluded[e], 0] > 0:
-                    allowed[b] -= 1
+        if owner[b] < 0:
+            continue
+        low, high = indptr[owner[b]], indptr[owner[b] + 1]
+        if mostly_excluded(low, high, records.shape[0]):
+            allowed[b] = 0
+            for item in allowed_ids(excluded, low, high, records.shape[0]):
+                allowed[b] += smoothed or records[item, 0] > 0
+            continue
+        for e in range(low, high):
+            if smoothed or records[excluded[e], 0] > 0:
+                allowed[b] -= 1

@@ -1,7 +1,7 @@
 """Draws from the buckets of ``streaming.py``, which names the arrays.
 
 A draw picks a bucket (an alias table over the few that hold anything) and a place in it, accepts
-with the item's share, and after 16 rejections walks through the bucket: exact, and bounded.
+with the item's share, and after 16 rejections is looked up in the bucket: exact, and bounded.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fastneg.kernels.exclusion import contains
+from fastneg.kernels.exclusion import allowed_ids, contains, mostly_excluded
 from fastneg.kernels.jit import helper, kernel
 from fastneg.kernels.llvm import borrowed, wide_vectors
 from fastneg.kernels.pow import log
@@ -26,6 +26,7 @@ from fastneg.kernels.streaming_passes import (
     pick_places,
     refuse_excluded,
 )
+from fastneg.kernels.streaming_rest import resolve
 
 TOTAL_BITS = 62  # the masses of the buckets that a draw chooses among sum to 2^62
 _BLOCK = 1024
@@ -122,6 +123,13 @@ def _take_out(low: int, high: int, excluded: Any, records: Any, mass: Any, share
               buckets: int, left: Any) -> None:  # fmt: skip
     """left[b] = the mass of the bucket without the excluded items."""
     bits = np.int64(law[2])
+    if mostly_excluded(low, high, records.shape[0]):
+        for b in range(buckets):
+            left[b] = _ZERO
+        for item in allowed_ids(excluded, low, high, records.shape[0]):
+            count = records[item, 0]
+            left[bucket_of(count, bits)] += share_of(count, shares, law)
+        return
     for b in range(buckets):
         left[b] = mass[b]
     for e in range(low, high):
@@ -164,7 +172,11 @@ def _fill_spans(borders: Any, buckets: int, spans: Any) -> None:
 def _draw_block(tries: int, lists: Any, cells: Any, g: int, spans: Any, left: Any, records: Any,
                 order: Any, shares: Any, law: Any, largest: int, excluded: Any, low: int,
                 high: int, start: np.uint64, first: np.uint64, out: Any) -> None:  # fmt: skip
-    """The draws named in ``lists[0]`` (``tries`` of them), into ``out``."""
+    """The draws named in ``lists[0]`` (``tries`` of them), into ``out``: bounded by what a row has.
+
+    Places that are refused again and again are the end of few draws, unless the row excludes nearly
+    all of a bucket.
+    """
     bits, drop = np.int64(law[2]), np.uint64(64 - np.int64(law[3]))
     many = np.uint64(bucket_of(np.int64(2) << bits, bits))  # the first bucket of several counts
     draws, kept, found, coins, limits = lists[0], lists[1], lists[2], lists[3], lists[4]
@@ -178,10 +190,15 @@ def _draw_block(tries: int, lists: Any, cells: Any, g: int, spans: Any, left: An
             refuse_excluded(tries, found, excluded, low, high, coins)
         tries = hand_out(tries, found, draws, kept, coins, out, limits)
         attempt += 1
-    finish(
-        tries, attempt, draws, kept, spans, left, records, order, shares, law, excluded, low,
-        high, start, first, out,
+    refused = finish(
+        tries, attempt, draws, kept, found, spans, left, records, order, shares, law, excluded,
+        low, high, start, first, out,
     )  # fmt: skip
+    if refused > 0:
+        resolve(
+            refused, draws, kept, found, spans, records, order, shares, law, excluded, low, high,
+            out,
+        )  # fmt: skip
 
 
 @kernel

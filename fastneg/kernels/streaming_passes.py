@@ -45,22 +45,6 @@ def _scaled(w: np.uint64, size: np.uint64) -> np.uint64:
     return ((w >> _S32) * size + (((w & _LOW) * size) >> _S32)) >> _S32
 
 
-@helper
-def _walk(point: np.uint64, first: Any, end: Any, records: Any, order: Any, shares: Any, law: Any,
-          excluded: Any, low: int, high: int) -> Any:  # fmt: skip
-    """The item at a point of what a bucket, order[first:end], holds beside the excluded items."""
-    found = np.int64(-1)
-    for place in range(first, end):
-        item = np.int64(order[place])
-        if low == high or not contains(excluded, low, high, item):
-            found = item
-            share = share_of(records[item, 0], shares, law)
-            if point < share:
-                break
-            point -= share
-    return found
-
-
 @kernel
 def pick_buckets(tries: int, cells: Any, g: int, start: np.uint64, first: np.uint64, draws: Any,
                  kept: Any) -> None:  # fmt: skip
@@ -146,13 +130,22 @@ def hand_out(tries: int, found: Any, draws: Any, kept: Any, coins: Any, out: Any
 
 
 @kernel
-def finish(tries: int, attempt: int, draws: Any, kept: Any, spans: Any, left: Any, records: Any,
-           order: Any, shares: Any, law: Any, excluded: Any, low: int, high: int,
-           start: np.uint64, first: np.uint64, out: Any) -> None:  # fmt: skip
-    """Draw after draw from this attempt on, with a walk at last."""
+def finish(tries: int, attempt: int, draws: Any, kept: Any, points: Any, spans: Any, left: Any,
+           records: Any, order: Any, shares: Any, law: Any, excluded: Any, low: int, high: int,
+           start: np.uint64, first: np.uint64, out: Any) -> int:  # fmt: skip
+    """Draw after draw from this attempt on.
+
+    Draws that are refused to the last stand in front afterwards, each with a point of what is
+    ``left`` of its bucket in ``points``.
+
+    Returns:
+        The number of these.
+    """
     drop = np.uint64(64 - np.int64(law[3]))
+    refused = 0
     for p in range(tries):
-        span, draw = spans[kept[p]], draws[p]
+        bucket, draw = kept[p], draws[p]
+        span = spans[bucket]
         begin, size = span >> _S32, span & _LOW
         item, tried = np.int64(-1), attempt
         while item < 0 and tried <= ATTEMPTS:
@@ -164,10 +157,9 @@ def finish(tries: int, attempt: int, draws: Any, kept: Any, spans: Any, left: An
                 item = np.int64(-1)
             tried += 1
         if item < 0:
-            point = multiply_high(word(start, first + draw, np.uint64(tried)), left[kept[p]])
-            place = np.int64(begin)
-            item = _walk(
-                point, place, place + np.int64(size), records, order, shares, law, excluded, low,
-                high,
-            )  # fmt: skip
+            w = word(start, first + draw, np.uint64(tried))
+            draws[refused], kept[refused] = draw, bucket
+            points[refused] = multiply_high(w, left[bucket])
+            refused += 1
         out[draw] = item
+    return refused

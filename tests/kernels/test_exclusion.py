@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numba
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -112,3 +113,18 @@ def test_marks_masses_and_containment(
     codes = data.draw(st.lists(st.integers(0, N - 1), min_size=len(owners), max_size=len(owners)))
     inside = all(code in _of(lists, o) for code, o in zip(codes, owners, strict=True))
     assert kernels.all_contained(indptr, values, owner, np.array(codes)) == inside
+
+
+@numba.njit
+def _allowed(excluded, low, high, num_items):
+    return kernels.allowed_ids(excluded, low, high, num_items)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.99, 1.0])
+@pytest.mark.parametrize("size", [1, 9, 10, 300])
+def test_allowed_ids_are_the_others(share: float, size: int) -> None:
+    rng = np.random.default_rng(size)
+    known = np.sort(rng.choice(size, round(share * size), replace=False)).astype(np.int64)
+    excluded = np.concatenate([[3], known, [0]])
+    got = _allowed(excluded, 1, 1 + len(known), size)
+    assert got.tolist() == sorted(set(range(size)) - set(known.tolist()))

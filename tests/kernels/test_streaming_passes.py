@@ -48,10 +48,11 @@ def test_one_by_one_is_pass_by_pass(excluding: bool, known: int) -> None:
     draws = np.arange(width).astype(np.uint64)
     kept = np.where(draws % np.uint64(3) == 0, 1, 37).astype(np.uint64)
     due, out = np.full(width, -1), np.full(width, -1)
-    passes.finish(
-        width, 1, draws, kept, spans, left, records, order, shares, law, excluded, 0, high, START,
-        np.uint64(7), due,
+    refused = passes.finish(
+        width, 1, draws, kept, np.empty(width, np.uint64), spans, left, records, order, shares,
+        law, excluded, 0, high, START, np.uint64(7), due,
     )  # fmt: skip
+    assert refused == 0
     found, coins, limits = np.empty((3, width), dtype=np.uint64)
     tries, attempt = width, 1
     while tries and attempt <= passes.ATTEMPTS:
