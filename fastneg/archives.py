@@ -67,7 +67,10 @@ class _Bounded(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._stream.read(len(buffer))
+        try:
+            data = self._stream.read(len(buffer))
+        except DAMAGE as error:
+            raise OSError(one_line(error)) from error
         self._left -= len(data)
         if self._left < 0:
             raise self._error
@@ -106,6 +109,25 @@ def zip_member(path: Path, *, call: str) -> str:
             "and give one of them"
         )
     return names[0]
+
+
+def read_zip_member(source: Path | bytes, member: str | None = None) -> bytes:
+    """One file of a zip (None: the first), of a size within ``allowance``.
+
+    Raises:
+        ValueError: it is no zip, a damaged one, has no such file, or a too large one.
+    """
+    size = len(source) if isinstance(source, bytes) else source.stat().st_size
+    try:
+        with zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+            entry = file.infolist()[0] if member is None else file.getinfo(member)
+            if entry.file_size > allowance(size):
+                raise _too_large(entry.filename, allowance(size), size)
+            return file.read(entry)
+    except FastnegError:
+        raise
+    except DAMAGE as error:
+        raise ValueError(one_line(error)) from error
 
 
 def _is_hidden(name: str) -> bool:

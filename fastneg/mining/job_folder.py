@@ -19,6 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from fastneg.archives import load_npy
 from fastneg.checks import AnyArray, fail
 from fastneg.errors import FastnegError, FileFormatError, system_reason
 
@@ -273,10 +274,8 @@ class JobFolder:
         """
         if not self.is_whole(entry):
             self.read(entry)  # says which
-        path = self.path / entry["file"]
-        if entry["bytes"] < _PIECE:  # an empty array cannot be mapped
-            return np.asarray(np.load(path, allow_pickle=False))
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        mapped = entry["bytes"] >= _PIECE
+        return np.asarray(load_npy(self.path / entry["file"], call="read", mapped=mapped))
 
     def log(self, **facts: Any) -> None:
         """Add a line to the log: when and how long. It is no part of the result."""

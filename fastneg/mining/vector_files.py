@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastneg.archives import load_npy
 from fastneg.arrow_files import validated
 from fastneg.checks import AnyArray, Float32Array, as_matrix, fail
 from fastneg.errors import FastnegError, FileFormatError, system_reason
@@ -120,12 +121,7 @@ def open_npy(path: Path, *, call: str) -> AnyArray:
     Raises:
         FileFormatError: not a readable .npy, or one of numbers that NumPy does not know.
     """
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, TypeError, SyntaxError, MemoryError) as error:
-        raise FileFormatError(
-            f"{call}: {path} is not a readable .npy: {one_line(error)}"
-        ) from error
+    array = load_npy(path, call=call)
     if array.dtype.kind == "V":
         raise FileFormatError(
             f"{call}: {path} holds {array.dtype.itemsize} raw bytes a number (dtype "

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 import tomllib
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fastneg.archives import load_npz
 from fastneg.checks import AnyArray, as_choice
 from fastneg.data.events import Events
 from fastneg.data.features import FeatureTable
@@ -193,9 +193,9 @@ def _read_history(path: Path) -> UserHistory | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return UserHistory(stored["indptr"], stored["items"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        stored = load_npz(path, call="read")
+        return UserHistory(stored["indptr"], stored["items"])
+    except (ValueError, KeyError) as error:
         raise FileFormatError(f"{path}: not a history, or a damaged one ({error})") from error
 
 
@@ -208,13 +208,9 @@ def _write_features(path: Path, table: FeatureTable) -> None:
 
 def _read_features(path: Path) -> FeatureTable:
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            facts = json.loads(str(stored["facts"]))
-            arrays = {
-                name.removeprefix("array/"): stored[name]
-                for name in stored.files
-                if name != "facts"
-            }
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        stored = load_npz(path, call="read")
+        facts = json.loads(str(stored.pop("facts")))
+        arrays = {name.removeprefix("array/"): array for name, array in stored.items()}
+    except (ValueError, KeyError, RecursionError) as error:
         raise FileFormatError(f"{path}: not a feature table, or a damaged one ({error})") from error
     return FeatureTable.from_state(arrays, facts)

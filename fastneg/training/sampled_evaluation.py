@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 
 from fastneg import checks
+from fastneg.archives import load_npz
 from fastneg.checks import FloatArray, IntArray
 from fastneg.errors import FastnegError, FileFormatError, system_reason
 from fastneg.interactions import Interactions
@@ -98,10 +98,10 @@ class SampledCandidates:
             FileFormatError: a file that is missing, damaged or something else.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                users, positives, negatives, cold, facts = (file[name] for name in _ARRAYS)
-                num_users, num_items, dropped, left_out, seed = (int(fact) for fact in facts)
-        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+            file = load_npz(Path(path), call="SampledCandidates.load")
+            users, positives, negatives, cold, facts = (file[name] for name in _ARRAYS)
+            num_users, num_items, dropped, left_out, seed = (int(fact) for fact in facts)
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise FileFormatError(
                 f"SampledCandidates.load: {path} is not a file of sampled candidates ({error})"
             ) from error
