@@ -40,6 +40,7 @@ from fastneg.commands.flags import (
     WeightColumn,
 )
 from fastneg.commands.flags import columns_of as _columns
+from fastneg.commands.flags import leaving_ranks as _leaving_ranks
 from fastneg.commands.flags import say as _say
 from fastneg.commands.mine_flags import mine, spread_window
 from fastneg.errors import FastnegError
@@ -100,9 +101,7 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="A setting of the recipe; repeatable."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Decides start, order and negatives.")] = None,
-    split_seed: Annotated[
-        int | None, typer.Option(help="Decides what is held out where there are no times.")
-    ] = None,
+    split_seed: Annotated[int | None, typer.Option(help="Of what is held out at random.")] = None,
     refit: Annotated[
         bool, typer.Option("--refit", help="Train again on train + validation, as many epochs.")
     ] = False,
@@ -397,4 +396,4 @@ def _usage(error: Any) -> int:
 
 def main() -> NoReturn:
     """The entry point ``fastneg``."""
-    sys.exit(run())
+    sys.exit(_leaving_ranks(run))

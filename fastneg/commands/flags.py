@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -128,3 +130,13 @@ def say(text: str) -> None:
     """One line on stderr, whatever the text has in it."""
     line = " ".join(text.split())
     typer.echo("".join(one if one.isprintable() else "?" for one in line), err=True)
+
+
+def leaving_ranks(run: Callable[[], int]) -> int:
+    """What ``run`` returns; torchrun's process group, where it has joined one, is left after it."""
+    try:
+        return run()
+    finally:
+        module = sys.modules.get("fastneg.training.distributed")
+        if module is not None:
+            module.leave()

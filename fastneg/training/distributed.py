@@ -13,6 +13,7 @@ Shapes: X rows of all ranks, D width.
 from __future__ import annotations
 
 import atexit
+import importlib
 import json
 import os
 from collections.abc import Iterable
@@ -59,13 +60,19 @@ class Ranks:
                 return cls()
             if os.environ["WORLD_SIZE"] == "1":
                 return cls()
+            # The group that there is when this is imported becomes a default argument of its
+            # functions. AdamW imports it: after the group was made, they would hold it for ever,
+            # and gloo's threads outlive ``leave`` and meet an interpreter that is taken down.
+            importlib.import_module("torch.distributed.nn.functional")
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             try:
                 distributed.init_process_group(backend, timeout=_TIMEOUT)
             except (ValueError, RuntimeError) as error:
                 given = ", ".join(f"{name}={os.environ[name]}" for name in _VARIABLES)
                 raise FastnegError(f"no process group of {given}: {error}") from error
-            atexit.register(distributed.destroy_process_group)
+            global _joined
+            _joined = True
+            atexit.register(leave)  # of programs that do not call it
         return cls(distributed.get_rank(), distributed.get_world_size())
 
     @property
@@ -199,6 +206,21 @@ class Ranks:
 
 
 ALONE = Ranks()
+_joined = False  # whether the process group is one that ``Ranks.here`` joined
+
+
+def leave() -> None:
+    """Leave the process group that ``Ranks.here`` joined, if it did: the end of a program.
+
+    All exchanges are over where this is called, and gloo's threads have ended when it returns: one
+    that still drops the last tensors while the interpreter is taken down aborts the process. The
+    command line calls it; a program of one's own does before it ends. Training afterwards in the
+    same process is not possible under torchrun, whose store knows the group's old addresses.
+    """
+    global _joined
+    if _joined and distributed.is_initialized():
+        distributed.destroy_process_group()
+    _joined = False
 
 
 class _Gather(torch.autograd.Function):

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from fastneg.commands.flags import leaving_ranks
+from fastneg.training import distributed
 from fastneg.training.distributed import ALONE, Ranks
 from tests.training.ranks import on_ranks
 from tests.training.test_trainer_ranks import assert_close, losses_and_gradients, make_data
@@ -188,3 +193,52 @@ def test_two_gloo_processes_give_the_loss_and_gradients_of_one(tmp_path):
             assert_close(one[name], expected[name], 1e-6)
         for (_, one), (_, other) in zip(found[0][name], found[1][name], strict=True):
             assert all(map(torch.equal, one, other))
+
+
+_LEAVES = """
+import os, sys, torch
+from fastneg.training.distributed import Ranks, leave
+
+def gloo():
+    names = (open(f"/proc/self/task/{one}/comm").read() for one in os.listdir("/proc/self/task"))
+    return sum("gloo" in name for name in names)
+
+ranks = Ranks.here()
+weight = torch.nn.Parameter(torch.ones(3))
+optimizer = torch.optim.AdamW([weight])  # imports what would hold the group
+weight.sum().backward()
+ranks.sum_gradients([weight])
+optimizer.step()
+during = gloo()
+leave()
+leave()  # nothing is left to leave
+print("threads", during > 0, gloo())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts the threads in /proc")
+def test_no_thread_of_gloo_outlives_the_group(tmp_path):
+    """One that drops the last tensors while the interpreter ends would abort the process."""
+    script = tmp_path / "leaves.py"
+    script.write_text(_LEAVES)
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr",
+         "127.0.0.1", "--nproc-per-node", "2", str(script)],
+        capture_output=True, text=True, check=False, timeout=120,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("threads True 0") == 2, done.stdout
+
+
+def test_the_command_line_leaves_the_group_before_it_ends(monkeypatch):
+    left = []
+    monkeypatch.setattr(distributed, "leave", lambda: left.append(True))
+    assert leaving_ranks(lambda: 3) == 3
+
+    def fails() -> int:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        leaving_ranks(fails)
+    assert left == [True, True]
