@@ -58,7 +58,7 @@ def choose_device(device: str, *, call: str) -> Device:
         return Device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        torch.empty(1, device=chosen)
+        torch.ones(1, device=chosen).cpu()
     except (RuntimeError, AssertionError, TypeError) as error:
         fail(
             call,

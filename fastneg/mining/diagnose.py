@@ -213,8 +213,8 @@ def _bucket(
 def _as_window(window: Any) -> tuple[int, int]:
     if not isinstance(window, (tuple, list)) or len(window) != 2:
         raise FastnegTypeError(f"{CALL}: window = {window!r} is not a pair (first rank, last rank)")
-    first = as_integer(window[0], call=CALL, name="window[0]", minimum=1)
-    last = as_integer(window[1], call=CALL, name="window[1]", minimum=1)
+    first = as_integer(window[0], call=CALL, name="window[0]", minimum=1, maximum=1 << 62)
+    last = as_integer(window[1], call=CALL, name="window[1]", minimum=1, maximum=1 << 62)
     if last < first:
         fail(
             CALL, f"window = ({first}, {last}) ends before it starts; give (first rank, last rank)"

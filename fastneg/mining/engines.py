@@ -147,7 +147,10 @@ def open_engine(job: Job, facts: dict[str, Any], arrays: dict[str, npt.NDArray[A
             job.items, facts["num_lists"], job.memory, job.window[1], job.rules.seed, call=job.call,
             saved=arrays,
         )  # fmt: skip
-        search.set_effort(facts["nprobe"])
+        nprobe = facts["nprobe"]
+        if not isinstance(nprobe, int) or not 1 <= nprobe <= search.most_effort:
+            fail(job.call, f"the stored nprobe, {nprobe!r}, is not 1 .. {search.most_effort}")
+        search.set_effort(nprobe)
     else:
         from fastneg.mining import faiss_index
 

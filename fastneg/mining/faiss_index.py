@@ -127,6 +127,8 @@ class FaissSearch:
                     f"only {num_items} items; give at most IVF{num_items}, better "
                     f"{ivf_factory(num_items)!r}, or search='exact'",
                 )
+            if lists.nlist < 1:
+                fail(self._call, f"search = {self.name!r} has {lists.nlist} lists; give 1 or more")
             lists.cp.min_points_per_centroid = 1  # FAISS would write its warning to stderr
         # FAISS squares lengths, and ends the process where they are infinite
         shift = int(far_exponents(self.items.reshape(1, -1))[0])

@@ -101,6 +101,7 @@ class IvfSearch:
         wrong = self._centroids.shape != (num_lists, self.items.shape[1]) or (
             self._list_of_item.shape != (len(self.items),)
         )
+        wrong = wrong or not np.isfinite(self._centroids).all()
         if wrong or self._list_of_item.min() < 0 or self._list_of_item.max() >= num_lists:
             fail(
                 self._call,

@@ -21,7 +21,8 @@ import numpy as np
 
 from fastneg.archives import load_npy
 from fastneg.checks import AnyArray, fail
-from fastneg.errors import FastnegError, FileFormatError, system_reason
+from fastneg.errors import FastnegError, FileFormatError, one_line, system_reason
+from fastneg.mining.job_manifest import fault_of
 
 try:
     import fcntl
@@ -60,8 +61,9 @@ def read_manifest(folder: Path, *, call: str) -> Manifest | None:
         return None
     except OSError as error:
         raise FileFormatError(f"{call}: {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise FileFormatError(f"{call}: {path} is damaged: {error}") from error
+    except (ValueError, RecursionError) as error:
+        reason = one_line(error) if isinstance(error, ValueError) else "nested too deeply"
+        raise FileFormatError(f"{call}: {path} is damaged: {reason}") from error
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
         raise FileFormatError(f"{call}: {folder} holds something else than {KIND}")
     if manifest.get("format") != FORMAT:
@@ -70,8 +72,15 @@ def read_manifest(folder: Path, *, call: str) -> Manifest | None:
             f"writes format {FORMAT}"
         )
     checksum = manifest.pop("sha256", None)
-    if checksum != hashlib.sha256(_canonical(manifest)).hexdigest():
+    try:
+        own = hashlib.sha256(_canonical(manifest)).hexdigest()
+    except (ValueError, RecursionError):  # a number that JSON does not have
+        own = None
+    if checksum is None or checksum != own:
         raise FileFormatError(f"{call}: {path} is damaged: its checksum does not fit")
+    fault = fault_of(manifest)
+    if fault is not None:
+        raise FileFormatError(f"{call}: {path} is damaged: {fault}")
     return manifest
 
 
@@ -180,7 +189,16 @@ class JobFolder:
         names = [name for name in self._names() if re.fullmatch(pattern, name)]
         for name in sorted(names, key=lambda name: name == MANIFEST):
             if name != LOCK or first_only:
-                (self.path / name).unlink(missing_ok=True)
+                self._unlink(name)
+
+    def _unlink(self, name: str) -> None:
+        path = self.path / name
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise FileFormatError(
+                f"{self.call}: {path} cannot be removed: {error.strerror or error}"
+            ) from error
 
     def keep_only(self, names: Iterable[str]) -> None:
         """Remove shards and sums that are not among ``names``, and temporary files."""
@@ -188,7 +206,7 @@ class JobFolder:
         for name in self._names():
             stray = re.fullmatch(r"part-\d+\.parquet|expected-\d+\.npy", name)
             if re.fullmatch(r"\..+\.tmp", name) or (stray and name not in wanted):
-                (self.path / name).unlink(missing_ok=True)
+                self._unlink(name)
 
     def write(self, name: str, pieces: Iterable[bytes | memoryview]) -> Entry:
         """Write a file whole: temporary name, sync, rename, sync of the folder.

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from fastneg.checks import AnyArray, Float32Array, IntArray, fail
 from fastneg.columns import Ids, normalise_ids, to_numpy_column
-from fastneg.errors import FastnegTypeError, FileFormatError
+from fastneg.errors import FastnegError, FastnegTypeError, FileFormatError, one_line
 from fastneg.interactions import Interactions
 from fastneg.lazy import lazy_module
 from fastneg.mining.job_folder import Entry, JobFolder, Manifest, read_manifest
@@ -29,7 +29,6 @@ pc = lazy_module("pyarrow.compute")
 pq = lazy_module("pyarrow.parquet")
 
 _CALL = "open_mined"
-NOT_IN_MANIFEST = ("block_rows", "seconds")  # of a report: they change no byte of the result
 
 
 class MinedShard(NamedTuple):
@@ -87,12 +86,28 @@ def shard_arrays(place: JobFolder, entry: Entry, width: int, vocabulary: Vocabul
     Raises:
         FileFormatError: the file is damaged, or from elsewhere.
     """
-    table = pq.read_table(pa.BufferReader(place.read(entry)))
+    content = place.read(entry)
+    try:
+        return _shard_arrays(content, entry, width, vocabulary, place.call)
+    except (pa.ArrowException, KeyError, ValueError, TypeError, IndexError, MemoryError) as error:
+        raise FileFormatError(
+            f"{place.call}: {place.path / entry['file']} is damaged: {one_line(error)}"
+        ) from error
+
+
+def _shard_arrays(
+    content: bytes, entry: Entry, width: int, vocabulary: Vocabulary, call: str
+) -> MinedShard:
+    table = pq.read_table(pa.BufferReader(content))
     lists = {name: table[name].combine_chunks() for name in ("items", "scores", "ranks")}
+    if table.num_rows != entry["num_rows"]:
+        raise ValueError(f"{table.num_rows} rows, not {entry['num_rows']}")
     counts = to_numpy_column(pc.list_value_length(lists["items"])).astype(np.int64)
+    if int(counts.max(initial=0)) > width:
+        raise ValueError(f"a list of {counts.max()} negatives, not {width}")
     found = np.arange(width) < counts[:, None]
     values = {name: to_numpy_column(pc.list_flatten(column)) for name, column in lists.items()}
-    codes = vocabulary.encode(pc.list_flatten(lists["items"]), call=place.call, name="items")
+    codes = vocabulary.encode(pc.list_flatten(lists["items"]), call=call, name="items")
     items = np.full(found.shape, -1, np.int64)
     scores = np.full(found.shape, -np.inf, np.float32)
     ranks = np.zeros(found.shape, np.int32)
@@ -135,12 +150,13 @@ class MinedFolder:
             )
         self.manifest = manifest
         lines = self._place.log_lines()
-        blocks = [line["block_rows"] for line in lines if "block_rows" in line]
+        seconds = [line.get("seconds") for line in lines]
+        blocks = [line["block_rows"] for line in lines if type(line.get("block_rows")) is int]
         facts = {
             **manifest["report"],
             "window": tuple(manifest["report"]["window"]),
             "block_rows": blocks[-1] if blocks else 0,
-            "seconds": float(sum(line.get("seconds", 0.0) for line in lines)),
+            "seconds": float(sum(s for s in seconds if isinstance(s, int | float))),
         }
         self.report = MiningReport(**facts)
         self.num_queries, self.num_items = self.report.num_queries, self.report.num_items
@@ -178,10 +194,16 @@ class MinedFolder:
             FileFormatError: as ``shards``.
         """
         shape = (self.num_queries, self.num_negatives)
-        mined = MinedNegatives(
-            np.empty(shape, np.int64), np.empty(shape, np.float32), np.empty(shape, np.int32),
-            self.report,
-        )  # fmt: skip
+        try:
+            mined = MinedNegatives(
+                np.empty(shape, np.int64), np.empty(shape, np.float32), np.empty(shape, np.int32),
+                self.report,
+            )  # fmt: skip
+        except MemoryError as error:
+            raise FastnegError(
+                f"{_CALL}: {shape[0]} times {shape[1]} negatives do not fit into memory; read them "
+                "shard by shard (shards())"
+            ) from error
         for shard in self.shards():
             rows = slice(shard.first_row, shard.first_row + len(shard.items))
             mined.items[rows], mined.scores[rows] = shard.items, shard.scores

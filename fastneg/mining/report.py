@@ -63,9 +63,6 @@ class MiningReport:
     rejected_by_score: int
     rejected_by_margin: int
     rejected_by_group: int
-    rejected_by_duplicate: int
-    duplicates_mined: int
-    copies_mined: int
     positives_removed: int
     queries_without_positives: int
     distinct_items: int
@@ -79,6 +76,9 @@ class MiningReport:
     device: str
     block_rows: int
     seconds: float
+    rejected_by_duplicate: int = 0  # of folders that were written before these were counted
+    duplicates_mined: int = 0
+    copies_mined: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python values, ready for ``json.dumps``."""

@@ -36,8 +36,8 @@ from fastneg.mining.job_folder import (
     shard_name,
 )
 from fastneg.mining.job_identity import JobIds, differences, identity_of
+from fastneg.mining.job_manifest import NOT_IN_MANIFEST
 from fastneg.mining.mined_folder import (
-    NOT_IN_MANIFEST,
     MinedFolder,
     mined_table,
     parquet_bytes,
