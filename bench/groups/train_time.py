@@ -20,6 +20,7 @@ from fastneg.data.synthetic import generate_dataset
 from fastneg.recipes import recipe
 from fastneg.training.evaluation import Evaluation
 from fastneg.training.rounds import build_model
+from fastneg.training.towers import TwoTower
 from fastneg.training.trainer import Trainer
 
 TITLE = "Time to Recall@20 = 0.175: the best softmax line on gowalla"
@@ -75,7 +76,9 @@ def _chosen() -> tuple[trained.Line, dict[str, Any]]:
 def _time_to_recall(train: Interactions, test: Interactions, epochs: int) -> Row:
     """Seconds of training until Recall@20 on test, no choice being made on it."""
     name, values = trained.recipe_of(*_chosen())
-    changes = {"device": "cpu", "epochs": epochs, "eval_every": 1, "patience": 0, "k": 20}
+    everybody = train.num_users
+    changes = {"device": "cpu", "epochs": epochs, "eval_every": 1, "eval_users": everybody,
+               "patience": 0, "k": 20}  # fmt: skip
     settings = recipe(name).settings({**values, **changes})
     evaluating = 0.0
 
@@ -86,18 +89,19 @@ def _time_to_recall(train: Interactions, test: Interactions, epochs: int) -> Row
         if max(recalls(), default=0.0) >= _RECALL:
             raise _GoodError
 
-    def timed() -> Evaluation:
+    def timed(model: TwoTower) -> Evaluation:
         nonlocal evaluating
         started = time.perf_counter()
-        found = evaluation()
+        found = evaluation(model)
         evaluating += time.perf_counter() - started
         return found
 
     trainer = Trainer(
         build_model(train, settings), train, settings, validation=test, on_step=on_step
     )
-    evaluation = trainer.evaluation
-    setattr(trainer, "evaluation", timed)  # noqa: B010
+    assert trainer.validation is not None
+    evaluation = trainer.validation.on_sample
+    setattr(trainer.validation, "on_sample", timed)  # noqa: B010
     with contextlib.suppress(_GoodError):
         trainer.fit()
     reached = recalls()
