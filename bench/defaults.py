@@ -255,14 +255,17 @@ def markdown(stored: trained.Stored, facts: Mapping[str, str]) -> str:
     )
     table = [headings, *rows]
     parts = [head.rstrip(), "\n".join(table)]
-    missing = [
-        f"{recipe} on {data}"
+    missing = {
+        data: [
+            recipe
+            for recipe in RECIPES
+            if not all(_runs(stored, label, data, recipe) for label in (BEFORE, NOW))
+        ]
         for data in SETS
-        for recipe in RECIPES
-        if not all(_runs(stored, label, data, recipe) for label in (BEFORE, NOW))
-    ]
-    if missing:
-        parts.append("Not measured: " + ", ".join(missing) + ".")
+    }
+    if any(missing.values()):
+        lists = (f"{data}: {', '.join(names)}" for data, names in missing.items() if names)
+        parts.append(f"Not measured: {'; '.join(lists)}.")
     if reached:
         headings = (
             "| recipe | best point | validation NDCG@20 | as shipped | share | test NDCG@20 "

@@ -76,7 +76,7 @@ def test_the_page_compares_common_seeds_and_chooses_on_validation() -> None:
     last = ", ".join(f"{name} {value}" for name, value in points[-1].items())
     assert f"| bpr | {last} | 0.1900 | 0.1800 | 95 % | 0.2100 | 0.2200 | 105 % |" in text
     assert text.count("validation NDCG@20 0.1") == len(points)
-    assert "Not measured: full-softmax on movielens" in text
+    assert "Not measured: movielens: full-softmax, mixed" in text
     stored["before"][key("movielens", "bpr", {})] = run(0.1, 0.5)
     assert "lower than before: bpr on movielens (-50.0 %)" in defaults.markdown(stored, {})
     del stored["tune"][key("gowalla-sparse", "bpr", dict(points[0]))]
