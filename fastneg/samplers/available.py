@@ -30,7 +30,7 @@ from fastneg.samplers.clock import as_clock, as_intervals, as_shown
 from fastneg.samplers.exhausted import known_clause
 from fastneg.samplers.hooks import Plan
 from fastneg.samplers.masses import integer_masses
-from fastneg.samplers.popularity import popularity_weights
+from fastneg.samplers.popularity import popularity_weights, smoothed
 from fastneg.samplers.request import Request, split_catalog
 from fastneg.samplers.tiles import cut, run_tiles
 from fastneg.threads import run_chunks
@@ -375,4 +375,4 @@ def _item_weights(counts: Any, exponent: float, smoothing: float, call: str) -> 
         weights = np.zeros(len(counts), dtype=np.float64)
     else:
         weights = as_weights(counts, call=call, name="counts", what=what)
-    return popularity_weights(weights + smoothing, exponent)
+    return popularity_weights(smoothed(weights, smoothing, call), exponent)

@@ -33,7 +33,7 @@ from fastneg.samplers.exclusion import Exclusion
 from fastneg.samplers.exhausted import count_clause, known_clause
 from fastneg.samplers.group_tables import GroupTables
 from fastneg.samplers.hooks import Plan
-from fastneg.samplers.popularity import popularity_weights
+from fastneg.samplers.popularity import popularity_weights, smoothed
 from fastneg.samplers.request import Request, split_catalog
 from fastneg.samplers.results import Negatives
 from fastneg.samplers.tiles import cut, run_tiles
@@ -316,7 +316,7 @@ def _item_weights(
         values = as_weights(values, call=call, name="counts", what=what)
     if len(values) == 0:
         fail(call, "counts is empty; give the number of users per item, 0 or more")
-    return popularity_weights(values + smoothing, exponent)
+    return popularity_weights(smoothed(values, smoothing, call), exponent)
 
 
 def _as_levels(item_groups: Any, num_items: int, call: str) -> dict[str, IntArray]:

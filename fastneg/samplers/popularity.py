@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Self
 
@@ -105,9 +106,12 @@ class PopularitySampler(WeightedSampler):
 
     def _table(self, exponent: float) -> Table:
         if self._classes is None:
-            return AliasTable(popularity_weights(self._counts + self.smoothing, exponent))
-        values = self._classes.values + self.smoothing
+            return AliasTable(popularity_weights(self._smoothed(self._counts), exponent))
+        values = self._smoothed(self._classes.values)
         return CountClassTable(self._classes, popularity_weights(values, exponent))
+
+    def _smoothed(self, counts: FloatArray) -> FloatArray:
+        return smoothed(counts, self.smoothing, type(self).__name__)
 
     def with_exponent(self, exponent: float) -> Self:
         """The same sampler for another exponent; stream and rows begin anew.
@@ -184,6 +188,14 @@ def open_table(folder: str | Path, *, verify: bool = True) -> Table:
     if holds(folder, CountClassTable.kind):
         return CountClassTable.open(folder, verify=verify)
     return AliasTable.open(folder, verify=verify)
+
+
+def smoothed(counts: FloatArray, smoothing: float, call: str) -> FloatArray:
+    """float64 [N]: counts + smoothing, refused where a sum is infinite."""
+    largest = float(counts.max())
+    if not math.isfinite(largest + smoothing):
+        fail(call, f"smoothing = {smoothing} and a count of {largest} add up to infinity")
+    return counts + smoothing
 
 
 def popularity_weights(counts: FloatArray, exponent: float) -> FloatArray:

@@ -8,6 +8,8 @@ import torch
 
 from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
+from fastneg.samplers.available import AvailableSampler
+from fastneg.samplers.grouped import GroupedSampler
 from fastneg.samplers.mixed import MixedSampler
 from fastneg.samplers.popularity import PopularitySampler, popularity_weights
 from fastneg.samplers.uniform import UniformSampler
@@ -177,3 +179,18 @@ def test_memory_counts_the_filters_once_they_are_there() -> None:
         sampler.sample([worlds.SOME], 3)
         assert sampler.memory()["filters"] >= 8 * source.num_users
         assert sampler.memory()["lists"] > 0
+
+
+def test_counts_and_smoothing_that_add_up_to_infinity() -> None:
+    counts, message = (
+        [1e308, 1.0],
+        "smoothing = 1e\\+308 and a count of 1e\\+308 add up to infinity",
+    )
+    for make in (
+        lambda: PopularitySampler(counts, smoothing=1e308),
+        lambda: PopularitySampler(counts, smoothing=1e308, method="classes"),
+        lambda: AvailableSampler(counts, [0, 0], smoothing=1e308),
+        lambda: GroupedSampler(counts, [0, 0], smoothing=1e308),
+    ):
+        with pytest.raises(FastnegError, match=rf"Sampler: {message}"):
+            make()
