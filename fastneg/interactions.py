@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -13,6 +12,7 @@ from fastneg import checks
 from fastneg.checks import AnyArray, Float32Array, IntArray
 from fastneg.encoding import encode_rows, id_tables
 from fastneg.errors import FileFormatError
+from fastneg.locks import cached_property
 from fastneg.row_columns import dense_codes, refuse_other_unit, row_extras
 from fastneg.rows import Rows
 from fastneg.saved_rows import SavedRows, save_rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from fastneg.errors import FastnegError
 from fastneg.kernels.csr import lists_are_ascending
 from fastneg.kernels.masks import guess_lengths
 from fastneg.kernels.scan import codes_within
+from fastneg.locks import cached_property
 from fastneg.positives import (
     CodeMarks,
     Int32Array,
@@ -107,7 +107,8 @@ class Rows:
         self.row_times: AnyArray | None = None if row_times is None else frozen(row_times)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in _MADE_ANEW}
+        values = self.__dict__.copy()  # other threads may make the next property meanwhile
+        return {name: value for name, value in values.items() if name not in _MADE_ANEW}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():  # pickled arrays come back writable

@@ -8,18 +8,27 @@ makes words of the rest. ``uniform_words`` and ``permutation`` give NumPy code t
 from __future__ import annotations
 
 import hashlib
-import threading
+import os
+import sys
+from multiprocessing import parent_process
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.threads import in_loader_worker
+from fastneg.locks import Lock
+from fastneg.threads import loader_worker
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _ROW = 0xA0761D6478BD642F
-_WORKER_ROWS = 40  # each DataLoader worker counts its rows from (worker + 1) << 40
+_OFFSET = (1 << 62) - 1  # first rows are below 2^62, and so are counts: their sums are int64
+_LAUNCHERS = (
+    ("RANK", "WORLD_SIZE"),
+    ("SLURM_PROCID", "SLURM_NTASKS"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("PMI_RANK", "PMI_SIZE"),
+)
 
 
 def mix64(x: int) -> int:
@@ -89,35 +98,124 @@ def permutation(key: int, size: int) -> npt.NDArray[np.int64]:
 
 
 class RowCounter:
-    """Hands out row numbers, each once, under a lock; survives fork and pickle.
+    """Hands out row numbers, each once, under a lock.
 
-    Inside a DataLoader worker rows start at ``(worker + 1) << 40``, so that copies of one sampler
-    in several workers never share a row.
+    One process counts 0, 1, 2 and so on. Copies of a counter in other processes start at rows of
+    their own, which a hash of where they are decides, so that no two draw the same:
+
+    - a process that was forked with the counter, or was sent it (spawn, forkserver, a pool): by how
+      many were before it, so that a DataLoader's workers differ in every epoch, and a program that
+      runs again gives the same;
+    - a DataLoader worker that makes its counter itself: by the worker's id and torch's seed for
+      it, which torch changes from epoch to epoch;
+    - rank r > 0 of several: by r (``rank_here``).
+
+    Pickled and read in the same process, or in another program, a counter goes on where it was.
     """
 
-    def __init__(self, next_row: int = 0) -> None:
+    def __init__(self, next_row: int = 0, origin: tuple[Any, ...] = ()) -> None:
         self.next_row = next_row
-        self._lock = threading.Lock()
+        self._origin, self._born = origin, len(_forks.path)
+        self._sent = 0  # how many times it was pickled
+        self._source: tuple[int, int] | None = None  # the process that sent this copy; its number
+        self._lock = Lock()
+        self._known: tuple[Any, bool, Any] | None = None  # what the offset was computed for
+        self._offset = 0
 
     def reserve(self, num_rows: int) -> int:
         """The first of ``num_rows`` consecutive rows that nobody else gets."""
         with self._lock:
             first = self.next_row
-            self.next_row += num_rows
-        worker = in_loader_worker()
-        return first if worker is None else first + ((worker + 1) << _WORKER_ROWS)
+            self.next_row = first + num_rows
+        return first + self._first_row()
+
+    def restart(self, next_row: int) -> None:
+        """Count on from another row."""
+        with self._lock:
+            self.next_row = next_row
 
     def give_back(self, first: int, num_rows: int) -> None:
         """Rows that ``reserve`` gave and nobody used; kept where others have reserved since."""
-        worker = in_loader_worker()
-        if worker is not None:
-            first -= (worker + 1) << _WORKER_ROWS
+        first -= self._first_row()
         with self._lock:
             if self.next_row == first + num_rows:
                 self.next_row = first
 
+    def _first_row(self) -> int:
+        """Where this process starts; found anew after a fork and as ranks join a group."""
+        path, grouped, worker = _forks.path, _in_group(), loader_worker()
+        known = self._known
+        if known is None or known[0] is not path or known[1] != grouped or known[2] is not worker:
+            where = self.where()
+            self._offset = stream_of(*map(str, where)) & _OFFSET if where else 0
+            self._known = path, grouped, worker
+        return self._offset
+
+    def where(self) -> tuple[Any, ...]:
+        """What tells this copy of the counter from all others; nothing for one alone."""
+        where = (*self._origin, *_forks.path[self._born :])
+        if self._source is not None and self._source[0] != os.getpid() and parent_process():
+            where = (*self._origin, "sent", self._source[1], *_forks.path[self._born :])
+        info = loader_worker()
+        if not where and info is not None:
+            where = ("worker", int(info.id), int(info.seed))
+        rank = rank_here()
+        return (*where, "rank", rank) if rank else where
+
     def __getstate__(self) -> dict[str, Any]:
-        return {"next_row": self.next_row}
+        with self._lock:
+            self._sent += 1
+            source = os.getpid(), self._sent
+            return {"next_row": self.next_row, "origin": self.where(), "source": source}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["next_row"])  # type: ignore[misc]
+        self.__init__(state["next_row"], state["origin"])  # type: ignore[misc]
+        self._source = state["source"]
+
+
+class _Forks:
+    """Which fork of which fork this process is, counted from the one that loaded this module."""
+
+    def __init__(self) -> None:
+        self.path: tuple[int, ...] = ()
+        self.made = 0
+
+    def before(self) -> None:
+        self.made += 1
+
+    def in_child(self) -> None:
+        self.path, self.made = (*self.path, self.made), 0
+
+
+_forks = _Forks()
+
+
+def fork_number() -> int:
+    """Which of its parent's forks this process is, from 1; 0 for a process that was not forked."""
+    return _forks.path[-1] if _forks.path else 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_forks.before, after_in_child=_forks.in_child)
+
+
+def _in_group() -> bool:
+    distributed = sys.modules.get("torch.distributed")
+    initialised = getattr(distributed, "is_initialized", None)  # a build may be without
+    return initialised is not None and bool(initialised())
+
+
+def rank_here() -> int:
+    """The rank of this process among those of one job, 0 for one alone.
+
+    That of torch's process group, where it is initialised; else of the launcher's environment
+    variables: ``RANK`` and ``WORLD_SIZE`` (torchrun, Accelerate, DeepSpeed, Lightning), then
+    those of Slurm, Open MPI, and MPICH.
+    """
+    if _in_group():
+        return int(sys.modules["torch.distributed"].get_rank())
+    for rank, size in _LAUNCHERS:
+        given = os.environ.get(rank, ""), os.environ.get(size, "")
+        if all(text.isdecimal() for text in given):
+            return int(given[0]) if int(given[1]) > 1 else 0
+    return 0

@@ -7,27 +7,34 @@ depends on how many chunks there are, so the number of threads changes speed and
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from fastneg.errors import FastnegError
+from fastneg.locks import Lock
+
+T = TypeVar("T")
 
 _num_threads: int | None = None
 _pool: ThreadPoolExecutor | None = None
-_lock = threading.Lock()
+_lock = Lock()
 _local = threading.local()
+_forked = False  # whether this process is a fork of one that had loaded this module
+_torch_threads: int | None = None  # what torch had before ``without_openmp`` took it away
 
 
-def _forget_pool() -> None:
-    global _pool, _lock
-    _pool, _lock = None, threading.Lock()
+def _after_fork() -> None:
+    global _pool, _forked
+    _pool, _forked = None, True
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def allowed_cores() -> int:
@@ -37,10 +44,15 @@ def allowed_cores() -> int:
     return os.cpu_count() or 1
 
 
+def loader_worker() -> Any:
+    """Torch's facts of the DataLoader worker that this process is (id, seed), or None."""
+    data = sys.modules.get("torch.utils.data")
+    return data.get_worker_info() if data is not None else None
+
+
 def in_loader_worker() -> int | None:
     """The id of the DataLoader worker that this process is, or None in any other process."""
-    data = sys.modules.get("torch.utils.data")
-    info = data.get_worker_info() if data is not None else None
+    info = loader_worker()
     return None if info is None else int(info.id)
 
 
@@ -71,6 +83,8 @@ def get_num_threads() -> int:
     if in_loader_worker() is not None:
         return 1
     cores = allowed_cores()
+    if _torch_threads is not None:
+        return max(1, min(cores, _torch_threads))
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "get_num_threads"):
         return max(1, min(cores, int(torch.get_num_threads())))
@@ -119,17 +133,95 @@ def run_chunks(function: Callable[[int, int], object], total: int, *, smallest: 
         return
     bounds = [total * i // chunks for i in range(chunks + 1)]
     pool = _workers()
-    futures: list[Future[None]] = [
-        pool.submit(_run, function, bounds[i], bounds[i + 1]) for i in range(1, chunks)
-    ]
+    futures: list[Future[None]] = []
     errors: list[BaseException] = []
     try:
+        for i in range(1, chunks):
+            future = pool.submit(_run, function, bounds[i], bounds[i + 1])
+            futures.append(future)  # interrupted, it keeps what has started
         function(bounds[0], bounds[1])
     except BaseException as error:  # noqa: BLE001  (raised again below)
         errors.append(error)
     for future in futures:
-        raised = future.exception()
+        raised = _end_of(future, errors)
         if raised is not None:
             errors.append(raised)
     if errors:
         raise errors[0]
+
+
+def _end_of(future: Future[None], interrupts: list[BaseException]) -> BaseException | None:
+    """What a chunk raised, once it has ended; Ctrl-C does not end the wait.
+
+    A chunk writes to the caller's arrays, and reads what the caller's locks protect.
+    """
+    while True:
+        try:
+            return future.exception()
+        except BaseException as error:  # noqa: BLE001  (the caller raises it)
+            interrupts.append(error)
+
+
+def uninterrupted(function: Callable[[], T]) -> T:
+    """What ``function`` returns; Ctrl-C is raised after it has ended, never in the midst of it.
+
+    Python runs signal handlers on the main thread, between any two instructions. What changes state
+    in several steps therefore runs on another thread, for which this one waits.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return function()
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(function())
+        except BaseException as error:  # noqa: BLE001  (raised again below)
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="fastneg-whole")
+    try:
+        thread.start()
+    except RuntimeError:  # the interpreter is ending and starts no more threads
+        return function()
+    interrupts: list[BaseException] = []
+    while thread.is_alive():
+        try:
+            thread.join()
+        except BaseException as error:  # noqa: BLE001  (raised again below)
+            interrupts.append(error)
+    if interrupts or errors:
+        raise (errors or interrupts)[0]
+    return results[0]
+
+
+@contextlib.contextmanager
+def without_openmp() -> Iterator[None]:
+    """In a forked process torch works with one thread within this block; elsewhere nothing changes.
+
+    A fork does not copy OpenMP's threads, and GNU's runtime waits for them for ever if the parent
+    had used them. Our own threads start anew and keep their number.
+    """
+    global _torch_threads
+    torch: Any = sys.modules.get("torch") if _forked else None
+    if not _forked or _torch_threads is not None:
+        yield
+        return
+    if torch is None:
+        import torch
+    before = torch.get_num_threads()
+    if before == 1:
+        yield
+        return
+    _torch_threads = before
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        _torch_threads = None
+
+
+def is_forked() -> bool:
+    """Whether this process is a fork of one that had loaded fastneg."""
+    return _forked

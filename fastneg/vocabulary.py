@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +20,7 @@ from fastneg.errors import FastnegError, FastnegTypeError, UnknownIdError
 from fastneg.ids import are_integers, as_integers, as_texts
 from fastneg.kernels import encode, id_index
 from fastneg.lazy import lazy_module
+from fastneg.locks import cached_property
 
 pa = lazy_module("pyarrow")
 pc = lazy_module("pyarrow.compute")

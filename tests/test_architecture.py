@@ -32,6 +32,7 @@ LEVELS = [
     ["archives", "arrow_files", "files", "text_options"],
     ["checks", "ids", "streams"],
     ["threads"],
+    ["locks", "shared"],
     ["kernels", "errors", "lazy", "__init__"],
 ]
 KERNEL_IMPORTS = {"__future__", "collections", "ctypes", "functools", "hashlib", "importlib",

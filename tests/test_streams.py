@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
+import os
 import pickle
+import subprocess
+import sys
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,23 +125,36 @@ def test_every_row_is_handed_out_once() -> None:
     assert pickle.loads(pickle.dumps(counter)).next_row == counter.next_row  # noqa: S301
 
 
-def test_workers_count_from_their_own_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = {}
-    for worker in (None, 0, 1, 15):
-        monkeypatch.setattr(streams, "in_loader_worker", lambda worker=worker: worker)
+class Info:
+    """torch's facts of a DataLoader worker."""
+
+    def __init__(self, worker: int, seed: int) -> None:
+        self.id, self.seed, self.num_workers = worker, seed, 4
+
+
+def test_workers_that_make_their_counter_differ_by_number_and_epoch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    firsts = []
+    for info in (None, Info(0, 10), Info(1, 11), Info(0, 20), Info(0, 10)):
+        monkeypatch.setattr(streams, "loader_worker", lambda info=info: info)
         counter = streams.RowCounter(3)
-        rows[worker] = [counter.reserve(10), counter.reserve(1)]
+        rows = [counter.reserve(10), counter.reserve(1)]
+        assert rows[1] == rows[0] + 10
         assert counter.next_row == 14  # the state is the worker's own count
-    assert rows[None] == [3, 13]
-    assert rows[0] == [(1 << 40) + 3, (1 << 40) + 13]
-    assert rows[15] == [(16 << 40) + 3, (16 << 40) + 13]
+        firsts.append(rows[0])
+    assert firsts[0] == 3
+    assert firsts[4] == firsts[1]
+    assert len(set(firsts)) == 4
+    assert all(0 <= first < 2**62 + 3 for first in firsts)
 
 
 @pytest.mark.parametrize("worker", [None, 0, 3])
 def test_rows_given_back_are_given_again(
     worker: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "in_loader_worker", lambda: worker)
+    info = None if worker is None else Info(worker, 7)
+    monkeypatch.setattr(streams, "loader_worker", lambda: info)
     counter = streams.RowCounter(3)
     first = counter.reserve(10)
     counter.give_back(first, 10)
@@ -146,6 +164,119 @@ def test_rows_given_back_are_given_again(
     assert counter.next_row == 18
     counter.give_back(other, 5)
     assert counter.next_row == 13
+
+
+def _first_rows(counter: streams.RowCounter, queue: Any, deep: bool) -> None:
+    rows = [counter.reserve(5), counter.reserve(5), streams.RowCounter().reserve(1)]
+    if deep:  # what this process starts in its turn
+        context = multiprocessing.get_context("fork")
+        process = context.Process(target=_first_rows, args=(counter, queue, False))
+        process.start()
+        process.join()
+    queue.put(rows)
+
+
+@pytest.mark.parametrize("way", ["fork", "spawn", "forkserver"])
+def test_every_process_has_rows_of_its_own(way: str) -> None:
+    context = multiprocessing.get_context(way)
+    queue = context.Queue()
+    counter = streams.RowCounter(100)
+    for _ in range(3):
+        process = context.Process(target=_first_rows, args=(counter, queue, True))
+        process.start()
+        process.join()
+    found = [queue.get(timeout=60) for _ in range(6)]
+    firsts = [counter.reserve(5), *(rows[0] for rows in found)]
+    assert len(set(firsts)) == 7
+    gaps = np.diff(np.sort(firsts))
+    assert gaps.min() > 1000
+    assert all(rows[1] == rows[0] + 5 for rows in found)
+    assert all(rows[2] == 0 for rows in found)  # made there: the process is alone with it
+
+
+def _reserve(counter: streams.RowCounter) -> int:
+    return counter.reserve(5)
+
+
+@pytest.mark.parametrize("way", ["fork", "spawn"])
+def test_copies_that_a_pool_is_sent_differ(way: str) -> None:
+    counter = streams.RowCounter()
+    with multiprocessing.get_context(way).Pool(2) as pool:
+        firsts = [pool.apply(_reserve, (counter,)) for _ in range(4)]
+    assert len({*firsts, counter.reserve(5)}) == 5
+
+
+_PROGRAM = """
+import multiprocessing, pickle, sys
+from fastneg.streams import RowCounter
+
+def take(counter, queue):
+    queue.put(counter.reserve(1))
+
+counter = RowCounter()
+context = multiprocessing.get_context("fork")
+queue = context.Queue()
+for _ in range(2):
+    process = context.Process(target=take, args=(counter, queue))
+    process.start()
+    process.join()
+    print(queue.get())
+print(pickle.loads(pickle.dumps(counter)).reserve(1), counter.reserve(1))
+"""
+
+
+def _run(program: str, **variables: str) -> list[int]:
+    known = {key: value for key, value in os.environ.items() if key not in LAUNCHERS}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True,
+        env={**known, **variables},
+    )  # fmt: skip
+    return [int(word) for word in done.stdout.split()]
+
+
+LAUNCHERS = {name for pair in streams._LAUNCHERS for name in pair}
+
+
+def test_a_program_that_runs_again_gives_the_same_rows() -> None:
+    once = _run(_PROGRAM)
+    assert once == _run(_PROGRAM)
+    assert once[2:] == [0, 0]
+    assert len(set(once[:2])) == 2
+
+
+@pytest.mark.parametrize("names", streams._LAUNCHERS)
+def test_ranks_are_known_from_the_launcher(
+    names: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in LAUNCHERS:
+        monkeypatch.delenv(name, raising=False)
+    assert streams.rank_here() == 0
+    firsts = []
+    for rank in range(3):
+        monkeypatch.setenv(names[0], str(rank))
+        monkeypatch.setenv(names[1], "3")
+        assert streams.rank_here() == rank
+        firsts.append(streams.RowCounter(5).reserve(1))
+    assert firsts[0] == 5  # the first rank draws what one process alone draws
+    assert len(set(firsts)) == 3
+    monkeypatch.setenv(names[1], "1")
+    assert streams.rank_here() == 0
+    monkeypatch.setenv(names[1], "several")
+    assert streams.rank_here() == 0
+
+
+def test_a_group_comes_before_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch import distributed
+
+    for name, value in (("RANK", "2"), ("WORLD_SIZE", "3")):
+        monkeypatch.setenv(name, value)
+    counter = streams.RowCounter()
+    second = counter.reserve(1)
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_rank", lambda: 0)
+    assert counter.reserve(1) == 1  # it is asked again: groups are joined late
+    monkeypatch.setattr(distributed, "get_rank", lambda: 1)
+    assert streams.RowCounter().reserve(1) not in (0, second)
 
 
 def test_the_check_sees_a_bad_mixer() -> None:

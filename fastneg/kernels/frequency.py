@@ -25,7 +25,7 @@ def _slot(item: Any, key: np.uint64, slots: int) -> Any:
 
 @kernel
 def see_items(
-    items: Any, step: int, per_batch: bool, alpha: float, keys: Any, last: Any, gaps: Any
+    items: Any, clock: Any, per_batch: bool, alpha: float, keys: Any, last: Any, gaps: Any
 ) -> None:
     """B = (1 - alpha) B + alpha (t - A), A = t for every item, one after the other.
 
@@ -33,9 +33,11 @@ def see_items(
 
     Args:
         items: int64 [n].
-        step: t of the first event; each event is a step, or, ``per_batch``, all are the same one
-            and a slot counts once.
+        clock: int64 [1], t of the event before; each event is a step, or, ``per_batch``, all are
+            the same one and a slot counts once. It moves on with the slots: Ctrl-C, which comes
+            between two instructions of Python, finds all of an update or none.
     """
+    step = clock[0] + 1
     for e in range(items.shape[0]):
         now = step if per_batch else step + e
         for h in range(keys.shape[0]):
@@ -48,6 +50,7 @@ def see_items(
             else:
                 gaps[h, s] = (1.0 - alpha) * gaps[h, s] + alpha * gap
             last[h, s] = now
+    clock[0] += 1 if per_batch else items.shape[0]
 
 
 @kernel

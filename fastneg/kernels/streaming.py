@@ -233,15 +233,15 @@ def _gain_block(size: int, homes: Any, nexts: Any, gains: Any, mass: Any, moving
 
 
 @kernel
-def count_events(items: Any, largest: int, records: Any, order: Any, borders: Any, mass: Any,
-                 shares: Any, law: Any, scratch: Any) -> int:  # fmt: skip
+def count_events(items: Any, tally: Any, records: Any, order: Any, borders: Any, mass: Any,
+                 shares: Any, law: Any, scratch: Any) -> bool:  # fmt: skip
     """Add one to the count of every item of ``items`` (int64 [n]), one after the other.
 
+    tally: int64 [2], the number of events and the largest count, which follow.
     scratch: uint64 [5 * 1024, or more].
 
     Returns:
-        The largest count, which was ``largest`` before; -1 where an item is not in 0..N-1, and
-        nothing is counted then.
+        False where an item is not in 0..N-1; nothing is counted then.
     """
     wide_vectors()
     items, records, order, borders = (
@@ -254,7 +254,8 @@ def count_events(items: Any, largest: int, records: Any, order: Any, borders: An
     for e in range(n):
         worst = max(worst, np.uint64(items[e]))
     if worst >= np.uint64(records.shape[0]):
-        return -1
+        return False
+    largest = tally[1]
     lists = borrowed(scratch)[: 5 * _BLOCK].reshape(5, _BLOCK)
     signed = lists.view(np.int64)
     seen, homes, nexts, moving, gains = signed[0], signed[1], signed[2], signed[3], lists[4]
@@ -281,7 +282,9 @@ def count_events(items: Any, largest: int, records: Any, order: Any, borders: An
             borders[old, 1] -= 1
             borders[new, 0] = last
             borders[new, 1] += 1
-    return largest
+    tally[0] += n
+    tally[1] = largest
+    return True
 
 
 @kernel

@@ -30,6 +30,7 @@ from fastneg.mining.members import Group, Looking, Model, Popularity, describe_m
 from fastneg.mining.search import PositiveLists, check_range, normalised, read_positives
 from fastneg.mining.vector_columns import as_vectors
 from fastneg.same_codes import same_codes
+from fastneg.threads import without_openmp
 from fastneg.vocabulary import Encoded
 
 CALL = "diagnose_window"
@@ -37,6 +38,7 @@ _DEPTH = 1_000
 _NOTHING = Group(None, None, None, None, None)
 
 
+@without_openmp()
 def diagnose_window(
     queries: Any,
     items: Any,

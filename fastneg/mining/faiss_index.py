@@ -31,7 +31,7 @@ from fastneg.mining.search import (
     empty_window,
     far_exponents,
 )
-from fastneg.threads import get_num_threads, run_chunks
+from fastneg.threads import get_num_threads, is_forked, run_chunks
 
 _POINTS_PER_LIST = 39  # what FAISS wants for each centroid it trains
 _MOST_EFFORT = 16_384  # of efSearch, which has no natural end
@@ -54,9 +54,12 @@ def _reason(error: BaseException) -> str:
 
 @contextmanager
 def _own_threads() -> Iterator[None]:
-    """FAISS on as many threads as fastneg uses, and back to what it had."""
+    """FAISS on as many threads as fastneg uses, and back to what it had.
+
+    One in a forked process: FAISS brings an OpenMP of its own, whose threads a fork does not copy.
+    """
     before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(get_num_threads())
+    faiss.omp_set_num_threads(1 if is_forked() else get_num_threads())
     try:
         yield
     finally:

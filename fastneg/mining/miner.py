@@ -18,6 +18,7 @@ from fastneg.mining.job import CALL, make_report, run_job
 from fastneg.mining.report import MiningReport, ShowProgress
 from fastneg.mining.search import normalised
 from fastneg.mining.vector_columns import as_vectors
+from fastneg.threads import without_openmp
 
 
 class MinedNegatives(NamedTuple):
@@ -36,6 +37,7 @@ class MinedNegatives(NamedTuple):
     report: MiningReport
 
 
+@without_openmp()
 def mine_hard_negatives(
     queries: Any,
     items: Any,

@@ -46,6 +46,7 @@ from fastneg.mining.mined_folder import (
 from fastneg.mining.report import ShowProgress, progress_bar
 from fastneg.mining.search import Engine
 from fastneg.mining.vector_files import open_vectors
+from fastneg.threads import without_openmp
 
 pa = lazy_module("pyarrow")
 
@@ -54,6 +55,7 @@ _SHARD_QUERIES = 65_536  # engines that visit each list once per block like many
 _ROW_BYTES = 48  # of one negative while a shard is made: arrays, lists, the file
 
 
+@without_openmp()
 def mine_to_folder(
     queries: Any,
     items: Any,

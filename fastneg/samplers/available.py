@@ -167,6 +167,10 @@ class AvailableSampler(Sampler):
         np.fmax.at(last, items, times)
         return cls(interactions, first, last if until == "last_event" else None, **options)
 
+    def _law(self) -> list[Any]:
+        times = (self._first_times, self._last_times)
+        return [*super()._law(), *times, *self._facts]
+
     def _build(self, first: AnyArray, last: AnyArray) -> None:
         """The tables of ``kernels/intervals.py``; see there."""
         drawable = np.flatnonzero(self._masses)

@@ -6,7 +6,6 @@ Filters decide speed and never an id.
 
 from __future__ import annotations
 
-import threading
 import weakref
 from typing import NamedTuple
 
@@ -17,10 +16,11 @@ from fastneg.checks import IntArray, frozen
 from fastneg.interactions import Interactions
 from fastneg.kernels.exclusion import excluded_masses
 from fastneg.kernels.filters import EVERYTHING, fill_filters, size_filters
+from fastneg.locks import Lock
 from fastneg.threads import run_chunks
 
 Masses = npt.NDArray[np.uint64]
-_lock = threading.Lock()
+_lock = Lock()
 _of_interactions: weakref.WeakKeyDictionary[Interactions, ListFilters] = weakref.WeakKeyDictionary()
 
 

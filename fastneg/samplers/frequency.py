@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,7 +21,9 @@ from fastneg.checks import (
 )
 from fastneg.errors import CheckpointError
 from fastneg.kernels.frequency import add_rates, largest_gaps, see_items
+from fastneg.locks import Lock
 from fastneg.streams import key_of, stream_of
+from fastneg.threads import uninterrupted
 
 if TYPE_CHECKING:
     import torch
@@ -96,9 +97,9 @@ class FrequencyEstimator:
         shape = (self.num_hashes, self.num_slots)
         self._last: IntArray = np.zeros(shape, dtype=np.int64)
         self._gaps: FloatArray = np.zeros(shape, dtype=np.float64)
-        self._step = 0
+        self._clock: IntArray = np.zeros(1, dtype=np.int64)
         self._prior_gap = 1.0  # the longest gap of the prior
-        self._lock = threading.Lock()
+        self._lock = Lock(settled=True)
         if prior is not None:
             self._start_from(_rates(prior, self.per_batch, call))
 
@@ -112,35 +113,36 @@ class FrequencyEstimator:
 
     def __getstate__(self) -> dict[str, Any]:
         with self._lock:
-            return {key: value for key, value in self.__dict__.items() if key != "_lock"}
+            state = {key: value for key, value in self.__dict__.items() if key != "_lock"}
+            return {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in state.items()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lock = threading.Lock()
+        self._lock = Lock(settled=True)
         self._keys = frozen(self._keys)
 
     @property
     def step(self) -> int:
         """t: the events counted so far, or the batches."""
-        return self._step
+        return int(self._clock[0])
 
     def update(self, items: Any) -> None:
         """Count a batch of events: int [n], any ids, repeated ones too, in the order they came.
 
-        Counting events, it does not matter how the stream is cut into calls.
+        Counting events, it does not matter how the stream is cut into calls. Ctrl-C in the midst of
+        it is raised when all are counted.
         """
         ids = frozen(as_integers(items, call="FrequencyEstimator.update", name="items"))
         with self._lock:
             see_items(
-                ids, self._step + 1, self.per_batch, self.alpha, self._keys, self._last, self._gaps
+                ids, self._clock, self.per_batch, self.alpha, self._keys, self._last, self._gaps
             )
-            self._step += 1 if self.per_batch else len(ids)
 
     def _gap(self, items: Any, name: str) -> tuple[FloatArray, Any]:
         ids = as_integers(items, call=f"FrequencyEstimator.{name}", name="items", ndim=None)
         out: FloatArray = np.empty(ids.size, dtype=np.float64)
         with self._lock:
-            unknown = max(float(self._step), self._prior_gap)
+            unknown = max(float(self.step), self._prior_gap)
             largest_gaps(frozen(ids.ravel()), unknown, self._keys, frozen(self._gaps), out)
         on_device = hasattr(items, "device") and hasattr(items, "detach")
         return out.reshape(ids.shape), items.device if on_device else None
@@ -183,21 +185,27 @@ class FrequencyEstimator:
                 mine, theirs = getattr(self, field), getattr(rank, field)
                 if mine != theirs:
                     fail(call, f"others[{k - 1}] has {field} = {theirs!r}, here it is {mine!r}")
-            if self.per_batch and rank._step != self._step:
-                fail(call, f"others[{k - 1}] saw {rank._step} batches, this one {self._step}")
-        steps = [float(rank._step) for rank in ranks]
+        parts = [rank.state_dict() for rank in ranks]  # each one as it is at one moment
+        for k, part in enumerate(parts):
+            if self.per_batch and part["step"] != parts[0]["step"]:
+                fail(
+                    call,
+                    f"others[{k - 1}] saw {part['step']} batches, this one {parts[0]['step']}",
+                )
+        steps = [float(part["step"]) for part in parts]
         total = sum(steps)
         shares = [step / total if total else 1.0 / len(ranks) for step in steps]
         rates, last = np.zeros_like(self._gaps), np.zeros_like(self._last)
-        for rank, share in zip(ranks, shares, strict=True):
+        for part, share in zip(parts, shares, strict=True):
             with np.errstate(divide="ignore"):
-                rate = np.where(rank._gaps > 0.0, 1.0 / rank._gaps, 0.0)
+                rate = np.where(part["gaps"] > 0.0, 1.0 / part["gaps"], 0.0)
             if self.per_batch:
                 rates += rate * (1.0 - rates)
-                last = np.maximum(last, rank._last)
+                last = np.maximum(last, part["last"])
             else:  # event k of a rank is about event k / share of the whole
                 rates += share * rate
-                last = np.maximum(last, np.rint(rank._last / share if share else rank._last * 0.0))
+                seen = part["last"] / share if share else part["last"] * 0.0
+                last = np.maximum(last, np.rint(seen))
         merged = type(self)(
             self.num_slots,
             num_hashes=self.num_hashes,
@@ -208,8 +216,8 @@ class FrequencyEstimator:
         with np.errstate(divide="ignore"):
             merged._gaps = np.where(rates > 0.0, 1.0 / rates, 0.0)
         merged._last = last.astype(np.int64)
-        merged._step = self._step if self.per_batch else int(total)
-        merged._prior_gap = max(rank._prior_gap for rank in ranks)
+        merged._clock[0] = parts[0]["step"] if self.per_batch else int(total)
+        merged._prior_gap = max(part["prior_gap"] for part in parts)
         return merged
 
     def state_dict(self) -> dict[str, Any]:
@@ -220,7 +228,7 @@ class FrequencyEstimator:
         with self._lock:
             return {
                 **self._settings(),
-                "step": self._step,
+                "step": self.step,
                 "prior_gap": self._prior_gap,
                 "last": self._last.copy(),
                 "gaps": self._gaps.copy(),
@@ -257,14 +265,18 @@ class FrequencyEstimator:
             )
         if not (np.isfinite(gaps).all() and (gaps >= 0).all() and (last >= 0).all()):
             raise CheckpointError(f"{call}: last and gaps should be 0 or more")
-        with self._lock:
-            self._last, self._gaps = np.array(last, order="C"), np.array(gaps, order="C")
-            self._step, self._prior_gap = step, prior_gap
+
+        def load() -> None:
+            with self._lock:
+                self._last, self._gaps = np.array(last, order="C"), np.array(gaps, order="C")
+                self._clock, self._prior_gap = np.array([step], dtype=np.int64), prior_gap
+
+        uninterrupted(load)
 
     def __repr__(self) -> str:
         return (
             f"FrequencyEstimator(num_slots={self.num_slots}, num_hashes={self.num_hashes}, "
-            f"alpha={self.alpha}, per_batch={self.per_batch}, step={self._step})"
+            f"alpha={self.alpha}, per_batch={self.per_batch}, step={self.step})"
         )
 
 

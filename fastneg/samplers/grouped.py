@@ -150,6 +150,10 @@ class GroupedSampler(Sampler):
         self.tables = GroupTables(list(levels.values()), weights)
         self._needed = self.min_items
 
+    def _law(self) -> list[Any]:
+        tables = (self.tables.groups, self.tables.segments, self.tables.order, self.tables.masses)
+        return [*super()._law(), *self.level_names, self.min_items, *tables]
+
     @property
     def source_names(self) -> tuple[str, ...]:
         return self.level_names

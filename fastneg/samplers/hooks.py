@@ -59,6 +59,10 @@ class Hooks(Stream, ABC):
         self.memory_budget = as_integer(memory_budget, call=call, name="memory_budget", minimum=0)
         self._inclusions: dict[int, Inclusion] = {}
 
+    def _law(self) -> list[Any]:
+        known = self.interactions
+        return [self.replacement, None if known is None else known.fingerprint()]
+
     # ---------------------------------------------------------------- what a subclass says
     @property
     def source_names(self) -> tuple[str, ...]:

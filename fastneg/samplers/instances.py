@@ -69,7 +69,8 @@ def train_instances(
                 "their pairs out",
                 named,
             )
-        table[:, 1:] = sampler.sample(dense, count, log_q=False).items.numpy()
+        rows = np.arange(len(dense))  # the same on every rank and in every worker
+        table[:, 1:] = sampler.sample(dense, count, rows=rows, log_q=False).items.numpy()
     labels = np.zeros(table.shape, dtype=np.int64)
     labels[:, 0] = 1
     return np.repeat(user_codes, 1 + count), table.ravel(), labels.ravel()

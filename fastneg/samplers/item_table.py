@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from fastneg.checks import FloatArray, IntArray, as_integer, fail, frozen, refreeze
 from fastneg.kernels.complement import running_sums
 from fastneg.kernels.pow import log_masses
+from fastneg.locks import Lock
 from fastneg.samplers.masses import Masses
 from fastneg.streams import RowCounter, key_of, stream_of
 from fastneg.threads import run_chunks
@@ -40,6 +40,7 @@ class ItemTable(ABC):
     verify: bool
     seed: int
     name: str
+    _digest: str | None = None
 
     def _begin(
         self, *, seed: int, name: str, folder: str | None = None, verify: bool = True, call: str
@@ -48,8 +49,9 @@ class ItemTable(ABC):
         self.seed = as_integer(seed, call=call, name="seed")
         self.name = str(name)
         self._counter = RowCounter()
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._made: dict[str, Any] = {}
+        self._digest: str | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         state = {**self.__dict__, "_lock": None, "_made": {}}
@@ -65,7 +67,7 @@ class ItemTable(ABC):
             self._counter = state["_counter"]
             return
         self.__dict__.update(state)
-        self._lock = threading.RLock()
+        self._lock = Lock()
         for value in self.__dict__.values():
             refreeze(value)
 
@@ -155,10 +157,12 @@ class ItemTable(ABC):
 
     def fingerprint(self) -> str:
         """A hash of the table: equal tables, equal hashes, on every machine."""
-        digest = hashlib.blake2b(digest_size=16)
-        for array in self.arrays().values():
-            digest.update(np.ascontiguousarray(array).view(np.uint8).data)
-        return digest.hexdigest()
+        if self._digest is None:  # a table never changes
+            digest = hashlib.blake2b(digest_size=16)
+            for array in self.arrays().values():
+                digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+            self._digest = digest.hexdigest()
+        return self._digest
 
     # ---------------------------------------------------------------- drawing
     def draw(

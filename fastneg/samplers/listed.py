@@ -23,11 +23,13 @@ from fastneg.checks import (
 from fastneg.interactions import Interactions
 from fastneg.kernels.lists import draw_lists, list_log_q
 from fastneg.samplers.base import Sampler
+from fastneg.samplers.held import HeldSampler
 from fastneg.samplers.hooks import Plan
 from fastneg.samplers.known import all_known
 from fastneg.samplers.mass_lists import Lists, running, sorted_lists, without, without_positives
 from fastneg.samplers.request import Request
 from fastneg.samplers.tiles import cut, run_tiles
+from fastneg.shared import SharedNumber
 
 _MOST_SOURCES = 127  # tags are int8
 
@@ -47,7 +49,7 @@ class ListedPlan(Plan):
     fallback: Plan | None
 
 
-class ListedSampler(Sampler):
+class ListedSampler(HeldSampler):
     """Draws from the user's own list; users whose list has nothing left draw from a fallback.
 
     q(i|u) = weight of i in the list / weight of the list, over the entries that are allowed: known
@@ -159,13 +161,20 @@ class ListedSampler(Sampler):
         if known is not None and fallback.interactions is not known:
             fallback = fallback._knowing(known)
         adopted = fallback._bound(self.seed, (*self._path, "fallback", fallback.name))
-        adopted.set_epoch(self.epoch)
+        adopted._share_epoch(self._epoch)
         return adopted
 
     def _bound(self, seed: int, path: tuple[str, ...]) -> Self:
         other = super()._bound(seed, path)
         other.fallback = None if self.fallback is None else other._adopt(self.fallback)
         return other
+
+    def _law(self) -> list[Any]:
+        parts = [part.fingerprint() for part in self._parts()]
+        return [*super()._law(), *parts, self._indptr, self._items, self._masses]
+
+    def _parts(self) -> list[Sampler]:
+        return [] if self.fallback is None else [self.fallback]
 
     def _num_users(self) -> int | None:
         return self._lists_users
@@ -184,16 +193,15 @@ class ListedSampler(Sampler):
             return (self.name,)
         return (self.name, *(f"fallback.{name}" for name in self.fallback.source_names))
 
-    def set_epoch(self, epoch: int) -> None:
-        super().set_epoch(epoch)
+    def _share_epoch(self, epoch: SharedNumber) -> None:
+        super()._share_epoch(epoch)
         if self.fallback is not None:
-            self.fallback.set_epoch(epoch)
+            self.fallback._share_epoch(epoch)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
+    def _restart(self, seed: int, epoch: int, row: int) -> None:
+        super()._restart(seed, epoch, row)
         if self.fallback is not None:
             self.fallback = self._adopt(self.fallback)
-            self.fallback.set_epoch(self.epoch)
 
     def _list_of(self, request: Request) -> IntArray:
         """int64 [B]: the list of each row, -1 for none."""
@@ -301,7 +309,7 @@ class ListedSampler(Sampler):
             fail(call, "lists are per user; call sample(users, ...) or give a fallback")
         super()._refuse_exhausted(plan, width, call)
 
-    def exhausted_users(self) -> IntArray:
+    def _exhausted_users(self) -> IntArray:
         empty = np.flatnonzero(np.diff(self._indptr) == 0)
         if self.fallback is None:
             return empty

@@ -15,9 +15,11 @@ from fastneg.interactions import Interactions
 from fastneg.kernels.mixture import add_part, choose_per_draw, choose_quota, expected_slots
 from fastneg.samplers.base import Sampler
 from fastneg.samplers.distinct import count_reachable, log_left
+from fastneg.samplers.held import HeldSampler
 from fastneg.samplers.hooks import Plan
 from fastneg.samplers.known import all_known
 from fastneg.samplers.request import Request
+from fastneg.shared import SharedNumber
 from fastneg.streams import mix64, uniform_words, unit_interval
 from fastneg.threads import run_chunks
 
@@ -32,7 +34,7 @@ class MixedPlan(Plan):
     shares: FloatArray
 
 
-class MixedSampler(Sampler):
+class MixedSampler(HeldSampler):
     """Draws from several samplers: q(i|u) = sum_k lambda_k q_k(i|u).
 
     Each part excludes by itself, and what any part knows as a positive of the user is excluded
@@ -106,7 +108,7 @@ class MixedSampler(Sampler):
             for k, part in enumerate(samplers)
         ]
         for part in adopted:
-            part.set_epoch(self.epoch)
+            part._share_epoch(self._epoch)
         return adopted
 
     def _bound(self, seed: int, path: tuple[str, ...]) -> Self:
@@ -118,6 +120,13 @@ class MixedSampler(Sampler):
         other = super()._knowing(known)
         other.parts = other._adopt([part._knowing(known) for part in self.parts])
         return other
+
+    def _law(self) -> list[Any]:
+        parts = [part.fingerprint() for part in self.parts]
+        return [*super()._law(), self.mode, *parts, self.weights]
+
+    def _parts(self) -> list[Sampler]:
+        return self.parts
 
     def _num_users(self) -> int | None:
         return self._users
@@ -131,15 +140,14 @@ class MixedSampler(Sampler):
             names += [f"{part.name}.{name}" if nested else name for name in inner]
         return tuple(names)
 
-    def set_epoch(self, epoch: int) -> None:
-        super().set_epoch(epoch)
+    def _share_epoch(self, epoch: SharedNumber) -> None:
+        super()._share_epoch(epoch)
         for part in self.parts:
-            part.set_epoch(epoch)
+            part._share_epoch(epoch)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
+    def _restart(self, seed: int, epoch: int, row: int) -> None:
+        super()._restart(seed, epoch, row)
         self.parts = self._adopt(self.parts)
-        self.set_epoch(self.epoch)
 
     @property
     def _moves(self) -> bool:
@@ -275,7 +283,7 @@ class MixedSampler(Sampler):
             for name, size in part.memory().items()
         }
 
-    def exhausted_users(self) -> IntArray:
+    def _exhausted_users(self) -> IntArray:
         left = [p.exhausted_users() for p, w in zip(self.parts, self.weights, strict=True) if w > 0]
         common = left[0]
         for users in left[1:]:

@@ -12,13 +12,15 @@ from fastneg.errors import CheckpointError
 from fastneg.interactions import Interactions
 from fastneg.kernels.streaming import count_allowed
 from fastneg.kernels.streaming_draws import draw_popular, draw_shared, popular_log_q
-from fastneg.samplers.base import Sampler
+from fastneg.locks import Lock
 from fastneg.samplers.exhausted import count_clause
+from fastneg.samplers.held import HeldSampler
 from fastneg.samplers.hooks import Plan
 from fastneg.samplers.request import Request, split_catalog
 from fastneg.samplers.results import Negatives
 from fastneg.samplers.streaming_counts import MAX_COUNT, MAX_ITEMS, StreamingCounts
 from fastneg.samplers.tiles import cut, run_tiles
+from fastneg.threads import uninterrupted
 
 _SMALL = 65_536  # shared draws up to here stay on the calling thread
 _INT64 = np.dtype(np.int64)
@@ -35,7 +37,7 @@ class StreamingPlan(Plan):
         self.exclusion = exclusion
 
 
-class StreamingPopularitySampler(Sampler):
+class StreamingPopularitySampler(HeldSampler):
     """Items by the popularity of the moment: every event adds one to its item's count.
 
     q(i|u) = w_i / (W - w(P_u)) with w_i = (c_i + smoothing)^exponent, c_i the count of i now, W the
@@ -48,9 +50,9 @@ class StreamingPopularitySampler(Sampler):
     decides where items of similar counts stand; not on how the events were cut into calls, and not
     on what was drawn. ``state_dict`` carries it, so that a resumed sampler draws the same ids.
 
-    Updates and draws may come from several threads; each waits for the other. Inside a mixture, let
-    the thread that draws update too. A ``spawn``ed sampler and the part of a mixture share the
-    counts with the sampler they came from; a copy in another process has its own from there on.
+    Updates and draws may come from several threads; each waits for the other, inside a mixture too.
+    A ``spawn``ed sampler and the part of a mixture share the counts with the sampler they came
+    from; a copy in another process has its own from there on.
 
     Args:
         catalog: a number of items N, or ``Interactions`` (N items, positives excluded).
@@ -125,7 +127,14 @@ class StreamingPopularitySampler(Sampler):
             halve_every=halve_every,
             memory_budget=self.memory_budget,
         )
-        self._shared: tuple[tuple[int, tuple[str, ...], int], np.uint64] | None = None
+
+    def _law(self) -> list[Any]:
+        """The counts are no part of it: they move, and ``state_dict`` has them."""
+        halves = self._counts.halve_every
+        return [*super()._law(), self.exponent, self.smoothing, halves]
+
+    def _locks(self) -> list[Lock]:
+        return [self._counts.lock]
 
     # ---------------------------------------------------------------- the stream of events
     @property
@@ -145,6 +154,8 @@ class StreamingPopularitySampler(Sampler):
         Args:
             items: codes [n], each an event of its item; an item may occur many times.
 
+        Ctrl-C in the midst of it is raised when all events are counted.
+
         Raises:
             FastnegError: a code outside the catalog; nothing is counted then.
         """
@@ -152,19 +163,10 @@ class StreamingPopularitySampler(Sampler):
         ready = type(items) is np.ndarray and items.dtype is _INT64 and items.ndim == 1
         if not (ready and (flags := items.flags).c_contiguous and flags.aligned):
             items = as_integers(items, call=call, name="items")
-        counts = self._counts
-        with counts.lock:
-            if not counts.in_one_step(len(items)):
-                as_codes(items, self.num_items, call=call, name="items")
-            if not counts.add(items, call):
-                as_codes(items, self.num_items, call=call, name="items")  # says which
+        if not self._counts.add(items, call):
+            as_codes(items, self.num_items, call=call, name="items")  # says which
 
     # ---------------------------------------------------------------- drawing
-    def sample(self, users: Any, num_negatives: int, **options: Any) -> Negatives:
-        """As ``Sampler.sample``, from the counts of this moment."""
-        with self._counts.lock:
-            return super().sample(users, num_negatives, **options)
-
     def sample_shared(
         self, num_negatives: int, *, row: int | None = None, log_q: bool = True, **options: Any
     ) -> Negatives:
@@ -172,8 +174,7 @@ class StreamingPopularitySampler(Sampler):
         counts = self._counts
         small = type(num_negatives) is int and 0 < num_negatives <= _SMALL
         if options or not small or not self.replacement:
-            with counts.lock:
-                return super().sample_shared(num_negatives, row=row, log_q=log_q, **options)
+            return super().sample_shared(num_negatives, row=row, log_q=log_q, **options)
         import torch
 
         call = "StreamingPopularitySampler.sample_shared"
@@ -189,7 +190,7 @@ class StreamingPopularitySampler(Sampler):
             records, order, borders, mass, upper = counts.views
             draw_shared(
                 records, order, borders, mass, upper, counts.shares, counts.law, counts.largest,
-                self._shared_key(), row, counts.scratch, items,
+                self._key("shared"), row, counts.scratch, items,
             )  # fmt: skip
             if values is not None:
                 popular_log_q(
@@ -201,25 +202,6 @@ class StreamingPopularitySampler(Sampler):
             None if values is None else torch.from_numpy(values),
             torch.from_numpy(np.zeros(num_negatives, dtype=np.int8)),
         )
-
-    def _shared_key(self) -> np.uint64:
-        """The key of shared draws, hashed once per (seed, path, epoch)."""
-        wanted = (self.seed, self._path, self.epoch)
-        if self._shared is None or self._shared[0] != wanted:
-            self._shared = (wanted, self._key("shared"))
-        return self._shared[1]
-
-    def log_q(self, items: Any, users: Any = None, **options: Any) -> Any:
-        """As ``Sampler.log_q``, of a draw at this moment."""
-        with self._counts.lock:
-            return super().log_q(items, users, **options)
-
-    def expected_count(
-        self, items: Any, num_negatives: int, users: Any = None, **options: Any
-    ) -> Any:
-        """As ``Sampler.expected_count``, of the counts of this moment."""
-        with self._counts.lock:
-            return super().expected_count(items, num_negatives, users, **options)
 
     @property
     def _moves(self) -> bool:
@@ -251,8 +233,8 @@ class StreamingPopularitySampler(Sampler):
     ) -> None:
         key, counts = self._key(plan.request.lane), self._counts
         lists, rows = plan.exclusion, plan.request.rows
-        records, order, borders, mass, upper = counts.views
         with counts.lock:
+            records, order, borders, mass, upper = counts.views
 
             def tile(r: slice, d: slice) -> None:
                 draw_popular(
@@ -267,8 +249,8 @@ class StreamingPopularitySampler(Sampler):
         self, plan: StreamingPlan, items: IntArray, out: npt.NDArray[Any], *, check: bool
     ) -> None:
         counts, lists = self._counts, plan.exclusion
-        records, _, _, mass, upper = counts.views
         with counts.lock:
+            records, _, _, mass, upper = counts.views
             run_tiles(
                 items.shape,
                 lambda r, d: popular_log_q(
@@ -280,8 +262,7 @@ class StreamingPopularitySampler(Sampler):
     def _reason(self, plan: StreamingPlan) -> str:
         return count_clause(int(plan.allowed[0]), self._counts.support, self.num_items)
 
-    def exhausted_users(self) -> IntArray:
-        """int64: the users for whom nothing is allowed at this moment, ascending."""
+    def _exhausted_users(self) -> IntArray:
         known = self.interactions
         if known is None:
             return np.zeros(0, dtype=np.int64)
@@ -301,27 +282,24 @@ class StreamingPopularitySampler(Sampler):
         """Continue where ``state_dict`` was taken, with its counts.
 
         Raises:
-            CheckpointError: the state of another version, kind, name, catalog or decay.
+            CheckpointError: the state of another version, kind, name, catalog or decay; nothing has
+                changed then.
         """
         call = "StreamingPopularitySampler.load_state_dict"
-        with self._counts.lock:
-            before = super().state_dict()
-            mine = {**before, "events": 0, "halve_every": 0, "counts": "", "order": ""}
-            if not isinstance(state, dict) or set(state) != set(mine):
-                raise CheckpointError(
-                    f"{call}: not a sampler's state; keys {sorted(mine)} expected"
-                )
-            if state["halve_every"] != self._counts.halve_every:
-                raise CheckpointError(
-                    f"{call}: the state's halve_every is {state['halve_every']!r}, this sampler's "
-                    f"is {self._counts.halve_every!r}"
-                )
-            super().load_state_dict(state)
-            try:
-                self._counts.restore(state, call)
-            except CheckpointError:
-                super().load_state_dict({**state, **before})
-                raise
+        place = self._read_state(state, "events", "halve_every", "counts", "order")
+        if state["halve_every"] != self._counts.halve_every:
+            raise CheckpointError(
+                f"{call}: the state's halve_every is {state['halve_every']!r}, this sampler's is "
+                f"{self._counts.halve_every!r}"
+            )
+        saved = self._counts.read(state, call)
+
+        def load() -> None:
+            with self._counts.lock:
+                self._restart(*place)
+                self._counts.take(saved)
+
+        uninterrupted(load)
 
 
 def _prior(counts: Any, num_items: int, call: str) -> IntArray:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import base64
 import math
-import os
-import threading
-import weakref
 import zlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +13,26 @@ import numpy.typing as npt
 from fastneg.archives import inflate
 from fastneg.checks import FloatArray, IntArray, fail, frozen
 from fastneg.errors import CheckpointError
+from fastneg.kernels.scan import codes_within
 from fastneg.kernels.streaming import arrange, count_events, fill_shares, fill_upper
 from fastneg.kernels.streaming_draws import scratch_size
+from fastneg.locks import Lock
+from fastneg.threads import uninterrupted
 
 MAX_COUNT = 2**48 - 1
 MAX_ITEMS = 2**32 - 1
 CHUNK = 65_536  # events between two looks at the size of the table of shares
+
+
+class SavedCounts(NamedTuple):
+    """Counts and their order as a state has them, checked."""
+
+    records: IntArray
+    order: npt.NDArray[np.uint32]
+    borders: IntArray
+    mass: npt.NDArray[np.uint64]
+    events: int
+    largest: int
 
 
 class StreamingCounts:
@@ -32,8 +43,8 @@ class StreamingCounts:
     stream is cut into calls does not matter, nor do draws. A halving sorts it again.
 
     Attributes:
-        events: how many events have been counted, prior counts apart.
-        largest: the largest count.
+        tally: int64 [2], ``events`` and ``largest``; the kernel that counts writes them too, so
+            that Ctrl-C, which comes between two instructions of Python, finds a whole step or none.
         lock: held while counts change and while they are drawn from.
     """
 
@@ -49,7 +60,7 @@ class StreamingCounts:
         self.num_items = len(counts)
         self.halve_every = halve_every
         self.smoothing = smoothing
-        self.events = 0
+        self.tally: IntArray = np.zeros(2, dtype=np.int64)
         # the steeper the law, the finer the buckets: a draw is seldom rejected
         self.bits = min(max((math.ceil(abs(exponent)) - 1).bit_length() + 1, 2), 6)
         scale = 62 - self.num_items.bit_length()  # all shares together stay below 2^62
@@ -66,24 +77,38 @@ class StreamingCounts:
         self.mass: npt.NDArray[np.uint64] = np.empty(len(edges), dtype=np.uint64)
         self._share_limit = memory_budget // 8
         self._view()
-        self.largest = self._arrange(0)
+        self.tally[1] = self._arrange(0)
 
     def _view(self) -> None:
         """What pickle leaves out: lock, scratch, table of shares, read-only views for kernels."""
-        self.lock = threading.RLock()
+        self.lock = Lock(settled=True)
+        self.numbers = self.tally.data
         # for updates and shared draws, under the lock
         self.scratch = np.empty(scratch_size(len(self.upper)), dtype=np.uint64)
         self.shares: npt.NDArray[np.uint64] = np.empty(0, dtype=np.uint64)
         self._grow(4096)
         self.law = frozen(self.law)
+        self._show()
+
+    def _show(self) -> None:
+        self.numbers = self.tally.data
         self.views = tuple(
             frozen(a) for a in (self.records, self.order, self.borders, self.mass, self.upper)
         )
-        _alive.add(self)
+
+    @property
+    def events(self) -> int:
+        """How many events have been counted, prior counts apart."""
+        return self.numbers[0]
+
+    @property
+    def largest(self) -> int:
+        """The largest count."""
+        return self.numbers[1]
 
     def __getstate__(self) -> dict[str, Any]:
         with self.lock:
-            dropped = ("lock", "scratch", "shares", "views")
+            dropped = ("lock", "scratch", "shares", "views", "numbers")
             state = {k: v for k, v in self.__dict__.items() if k not in dropped}
             return {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in state.items()}
 
@@ -97,7 +122,10 @@ class StreamingCounts:
         old = self.shares
         if len(old) >= min(wanted, limit):
             return
-        shares = np.empty(min(limit, max(wanted, 2 * len(old))), dtype=np.uint64)
+        try:
+            shares = np.empty(min(limit, max(wanted, 2 * len(old))), dtype=np.uint64)
+        except MemoryError:  # the table decides speed only, and an update goes on
+            return
         shares[: len(old)] = old
         fill_shares(len(old), self.law, shares[len(old) :])
         self.shares = frozen(shares)
@@ -115,39 +143,51 @@ class StreamingCounts:
             return self.num_items
         return self.num_items - int(self.borders[0, 1])
 
-    def in_one_step(self, num_events: int) -> bool:
-        """Whether ``add`` counts so many events in one call of the kernel, which checks them."""
-        if self.halve_every is None:
-            return num_events <= CHUNK
-        return num_events <= min(CHUNK, self.halve_every - self.events % self.halve_every)
-
     def add(self, items: IntArray, call: str) -> bool:
-        """Count events (int64, C-contiguous), checked unless they fit in one step.
+        """Count events (int64, C-contiguous); False, and nothing counted, if one is no item.
 
-        The caller holds the lock. False: an item is outside the catalog, and nothing is counted.
+        All are counted or none, also where Ctrl-C comes in the midst of it.
         """
-        if self.largest + len(items) > MAX_COUNT:
+        with self.lock:
+            self._refuse_overflow(len(items), call)
+            if len(items) <= CHUNK and len(items) < self._until_halving():
+                return self._count(items)  # one call of a kernel, which checks them
+        return uninterrupted(lambda: self._add_all(items, call))
+
+    def _refuse_overflow(self, num_events: int, call: str) -> None:
+        if self.largest + num_events > MAX_COUNT:
             fail(call, f"a count could pass 2^48 - 1 (the largest is {self.largest}); halve them")
-        done, total = 0, len(items)
-        while done < total:
-            step = min(total - done, CHUNK)
-            if self.halve_every is not None:
-                step = min(step, self.halve_every - self.events % self.halve_every)
-            if self.largest + step >= len(self.shares):
-                self._grow(self.largest + step + 1)
-            part = items if step == total else items[done : done + step]
-            largest = count_events(
-                part, self.largest, self.records, self.order, self.borders, self.mass,
-                self.shares, self.law, self.scratch,
-            )  # fmt: skip
-            if largest < 0:
+
+    def _until_halving(self) -> int:
+        """How many events there are to the next halving."""
+        if self.halve_every is None:
+            return MAX_COUNT
+        return self.halve_every - self.events % self.halve_every
+
+    def _add_all(self, items: IntArray, call: str) -> bool:
+        with self.lock:
+            self._refuse_overflow(len(items), call)
+            if not codes_within(frozen(items), 0, self.num_items):
                 return False
-            self.largest = largest
-            self.events += step
-            done += step
-            if self.halve_every is not None and self.events % self.halve_every == 0:
-                self.largest = self._arrange(1)
+            done = 0
+            while done < len(items):
+                step = min(len(items) - done, CHUNK, self._until_halving())
+                halves = step == self._until_halving()
+                if not self._count(items[done : done + step]):
+                    return False  # another thread has written into the items
+                done += step
+                if halves:
+                    self.tally[1] = self._arrange(1)
         return True
+
+    def _count(self, items: IntArray) -> bool:
+        if self.largest + len(items) >= len(self.shares):
+            self._grow(self.largest + len(items) + 1)
+        counted: bool = count_events(
+            items, self.tally, self.records, self.order, self.borders, self.mass, self.shares,
+            self.law, self.scratch,
+        )  # fmt: skip
+        return counted
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs; JSON-able."""
@@ -159,11 +199,11 @@ class StreamingCounts:
                 "order": _as_text(self.order),
             }
 
-    def restore(self, state: dict[str, Any], call: str) -> None:
-        """Take over what ``state`` gave.
+    def read(self, state: dict[str, Any], call: str) -> SavedCounts:
+        """What ``state`` gave.
 
         Raises:
-            CheckpointError: not such a state, or one of another catalog; nothing has changed then.
+            CheckpointError: not such a state, or one of another catalog.
         """
         counts = _of_text(state["counts"], np.int64, self.num_items, call, "counts")
         order = _of_text(state["order"], np.uint32, self.num_items, call, "order")
@@ -172,29 +212,31 @@ class StreamingCounts:
             raise CheckpointError(f"{call}: the state's events is {events!r}, not a number of them")
         if int(counts.min()) < 0 or int(counts.max()) > MAX_COUNT:
             raise CheckpointError(f"{call}: the state's counts are not in 0..2^48 - 1")
-        with self.lock:
-            records, kept = self.records[:, 0].copy(), self.order.copy()
-            self.records[:, 0] = counts
-            largest = self._arrange(0)
-            buckets = np.repeat(np.arange(len(self.borders)), self.borders[:, 1])
-            of_item = np.empty(self.num_items, dtype=np.int64)
-            of_item[self.order] = buckets
-            if not (
-                int(order.max()) < self.num_items
-                and (np.bincount(order, minlength=self.num_items) == 1).all()
-                and np.array_equal(of_item[order], buckets)
-            ):
-                self.records[:, 0] = records
-                self._arrange(0)
-                self._place(kept)
-                raise CheckpointError(f"{call}: the state's order is not one of its counts")
-            self._place(order)
-            self.events, self.largest = events, largest
-            self._grow(largest + 1)
+        saved = SavedCounts(
+            np.empty_like(self.records), np.empty_like(self.order), np.empty_like(self.borders),
+            np.empty_like(self.mass), events, int(counts.max()),
+        )  # fmt: skip
+        saved.records[:, 0] = counts
+        arrange(0, *saved[:4], self.shares, self.law)
+        buckets = np.repeat(np.arange(len(saved.borders)), saved.borders[:, 1])
+        of_item = np.empty(self.num_items, dtype=np.int64)
+        of_item[saved.order] = buckets
+        if not (
+            int(order.max()) < self.num_items
+            and (np.bincount(order, minlength=self.num_items) == 1).all()
+            and np.array_equal(of_item[order], buckets)
+        ):
+            raise CheckpointError(f"{call}: the state's order is not one of its counts")
+        saved.order[:] = order
+        saved.records[order, 1] = np.arange(self.num_items)
+        return saved
 
-    def _place(self, order: npt.NDArray[np.uint32]) -> None:
-        self.order[:] = order
-        self.records[order, 1] = np.arange(self.num_items)
+    def take(self, saved: SavedCounts) -> None:
+        """Take over what ``read`` gave; under the lock, where Ctrl-C does not come."""
+        self.records, self.order, self.borders, self.mass = saved[:4]
+        self.tally[:] = saved.events, saved.largest
+        self._show()
+        self._grow(self.largest + 1)
 
 
 def _edges(bits: int, lowest: bool) -> FloatArray:
@@ -229,23 +271,3 @@ def _of_text(text: Any, dtype: Any, size: int, call: str, name: str) -> npt.NDAr
             f"{call}: the state's {name} is not that of {size} items ({error})"
         ) from error
     return np.frombuffer(raw, dtype=kind).astype(dtype)
-
-
-_alive: weakref.WeakSet[StreamingCounts] = weakref.WeakSet()
-_held: list[StreamingCounts] = []
-
-
-def _hold() -> None:
-    """No fork while another thread moves counts: the child would get half a swap."""
-    _held.extend(_alive)
-    for counts in _held:
-        counts.lock.acquire()
-
-
-def _let_go() -> None:
-    while _held:
-        _held.pop().lock.release()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_hold, after_in_parent=_let_go, after_in_child=_let_go)

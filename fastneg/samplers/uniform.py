@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -32,11 +31,14 @@ class UniformPlan(Plan):
 
     def __init__(self, request: Request, exclusion: Exclusion, lists: ListSizes) -> None:
         self.request, self.exclusion, self.lists = request, exclusion, lists
+        self._allowed: IntArray | None = None
 
-    @cached_property
+    @property
     def allowed(self) -> IntArray:  # type: ignore[override]
-        """int64 [B]: how many items can come up."""
-        return self.lists.allowed[self.exclusion.owner]
+        """int64 [B]: how many items can come up; many requests never look."""
+        if self._allowed is None:
+            self._allowed = self.lists.allowed[self.exclusion.owner]
+        return self._allowed
 
     @property
     def surely(self) -> bool:

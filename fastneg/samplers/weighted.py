@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -42,11 +41,14 @@ class WeightedPlan(Plan):
 
     def __init__(self, request: Request, exclusion: Exclusion, lists: ListMasses) -> None:
         self.request, self.exclusion, self.lists = request, exclusion, lists
+        self._allowed: IntArray | None = None
 
-    @cached_property
+    @property
     def allowed(self) -> IntArray:  # type: ignore[override]
-        """int64 [B]: how many items can come up."""
-        return self.lists.allowed[self.exclusion.owner]
+        """int64 [B]: how many items can come up; many requests never look."""
+        if self._allowed is None:
+            self._allowed = self.lists.allowed[self.exclusion.owner]
+        return self._allowed
 
     @property
     def surely(self) -> bool:
@@ -67,6 +69,9 @@ class WeightedSampler(LeanSampler):
     def __init__(self, table: Table, *, interactions: Interactions | None, **options: Any) -> None:
         super().__init__(table.num_items, interactions=interactions, **options)
         self._use(table)
+
+    def _law(self) -> list[Any]:
+        return [*super()._law(), self.table.fingerprint()]
 
     def _use(self, table: Table) -> None:
         """Draw from this table; what the users exclude of it is computed here, once."""

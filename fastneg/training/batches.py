@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -26,22 +25,25 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from fastneg.checks import FloatArray, IntArray, as_choice, as_flag, as_integer, as_number, fail
 from fastneg.data.events import Events
-from fastneg.errors import CheckpointError, ExhaustedUserError
+from fastneg.errors import CheckpointError
 from fastneg.interactions import Interactions
 from fastneg.kernels.csr import gather_pairs
 from fastneg.samplers.base import Sampler
 from fastneg.samplers.known import same_catalog
 from fastneg.samplers.results import Negatives
+from fastneg.samplers.stream import MAX_EPOCH
 from fastneg.samplers.subsampling import importance_weights, kept_rows
 from fastneg.streams import key_of, permutation, stream_of
 from fastneg.training.batch import Batch, Draw, check_parts
 from fastneg.training.distributed import ALONE, Ranks
 from fastneg.training.feature_encoders import FeatureValues
 from fastneg.training.log_q import as_keep, in_batch_log_q
+from fastneg.training.position import Position
+from fastneg.training.servable import servable_rows
 
 __all__ = ["Batch", "Draw", "NegativeBatches"]
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 _ENOUGH = 262_144  # draws in one call
 _CALL = "NegativeBatches"
 
@@ -51,7 +53,8 @@ class NegativeBatches(IterableDataset[Batch]):
 
     ``DataLoader(batches, batch_size=None, num_workers=W)`` yields the same batches in the same
     order for every W: worker w makes batches w, w + W, w + 2W and so on. Workers under fork,
-    spawn and forkserver work, persistent ones too.
+    spawn and forkserver work, persistent ones too. Every iteration serves another epoch: the one
+    after the last, or the one that ``set_epoch`` or ``load_state_dict`` said.
 
     Args:
         interactions: its positive rows are the examples (``positive_rows``, in input order).
@@ -136,53 +139,17 @@ class NegativeBatches(IterableDataset[Batch]):
         if not len(self._pairs):
             fail(_CALL, "the interactions have no positive row (weight > 0), so no example")
 
-        self._rows = self._rows_that_can_be_served(interactions.num_users, exhausted)
+        own = [] if sampler is None else [sampler]
+        own += [draw.sampler for draw in self.draws if not draw.shared]
+        self._rows = servable_rows(
+            self._pairs["user"], interactions.num_users, own, exhausted, call=_CALL
+        )
         self.num_dropped = len(self._pairs) - len(self._rows)
         self.ranks = ALONE
         self.keep: FloatArray | None = None
         self._importance: npt.NDArray[np.float32] | None = None
         self._kept: tuple[int, IntArray] | None = None  # an epoch's rows, found once
-        # (epoch, next batch) in shared memory, so that persistent workers see set_epoch
-        self._position: Tensor = torch.zeros(2, dtype=torch.int64)
-        self._position.share_memory_()  # type: ignore[no-untyped-call]
-
-    def _rows_that_can_be_served(
-        self, num_users: int, exhausted: str
-    ) -> np.ndarray[Any, np.dtype[np.int64]]:
-        every = np.arange(len(self._pairs), dtype=np.int64)
-        samplers = [] if self.sampler is None else [self.sampler]
-        samplers += [draw.sampler for draw in self.draws if not draw.shared]
-        users = np.empty(0, np.int64)
-        for sampler in samplers:
-            users = np.union1d(users, sampler.exhausted_users())
-        if not len(users):
-            return every
-        hopeless = np.zeros(num_users, dtype=bool)
-        hopeless[users] = True
-        dropped: npt.NDArray[np.bool_] = hopeless[self._pairs["user"]]
-        count = int(dropped.sum())
-        if count == 0:
-            return every
-        some = ", ".join(str(int(user)) for user in users[:5]) + (", ..." if len(users) > 5 else "")
-        if exhausted == "raise":
-            raise ExhaustedUserError(
-                f"{_CALL}: {len(users)} users have no item left to draw (codes {some}); "
-                "exhausted='drop' leaves their rows out",
-                [int(user) for user in users],
-            )
-        if count == len(every):
-            raise ExhaustedUserError(
-                f"{_CALL}: every user of the examples knows every item (codes {some}); "
-                "there is no negative to draw",
-                [int(user) for user in users],
-            )
-        warnings.warn(
-            f"{count} of {len(every)} examples are left out: nothing can be drawn for "
-            f"{len(users)} users (codes {some})",
-            UserWarning,
-            stacklevel=4,
-        )
-        return every[~dropped]
+        self._position = Position()
 
     def split(self, ranks: Ranks) -> None:
         """From now on serve this rank's slice of every batch; ``batch_size`` is that of all."""
@@ -236,16 +203,16 @@ class NegativeBatches(IterableDataset[Batch]):
 
     @property
     def num_examples(self) -> int:
-        """Examples of the epoch that the next iteration serves, without the dropped ones."""
+        """Examples of ``epoch``, without the dropped ones."""
         return len(self._rows_of(self.epoch))
 
     @property
     def epoch(self) -> int:
-        """The epoch that the next iteration serves."""
-        return int(self._position[0])
+        """The epoch that is served, or was served last, or was set since."""
+        return self._position.place()[0]
 
     def __len__(self) -> int:
-        """Batches of a whole epoch, the one that the next iteration serves."""
+        """Batches of a whole epoch: of ``epoch``."""
         return self._num_batches(self.epoch)
 
     def _num_batches(self, epoch: int) -> int:
@@ -261,22 +228,30 @@ class NegativeBatches(IterableDataset[Batch]):
         return in_batch_log_q(counts, keep=self.keep)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch: its own order, its own negatives."""
-        self._position[0] = as_integer(epoch, call=f"{_CALL}.set_epoch", name="epoch", minimum=0)
-        self._position[1] = 0
+        """Go to the start of an epoch: its own order, its own negatives.
+
+        The next iteration serves it. A DataLoader's workers that are at work already go on with
+        its batches, after those that they have made ahead; an iteration in this process that has
+        not served a batch yet serves it too, and one that has ends its own epoch.
+        """
+        call = f"{_CALL}.set_epoch"
+        self._position.set(as_integer(epoch, call=call, name="epoch", minimum=0, maximum=MAX_EPOCH))
 
     def state_dict(self, next_batch: int | None = None) -> dict[str, Any]:
-        """Where the iteration stands, JSON-able.
+        """Where the iteration stands, and what its batches depend on; JSON-able.
 
         Args:
             next_batch: the first batch not consumed yet. Needed only where DataLoader workers
                 iterate (they run ahead, and only the consumer knows); by default the batches that
                 this object yielded itself are counted.
         """
+        epoch, served = self._position.place()
+        weights = None if self._weights is None else _digest(self._weights.tobytes())
+        own, shared = self.sampler, self.shared_sampler
         return {
             "version": STATE_VERSION,
-            "epoch": self.epoch,
-            "next_batch": int(self._position[1]) if next_batch is None else int(next_batch),
+            "epoch": epoch,
+            "next_batch": served if next_batch is None else int(next_batch),
             "batch_size": self.batch_size,
             "num_examples": len(self._rows),
             "subsample": self._subsample_identity(),
@@ -284,12 +259,18 @@ class NegativeBatches(IterableDataset[Batch]):
             "shuffle": self.shuffle,
             "name": self.name,
             "fingerprint": self.fingerprint,
+            "weights": weights,
+            "sampler": None if own is None else own.fingerprint(),
+            "num_negatives": None if own is None else self.num_negatives,
+            "shared_sampler": None if shared is None else shared.fingerprint(),
+            "num_shared": None if shared is None else self.num_shared,
+            "draws": [[draw.sampler.fingerprint(), *draw[1:]] for draw in self.draws],
         }
 
     def _subsample_identity(self) -> str | None:
         if self.keep is None:
             return None
-        digest = hashlib.blake2b(self.keep.tobytes(), digest_size=8).hexdigest()
+        digest = _digest(self.keep.tobytes())
         return digest if self._importance is None else f"{digest} weighted"
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -298,42 +279,54 @@ class NegativeBatches(IterableDataset[Batch]):
         Raises:
             CheckpointError: the state is of another version, of other data or other settings.
         """
-        for name, mine in self.state_dict().items():
-            if name in ("epoch", "next_batch"):
-                continue
-            if state.get(name) != mine:
+        call = f"{_CALL}.load_state_dict"
+        mine = self.state_dict()
+        if not isinstance(state, dict) or not {"epoch", "next_batch"} <= set(state):
+            raise CheckpointError(f"{call}: not a loader's state; keys {sorted(mine)} expected")
+        for name in mine:
+            if name not in ("epoch", "next_batch") and state.get(name) != mine[name]:
                 raise CheckpointError(
-                    f"{_CALL}.load_state_dict: the state's {name} is {state.get(name)!r}, "
-                    f"here it is {mine!r}; resume with the data and settings it was taken with"
+                    f"{call}: the state's {name} is {state.get(name)!r}, here it is "
+                    f"{mine[name]!r}; resume with the data and settings it was taken with"
                 )
-        num_batches = self._num_batches(state["epoch"])
-        if not 0 <= state["next_batch"] <= num_batches:
-            raise CheckpointError(
-                f"{_CALL}.load_state_dict: next_batch = {state['next_batch']} of {num_batches}"
-            )
-        self._position[0] = state["epoch"]
-        self._position[1] = state["next_batch"]
+        epoch = as_integer(state["epoch"], call=call, name="epoch", minimum=0, maximum=MAX_EPOCH)
+        first = as_integer(state["next_batch"], call=call, name="next_batch", minimum=0)
+        num_batches = self._num_batches(epoch)
+        if first > num_batches:
+            raise CheckpointError(f"{call}: next_batch = {first} of {num_batches}")
+        if first == num_batches:  # the end of an epoch is the start of the next
+            epoch, first = epoch + 1, 0
+        self._position.set(epoch, first)
 
     def __iter__(self) -> Iterator[Batch]:
-        """The rest of the epoch; then the position is at its start again."""
-        epoch, first = int(self._position[0]), int(self._position[1])
-        info = get_worker_info()
+        """A whole epoch: the one that was set, or the one after that of the last iteration.
+
+        After ``load_state_dict`` the rest of its epoch. An iteration that was left early counts.
+        """
+        serving, info = self._position.begin(), get_worker_info()
         worker, num_workers = (0, 1) if info is None else (info.id, info.num_workers)
-        for sampler in (self.sampler, self.shared_sampler, *(one.sampler for one in self.draws)):
-            if sampler is not None:
-                sampler.set_epoch(epoch)
-        order = self._order(epoch)
-        numbers = range(first + worker, self._num_batches(epoch), num_workers)
         # what is sent elsewhere, or cut into the slices of ranks, is made one by one
         together = self._drawn_together() if info is None and self.ranks.size == 1 else 1
-        for start in range(0, len(numbers), together):
-            some = numbers[start : start + together]
+        order = self._order(serving.epoch)
+        number = serving.first + worker
+        while True:
+            if info is not None:
+                before, serving = serving, self._position.follow(serving)
+                order = order if before.epoch == serving.epoch else self._order(serving.epoch)
+            some = range(number, math.ceil(len(order) / self.batch_size), num_workers)[:together]
+            if not some:
+                return
+            for sampler in self._samplers():  # other loaders may have set theirs meanwhile
+                sampler.set_epoch(serving.epoch)
             for number, batch in zip(some, self._batches(order, some), strict=True):
                 if info is None:
-                    self._position[1] = number + 1
+                    self._position.served(serving, number + 1)
                 yield batch
-        if info is None and self.epoch == epoch:
-            self._position[1] = 0
+            number += num_workers
+
+    def _samplers(self) -> list[Sampler]:
+        every = (self.sampler, self.shared_sampler, *(draw.sampler for draw in self.draws))
+        return [sampler for sampler in every if sampler is not None]
 
     def _drawn_together(self) -> int:
         """``together``, or fewer where the draws of a batch are many."""
@@ -398,3 +391,7 @@ class NegativeBatches(IterableDataset[Batch]):
             importance = torch.from_numpy(self._importance[self._pairs["item"][rows]])
             weights = importance if weights is None else weights * importance
         return weights
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=8).hexdigest()

@@ -32,7 +32,7 @@ from fastneg.errors import FastnegTypeError
 from fastneg.interactions import Interactions
 from fastneg.kernels.ranking import rank_rows
 from fastneg.same_codes import check_interactions
-from fastneg.threads import run_chunks
+from fastneg.threads import run_chunks, without_openmp
 from fastneg.training.equal_rows import equal_rows
 from fastneg.training.metrics import Band, Evaluation, MetricSums, popularity_bands
 from fastneg.training.protocol import Protocol, select_test
@@ -45,6 +45,7 @@ _BLOCK_BYTES = 64 << 20  # scores held at once by default
 _SMALLEST_CHUNK = 4  # rows below which a thread is not worth its start
 
 
+@without_openmp()
 def evaluate(
     user_vectors: Any,
     item_vectors: Any,
@@ -106,6 +107,7 @@ def evaluate(
     )  # fmt: skip
 
 
+@without_openmp()
 def evaluate_scores(
     score_block: ScoreBlock,
     *,

@@ -26,6 +26,7 @@ from fastneg.checks import IntArray, frozen
 from fastneg.data.events import Events
 from fastneg.interactions import Interactions
 from fastneg.same_codes import check_interactions, same_codes
+from fastneg.threads import without_openmp
 from fastneg.training.equal_rows import equal_rows
 from fastneg.training.evaluation import as_list_lengths, evaluate, rank_all
 from fastneg.training.feature_encoders import FeatureValues
@@ -54,6 +55,7 @@ def check_alike(call: str, train: Interactions, **others: Interactions | None) -
                 )
 
 
+@without_openmp()
 def evaluate_model(
     model: TwoTower,
     *,
@@ -88,6 +90,7 @@ def evaluate_model(
     )
 
 
+@without_openmp()
 def evaluate_events(
     model: TwoTower,
     *,

@@ -26,6 +26,7 @@ from fastneg.interactions import Interactions
 from fastneg.kernels.candidates import draw_candidates
 from fastneg.same_codes import check_interactions
 from fastneg.streams import key_of, stream_of
+from fastneg.threads import without_openmp
 from fastneg.training.evaluation import as_list_lengths, as_vectors, warn_of_collapse
 from fastneg.training.metrics import Evaluation
 from fastneg.training.protocol import BoolArray, select_test
@@ -186,6 +187,7 @@ def freeze_sampled_candidates(
     )
 
 
+@without_openmp()
 def evaluate_sampled(
     user_vectors: Any,
     item_vectors: Any,
@@ -249,6 +251,7 @@ def evaluate_sampled(
     return evaluate_sampled_scores(score, candidates, k=k, scores_cold_users=scores_cold_users)
 
 
+@without_openmp()
 def evaluate_sampled_scores(
     score_pairs: Callable[[IntArray, IntArray], Any],
     candidates: SampledCandidates,

@@ -19,12 +19,12 @@ keys = frozen(np.array(KEYS, dtype=np.uint64))
 def test_gaps(alpha: float, per_batch: bool) -> None:
     twin = Gaps(KEYS, 11, alpha, per_batch)  # 11 slots: collisions are many
     last, gaps = np.zeros((3, 11), np.int64), np.zeros((3, 11))
-    rng, step = np.random.default_rng(0), 0
+    rng, clock = np.random.default_rng(0), np.zeros(1, np.int64)
     for length in (1, 0, 5, 80, 200, 3):
         items = IDS[rng.integers(0, len(IDS) - 3, length)]
-        kernels.see_items(frozen(items), step + 1, per_batch, alpha, keys, last, gaps)
-        step += 1 if per_batch else length
+        kernels.see_items(frozen(items), clock, per_batch, alpha, keys, last, gaps)
         twin.update(items.tolist())
+        step = int(clock[0])
         assert step == twin.step
         assert {(h, s): gaps[h, s] for h, s in zip(*np.nonzero(gaps), strict=True)} == twin.gaps
         assert {(h, s): last[h, s] for h, s in zip(*np.nonzero(gaps), strict=True)} == twin.last

@@ -115,14 +115,16 @@ def test_updates(size: int) -> None:
     rng = np.random.default_rng(3)
     counts = np.concatenate([np.zeros(7, int), rng.integers(0, 30, 20), [500, 511, 1023]])
     tables, twin = _tables(counts, law), naive.Counts(counts.tolist(), 2)
-    largest = kernels.arrange(0, *tables, shares, law)
-    assert largest == 1023
+    tally = np.array([3, kernels.arrange(0, *tables, shares, law)])
+    assert tally[1] == 1023
     _agree(tables, twin, every)
+    seen = 3
     for length in (0, 1, 2, 17, 900):
         events = rng.integers(0, len(counts), length) ** 2 // len(counts)
-        largest = kernels.count_events(frozen(events), largest, *tables, shares, law, _SCRATCH)
+        assert kernels.count_events(frozen(events), tally, *tables, shares, law, _SCRATCH)
         twin.see(events.tolist())
-        assert largest == max(twin.counts)
+        seen += length
+        assert tally.tolist() == [seen, max(twin.counts)]
         _agree(tables, twin, every)
     twin.counts = [count >> 1 for count in twin.counts]
     again = naive.Counts(twin.counts, 2)
@@ -137,7 +139,9 @@ def test_items_outside_the_catalog_count_nothing() -> None:
     before = [array.copy() for array in tables]
     for bad in (-1, 5, -(2**63), 2**62):
         events = frozen(np.array([0, 1, bad, 2]))
-        assert kernels.count_events(events, 4, *tables, shares, law, _SCRATCH) == -1
+        tally = np.array([0, 4])
+        assert not kernels.count_events(events, tally, *tables, shares, law, _SCRATCH)
+        assert tally.tolist() == [0, 4]
         for array, was in zip(tables, before, strict=True):
             np.testing.assert_array_equal(array, was)
 
