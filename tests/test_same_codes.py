@@ -16,6 +16,9 @@ from fastneg.data.features import FeatureTable
 from fastneg.errors import FastnegError, FastnegTypeError
 from fastneg.interactions import Interactions
 from fastneg.mining.diagnose import diagnose_window
+from fastneg.mining.mined_folder import open_mined
+from fastneg.mining.miner import mine_hard_negatives
+from fastneg.mining.shards import mine_to_folder
 from fastneg.recipes import train_recipe
 from fastneg.same_codes import agree, same_codes
 from fastneg.samplers.audit import audit
@@ -204,7 +207,8 @@ def test_like_gives_the_codes_of_other_interactions(tmp_path: Path) -> None:
         Interactions.from_pairs(["bob", "cid"], [50, 7], like=OWN),
         Interactions.from_table({"user": ["bob", "cid"], "item": [50, 7]}, like=OWN),
         Interactions.read(tmp_path / "it.csv", like=OWN),
-        Interactions.read(tmp_path / "it.txt", like=OWN),
+        Interactions.read(tmp_path / "it.txt", format="adjacency", like=OWN),
+        Interactions.from_adjacency(tmp_path / "it.txt", like=OWN),
         Interactions.read(tmp_path / "saved", like=OWN),
     ):
         assert one.row_users.tolist() == [1, 2]
@@ -231,3 +235,57 @@ def test_like_with_what_it_excludes() -> None:
         Interactions.from_csr(scipy.sparse.eye(9, format="csr"), like=OWN)
     with pytest.raises(FastnegTypeError, match="from_pairs: like is a list"):
         Interactions.from_pairs(["a"], [1], like=[])  # type: ignore[arg-type]
+
+
+# ---- mined lists
+
+
+def _mined(tmp_path: Path, positives: Any, **options: Any) -> dict[str, Any]:
+    """The same negatives in memory and from a folder."""
+    arguments: dict[str, Any] = {"window": (1, 3), "num_negatives": 2, "progress": False}
+    vectors = VECTORS[:4], VECTORS
+    in_memory = mine_hard_negatives(*vectors, positives=positives, **arguments)
+    folder = mine_to_folder(
+        *vectors, tmp_path / "mined", positives=positives, **arguments, **options
+    )
+    return {"memory": in_memory, "folder": folder.read()}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_mined_lists_know_their_ids(tmp_path: Path, other: str) -> None:
+    for mined in _mined(tmp_path, OWN).values():
+        assert ListedSampler(mined, interactions=EQUAL).num_items == 5
+        with pytest.raises(FastnegError, match=r"were mined for other (user|item)_ids than"):
+            ListedSampler(mined, interactions=OTHERS[other])
+        with pytest.raises(FastnegError, match="were mined for other"):
+            ListedSampler(mined, fallback=UniformSampler(OTHERS[other]))
+    lists = open_mined(tmp_path / "mined").lists(OTHERS["integers that count"])
+    assert len(lists) == 2
+    assert ListedSampler(lists, interactions=OTHERS["integers that count"]).num_items == 5
+    with pytest.raises(FastnegError, match="lists and interactions have other user ids"):
+        ListedSampler(lists, interactions=OWN)
+
+
+def test_codes_and_row_ids_of_mined_lists(tmp_path: Path) -> None:
+    codes = Interactions.from_codes([0], [1], num_users=4, num_items=5)
+    made = _mined(tmp_path, codes, query_ids=USERS, item_ids=ITEMS)
+    assert (made["memory"].report.user_ids, made["memory"].report.item_ids) == (None, None)
+    for mined in made.values():
+        ListedSampler(mined, interactions=OWN)  # in the order of the ids that the folder has
+    with pytest.raises(FastnegError, match="were mined for other item_ids"):
+        ListedSampler(made["folder"], interactions=OTHERS["items in another order"])
+    few = mine_hard_negatives(
+        VECTORS[:2], VECTORS, positives=OWN, query_users=[3, 1], window=(1, 3), num_negatives=1,
+        progress=False,
+    )  # fmt: skip
+    assert few.report.user_ids is None  # row u is not user u
+    assert few.report.item_ids is not None
+
+
+@pytest.mark.parametrize("name", ["item_ids", "query_ids"])
+def test_positives_whose_rows_have_other_ids(tmp_path: Path, name: str) -> None:
+    ids = {"item_ids": ITEMS[::-1], "query_ids": USERS[::-1]}
+    said = r"\[0\] = (90|'dan'), and code 0 of positives is (70|'ann')"
+    with pytest.raises(FastnegError, match=rf"mine_to_folder: {name}{said}"):
+        _mined(tmp_path, OWN, **{name: ids[name]})
+    _mined(tmp_path / "again", OWN, query_ids=USERS, item_ids=ITEMS)

@@ -15,6 +15,7 @@ from fastneg.lazy import lazy_module
 from fastneg.mining.arguments import MiningSettings
 from fastneg.mining.job import Job
 from fastneg.mining.job_folder import Manifest
+from fastneg.mining.origin import origin_of
 from fastneg.vocabulary import Vocabulary
 
 pa = lazy_module("pyarrow")
@@ -29,7 +30,16 @@ def _fits(name: str, ids: Ids, length: int, call: str) -> None:
 class JobIds:
     """The ids of both sides; row numbers where none are given."""
 
-    def __init__(self, queries: Any, items: Any, job: Job, *, call: str) -> None:
+    def __init__(
+        self,
+        queries: Any,
+        items: Any,
+        job: Job,
+        positives: Any = None,
+        query_users: Any = None,
+        *,
+        call: str,
+    ) -> None:
         self.queries: Ids | None = None
         self.items = Vocabulary(len(job.items))
         if queries is not None:
@@ -41,6 +51,20 @@ class JobIds:
             self.items = Vocabulary.build(
                 [], given, call=call, name="item_ids", table_name="item_ids"
             )[0]
+        self.origin = origin_of(
+            positives,
+            query_users,
+            self._of_queries(call),
+            None if items is None else self.items,
+            call=call,
+        )
+
+    def _of_queries(self, call: str) -> Vocabulary | None:
+        """The ids of the queries, where each is of one."""
+        if self.queries is None:
+            return None
+        found, codes = Vocabulary.build(self.queries, call=call, name="query_ids")
+        return found if len(found) == len(codes) else None
 
     def column(self, first: int, last: int) -> Any:
         """The ids of some queries, an Arrow array."""

@@ -124,6 +124,12 @@ def read_vocabulary(place: JobFolder, manifest: Manifest) -> Vocabulary:
     return Vocabulary(normalise_ids(table["id"], call=place.call, name="items"))
 
 
+class UserLists(tuple[IntArray, IntArray]):  # noqa: SLOT001  (a tuple has no room for any)
+    """(indptr, items) in the codes of ``interactions``, which whoever draws from them compares."""
+
+    interactions: Interactions
+
+
 class MinedFolder:
     """A finished folder of mined negatives; see ``open_mined``.
 
@@ -210,7 +216,7 @@ class MinedFolder:
             mined.ranks[rows] = shard.ranks
         return mined
 
-    def lists(self, interactions: Interactions) -> tuple[IntArray, IntArray]:
+    def lists(self, interactions: Interactions) -> UserLists:
         """(indptr [users + 1], items) in the codes of ``interactions``, for ``ListedSampler``.
 
         Queries and items are found by their ids. A user's queries are put together; a user without
@@ -241,7 +247,10 @@ class MinedFolder:
             )
         order = np.argsort(owner, kind="stable")
         counts = np.bincount(owner, minlength=interactions.num_users)
-        return np.concatenate(([0], np.cumsum(counts))).astype(np.int64), item[order]
+        indptr = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+        lists = UserLists((indptr, item[order]))
+        lists.interactions = interactions
+        return lists
 
 
 def open_mined(folder: str | Path) -> MinedFolder:

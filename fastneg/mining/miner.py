@@ -6,6 +6,7 @@ Legend: Q queries, N items, d width, n negatives per query.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from fastneg.checks import Float32Array, IntArray
 from fastneg.mining.arguments import check_settings, make_job
 from fastneg.mining.engines import make_engine
 from fastneg.mining.job import CALL, make_report, run_job
+from fastneg.mining.origin import origin_of
 from fastneg.mining.report import MiningReport, ShowProgress
 from fastneg.mining.search import normalised
 from fastneg.mining.vector_columns import as_vectors
@@ -152,8 +154,10 @@ def mine_hard_negatives(
         settings, query_matrix, item_matrix, positives=positives, query_users=query_users,
         query_groups=query_groups, item_groups=item_groups, call=CALL,
     )  # fmt: skip
+    origin = origin_of(positives, query_users, call=CALL)
     engine = make_engine(job, settings.search, settings.recall, settings.device)
     mined, totals = run_job(job, engine.search, progress=progress)
     seconds = time.perf_counter() - started
     report = make_report(job, engine, totals, settings.window, settings.metric, seconds)
+    report = replace(report, **origin._asdict())
     return MinedNegatives(mined.items, mined.scores, mined.ranks, report)

@@ -46,6 +46,8 @@ class MiningReport:
         device: where the products were made.
         block_rows: queries of a block.
         seconds: wall-clock time of the call.
+        user_ids: fingerprint of the ids of the users, where row u is user u and they are known.
+        item_ids: likewise of the catalog.
     """
 
     num_queries: int
@@ -79,6 +81,8 @@ class MiningReport:
     rejected_by_duplicate: int = 0  # of folders that were written before these were counted
     duplicates_mined: int = 0
     copies_mined: int = 0
+    user_ids: str | None = None
+    item_ids: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python values, ready for ``json.dumps``."""

@@ -162,7 +162,7 @@ def mine_to_folder(
             settings, sides[0].matrix, sides[1].matrix, positives=positives,
             query_users=query_users, query_groups=query_groups, item_groups=item_groups, call=CALL,
         )  # fmt: skip
-        ids = JobIds(query_ids, item_ids, job, call=CALL)
+        ids = JobIds(query_ids, item_ids, job, positives, query_users, call=CALL)
         identity = identity_of(job, settings, [side.fingerprint for side in sides], ids)
         run = _Run(place, job, settings, ids, progress=progress, started=started)
         run.prepare(identity, shard_queries, resume=resume)
@@ -343,9 +343,12 @@ class _Run:
             if number not in self._mined:
                 shard = shard_arrays(self.place, entry, self.settings.num_negatives, self.ids.items)
                 self.totals.add(shard.items, np.array(entry["tally"]))
-        report = make_report(
-            self.job, engine, self.totals, self.settings.window, self.settings.metric, 0.0
-        ).to_dict()
+        report = (
+            make_report(
+                self.job, engine, self.totals, self.settings.window, self.settings.metric, 0.0
+            ).to_dict()
+            | self.ids.origin._asdict()
+        )
         self.manifest["report"] = {k: v for k, v in report.items() if k not in NOT_IN_MANIFEST}
         self.manifest["complete"] = True
         self.place.write_manifest(self.manifest)

@@ -22,6 +22,7 @@ from fastneg.checks import (
 )
 from fastneg.interactions import Interactions
 from fastneg.kernels.lists import draw_lists, list_log_q
+from fastneg.same_codes import same_codes
 from fastneg.samplers.base import Sampler
 from fastneg.samplers.held import HeldSampler
 from fastneg.samplers.hooks import Plan
@@ -122,6 +123,7 @@ class ListedSampler(HeldSampler):
             replacement=replacement,
             memory_budget=memory_budget,
         )
+        _refuse_other_ids(call, lists, interactions)
         owner, items, masses, num_users = _entries(lists, weights, self.num_items, call)
         users = {"lists": num_users}
         if interactions is not None:
@@ -314,6 +316,23 @@ class ListedSampler(HeldSampler):
         if self.fallback is None:
             return empty
         return np.intersect1d(empty, self.fallback.exhausted_users())
+
+
+def _refuse_other_ids(call: str, lists: Any, interactions: Interactions | None) -> None:
+    """Raise where lists know of which ids their codes are, and the interactions' are others."""
+    if interactions is None:
+        return
+    same_codes(call, interactions=interactions, lists=getattr(lists, "interactions", None))
+    report = getattr(lists, "report", None)
+    for name, own in (("user_ids", interactions._users), ("item_ids", interactions._items)):
+        mined_of = getattr(report, name, None)
+        if mined_of is not None and own.named and mined_of != own.fingerprint():
+            fail(
+                call,
+                f"the lists were mined for other {name} than those of the interactions; give the "
+                "interactions that were mined with (or made like= them), or for a folder "
+                "open_mined(...).lists(interactions), which goes by ids",
+            )
 
 
 def known_to(
