@@ -95,19 +95,21 @@ def refuse_other_unit(old: AnyArray, new: AnyArray, given: Any, *, call: str) ->
     Raises:
         FastnegError: naming both.
     """
-    if old.size == 0 or new.size == 0:
-        return
-    before, after = (float(np.median(np.abs(times.astype(np.float64)))) for times in (old, new))
+    told = [np.abs(times[times != 0].astype(np.float64)) for times in (old, new)]
+    if not all(times.size for times in told):
+        return  # 0 is 0 in every unit
+    before, after = (float(np.median(times)) for times in told)
     if max(before, after) < _LARGE_TIME or max(before, after) < _OTHER_UNIT * min(before, after):
         return
     column = to_arrow(given, call, "times")
     dates = pa.types.is_temporal(column.type)
     if dates and old.dtype == np.int64 and not (old % 1_000_000_000).any():
         return  # whole seconds as nanoseconds: dates of about 1970, beside later ones
+    first = int(np.flatnonzero(new)[0])
     kinds = "dates, as nanoseconds since 1970," if dates else "numbers"
     checks.fail(
         call,
-        f"times[0] = {new[0]} is of another unit than the times of the rows there, about "
+        f"times[{first}] = {new[first]} is of another unit than the times of the rows there, about "
         f"{before:.3g} (the new ones, {kinds} about {after:.3g}); give dates where those "
         "are dates, and numbers of their unit where those are numbers",
     )

@@ -43,6 +43,11 @@ def test_numbers_of_one_unit_alone(first: str, second: str) -> None:
             seen.append([1], [9], times=times)
 
 
+def test_the_first_time_that_has_a_unit_is_named() -> None:
+    with pytest.raises(FastnegError, match=r"times\[1\] = 1683000000 is of another unit"):
+        made(DATES).append([1, 1], [9, 9], times=[0, 1_683_000_000])
+
+
 def test_times_that_differ_within_a_unit_are_appended() -> None:
     for old, new in (
         (DATES, pd.to_datetime(["2024-03-01"])),
@@ -50,6 +55,7 @@ def test_times_that_differ_within_a_unit_are_appended() -> None:
         (DATES, pd.to_datetime([5], unit="s")),
         ([1, 2, 3], [1_000_000]),  # an order, counted
         ([0, 0, 0], [0.5]),
+        (DATES, [0]),  # which has no unit: rows whose time is not known
         ([1.5e9, 1.6e9, 1.7e9], [1_750_000_000]),
     ):
         assert made(old).append([1], [9], times=new).num_rows == 4
