@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastneg.errors import FastnegError
-from fastneg.training.recipe_list import Recipe, recipes
+from fastneg.training.recipe_list import Recipe, find_recipe, recipes
 from fastneg.training.recipe_list import recipe as named_recipe
 from fastneg.training.settings import Settings, as_named
 
@@ -119,7 +119,9 @@ def train_recipe(
         {"user_features": user_features, "item_features": item_features},
         out,
     )
-    chosen = recipe if isinstance(recipe, Recipe) else named_recipe(recipe)
+    chosen = recipe
+    if not isinstance(chosen, Recipe):
+        chosen = find_recipe(chosen, call="train_recipe", argument="recipe")
     seeds = {"seed": seed, "split_seed": split_seed}
     values = chosen.settings({
         **as_named({} if settings is None else settings),

@@ -151,7 +151,10 @@ def test_no_arguments_print_the_help(capsys: pytest.CaptureFixture[str]) -> None
     [
         (["nonsense"], "error: No such command 'nonsense' (see fastneg --help)"),
         (["train"], "error: Missing option '--train' (see fastneg train --help)"),
-        (["recipes", "show", "bprr"], "error: no recipe is called 'bprr'; did you mean bpr?"),
+        (
+            ["recipes", "show", "bprr"],
+            "error: recipe: no recipe is called 'bprr'; did you mean bpr?",
+        ),
         (["recipes", "show"], "error: Missing argument"),
         (["doctor", "--yaml"], "error: No such option: --yaml"),
         (["demo", "--dataset", "x"], "error: demo: dataset = 'x' is not one of"),

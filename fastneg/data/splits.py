@@ -104,6 +104,7 @@ def split_leave_last_out(interactions: Interactions, *, seed: int = 0) -> Split:
     is this module's: time, ties by row, without times the seed.
     """
     check_interactions("split_leave_last_out", interactions=interactions)
+    seed = _seed(seed, "split_leave_last_out")
     ends = _ranks_from_end(interactions, seed, "leave_last_out")
     counts = interactions.user_positive_counts[_owners(interactions)]
     sides = np.zeros(ends.size, np.int8)

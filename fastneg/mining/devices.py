@@ -59,7 +59,7 @@ def choose_device(device: str, *, call: str) -> Device:
     try:
         chosen = torch.device(device)
         torch.ones(1, device=chosen).cpu()
-    except (RuntimeError, AssertionError, TypeError) as error:
+    except (RuntimeError, AssertionError, TypeError, ValueError, OverflowError) as error:
         fail(
             call,
             f"device = {device!r} cannot be used ({str(error).splitlines()[0]}); give "

@@ -7,6 +7,7 @@ few eligible items. Ids are the user's own, or row numbers where none were given
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import AnyArray, Float32Array, IntArray, fail
+from fastneg.checks import AnyArray, Float32Array, IntArray, fail, shown
 from fastneg.columns import Ids, normalise_ids, to_numpy_column
 from fastneg.errors import FastnegError, FastnegTypeError, FileFormatError, one_line
 from fastneg.interactions import Interactions
@@ -143,6 +144,8 @@ class MinedFolder:
     """
 
     def __init__(self, folder: str | Path) -> None:
+        if not isinstance(folder, str | os.PathLike):
+            raise FastnegTypeError(f"{_CALL}: folder = {shown(folder)} is not a path")
         self._place = JobFolder(folder, call=_CALL)
         self.folder = Path(folder)
         manifest = read_manifest(self.folder, call=_CALL)

@@ -11,6 +11,7 @@ million vectors of width 64), once for each start.
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from fastneg.checks import FloatArray, as_integer, fail
-from fastneg.errors import FileFormatError
+from fastneg.checks import FloatArray, as_integer, fail, shown
+from fastneg.errors import FastnegTypeError, FileFormatError
 from fastneg.lazy import lazy_module
 from fastneg.mining import window as rules_of
 from fastneg.mining.arguments import MiningSettings, check_settings, make_job
@@ -145,6 +146,8 @@ def mine_to_folder(
     )  # fmt: skip
     if shard_queries is not None:
         shard_queries = as_integer(shard_queries, call=CALL, name="shard_queries", minimum=1)
+    if not isinstance(folder, str | os.PathLike):
+        raise FastnegTypeError(f"{CALL}: folder = {shown(folder)} is not a path")
     place = JobFolder(folder, call=CALL)
     with place.locked():
         place.refuse_other_files(resume=resume)

@@ -283,20 +283,25 @@ def recipe(name: str | Path) -> Recipe:
     Raises:
         FastnegError: there is none; the error names the nearest ones.
     """
+    return find_recipe(name, call="recipe", argument="name")
+
+
+def find_recipe(name: str | Path, *, call: str, argument: str) -> Recipe:
+    """``recipe`` for another function, which errors name."""
     if not isinstance(name, (str, Path)):
         raise FastnegTypeError(
-            f"recipe: name = {shown(name)}; give a recipe's name, or a file NAME.toml"
+            f"{call}: {argument} = {shown(name)}; give a recipe's name, or a file NAME.toml"
         )
-    return read_recipe(name) if str(name).endswith(".toml") else _named(str(name))
+    return read_recipe(name) if str(name).endswith(".toml") else _named(str(name), call)
 
 
-def _named(name: str) -> Recipe:
+def _named(name: str, call: str) -> Recipe:
     known = recipes()
     if name in known:
         return known[name]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}?" if near else "known: " + ", ".join(known)
-    raise FastnegError(f"no recipe is called {name!r}; {hint}")
+    raise FastnegError(f"{call}: no recipe is called {name!r}; {hint}")
 
 
 _ALL_BUT_NONE = {name for name, value in Settings().to_dict().items() if value is not None}
@@ -328,7 +333,7 @@ def read_recipe(path: str | Path) -> Recipe:
     if isinstance(base, str) and settings.keys() >= _ALL_BUT_NONE:
         start = recipes().get(base, dataclasses.replace(start, name=base))
     elif base is not None:
-        start = _named(str(base))
+        start = _named(str(base), "read_recipe")
     try:
         made = dataclasses.replace(start, changes={**start.changes, **settings})
         made.settings()

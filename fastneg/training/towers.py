@@ -101,6 +101,18 @@ class TwoTower(nn.Module):
                 f"history = {history!r} goes "
                 + ("with a user_history" if user_history is None else "without a user_history"),
             )
+        for name, value in (
+            ("num_users", num_users), ("num_items", num_items), ("dim", dim),
+        ):  # fmt: skip
+            checks.as_integer(value, call="TwoTower", name=name, minimum=1)
+        for name, layers in (
+            ("hidden_layers", hidden_layers),
+            ("item_hidden_layers", 0 if item_hidden_layers is None else item_hidden_layers),
+        ):
+            checks.as_integer(layers, call="TwoTower", name=name, minimum=0, maximum=16)
+        checks.as_number(dropout, call="TwoTower", name="dropout", minimum=0.0, maximum=1.0)
+        checks.as_number(init_std, call="TwoTower", name="init_std", minimum=0.0)
+        checks.as_integer(seed, call="TwoTower", name="seed")
         self._temperature, self._log_bounds = _temperatures(temperature, temperature_bounds)
         self.log_temperature: nn.Parameter | None = None
         if self._log_bounds is not None:

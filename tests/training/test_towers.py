@@ -178,7 +178,7 @@ def test_features_learn() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_users": 0}, "num_codes = 0 is too small"),
+        ({"num_users": 0}, "TwoTower: num_users = 0 is too small"),
         ({"dim": 0}, "dim = 0 is too small"),
         ({"dim": 2.5}, "dim = 2.5 is not an integer"),
         ({"hidden_layers": -1}, "hidden_layers = -1"),
