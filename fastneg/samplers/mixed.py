@@ -101,6 +101,8 @@ class MixedSampler(HeldSampler):
             fail(call, f"{sum(sizes)} sources do not fit the int8 tags; 127 at most")
         self._tags = np.concatenate([[0], np.cumsum(sizes[:-1])]).astype(np.int8)
         self.parts = self._adopt(samplers)
+        shares = zip(self.parts, self.weights.tolist(), strict=True)
+        self._least = float(min(w * part._faintest for part, w in shares if w > 0))
 
     def _adopt(self, samplers: Sequence[Sampler]) -> list[Sampler]:
         adopted = [
@@ -155,8 +157,7 @@ class MixedSampler(HeldSampler):
 
     @property
     def _faintest(self) -> float:
-        pairs = zip(self.parts, self.weights.tolist(), strict=True)
-        return float(min(weight * part._faintest for part, weight in pairs if weight > 0))
+        return self._least
 
     def _plan(self, request: Request) -> MixedPlan:
         plans = [part._plan(request) for part in self.parts]
@@ -221,7 +222,7 @@ class MixedSampler(HeldSampler):
     ) -> None:
         total = np.zeros(items.shape, dtype=np.float64)
         part_log_q = np.empty(items.shape, dtype=np.float64)
-        if self._faintest < _FAINT:
+        if self._least < _FAINT:
             self._log_q_of_faint(plan, items, out)
             return
         for k, (part, part_plan) in enumerate(zip(self.parts, plan.parts, strict=True)):
