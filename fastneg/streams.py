@@ -129,10 +129,11 @@ class RowCounter:
             self.next_row = first + num_rows
         return first + self._first_row()
 
-    def restart(self, next_row: int) -> None:
-        """Count on from another row."""
-        with self._lock:
-            self.next_row = next_row
+    def restarted(self, next_row: int) -> RowCounter:
+        """A counter of the same process and place that goes on from another row."""
+        other = RowCounter(next_row, self._origin)
+        other._born, other._source = self._born, self._source
+        return other
 
     def give_back(self, first: int, num_rows: int) -> None:
         """Rows that ``reserve`` gave and nobody used; kept where others have reserved since."""

@@ -138,7 +138,7 @@ class Stream:
     def _restart(self, seed: int, epoch: int, row: int) -> None:
         """Go to a place of the stream: all of it, or nothing if Ctrl-C comes first."""
         self.seed = seed
-        self._counter.restart(row)
+        self._counter = self._counter.restarted(row)  # a shallow copy keeps the other
         self._epoch.set(epoch)
 
     def __repr__(self) -> str:
