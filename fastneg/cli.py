@@ -106,6 +106,9 @@ def train(
         bool, typer.Option("--refit", help="Train again on train + validation, as many epochs.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a run stopped.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run that --out holds.")
+    ] = False,
     user_column: UserColumn = None,
     item_column: ItemColumn = None,
     weight_column: WeightColumn = None,
@@ -131,17 +134,9 @@ def train(
     from fastneg.training.distributed import Ranks
 
     columns = _columns(
-        user_column,
-        item_column,
-        weight_column,
-        time_column,
-        delimiter,
-        header,
-        file_format,
-        nulls,
-        quotes,
-        encoding,
-    )
+        user_column, item_column, weight_column, time_column, delimiter, header, file_format, nulls,
+        quotes, encoding,
+    )  # fmt: skip
     files = command.TrainFiles(
         train,
         valid,
@@ -156,8 +151,9 @@ def train(
     )
     result = command.train(
         files, recipe_name=recipe, assignments=settings or (), seed=seed, split_seed=split_seed,
-        refit=refit, resume=resume, out=out, progress=False if quiet else None,
-        min_shared=min_shared, tell=None if quiet else typer.echo,
+        refit=refit, resume=resume, overwrite=overwrite, out=out,
+        progress=False if quiet else None, min_shared=min_shared,
+        tell=None if quiet else typer.echo,
     )  # fmt: skip
     if not quiet and Ranks.here().is_first:
         show_training(result)

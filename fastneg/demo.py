@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 DATASETS = ("movielens", "tafeng", "generated")
 _COLUMNS = ("recall@20", "ndcg@20", "coverage@20", "recall_rarest_half@20", "seconds")
 _K = 20
+_RESULTS = ("results.json", "table.md")
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,7 @@ def run_demo(
     seeds = as_integer(seeds, call="demo", name="seeds", minimum=1)
     console = console or Console()
     if out is not None:
-        from fastneg.training.outputs import prepare_folder
-
-        prepare_folder(out)
+        _refuse_results(Path(out))
     chosen = load(dataset, data, columns, console)
     train, test, split = split_for(chosen)
     cold = int(((test.user_positive_counts > 0) & (train.user_positive_counts == 0)).sum())
@@ -133,6 +132,18 @@ def run_demo(
         _write(Path(out), results)
         console.print(f"written to {out}: results.json, table.md, and a folder for each run")
     return results
+
+
+def _refuse_results(out: Path) -> None:
+    """Raise where the folder holds a demo's results, or cannot be written, before any work."""
+    from fastneg.training.outputs import prepare_folder
+
+    there = [name for name in (*_RESULTS, *(e.recipe for e in ENTRIES)) if (out / name).exists()]
+    if there:
+        raise FastnegError(
+            f"demo: {out} holds {', '.join(there)}; remove the folder, or give another one"
+        )
+    prepare_folder(out)
 
 
 def load(

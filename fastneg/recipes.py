@@ -7,6 +7,7 @@ chosen come from validation. Under torchrun all its processes run it, and the fi
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,7 @@ def train_recipe(
     split_seed: int | None = None,
     refit: bool = False,
     resume: bool = False,
+    overwrite: bool = False,
     out: str | Path | None = None,
     progress: bool | None = False,
     on_step: Callable[[int], object] | None = None,
@@ -92,14 +94,16 @@ def train_recipe(
         refit: after choosing on validation, train again from the start on train + validation for
             the chosen epochs; the model, its vectors and the test metrics are the refitted
             model's, the validation metrics the first one's.
-        resume: go on in ``out`` where an interrupted run stopped.
+        resume: go on in ``out`` where an interrupted run stopped; a finished one is trained on
+            where it gets more ``epochs`` or more ``patience``.
+        overwrite: replace the run in ``out``; without either, a folder that holds one is refused.
         out: a folder to write (see ``training.outputs``), or None.
         progress: whether to show bars where stderr is a terminal (None: yes).
         on_step: called after every optimizer step with the stage's number of steps.
 
     Raises:
         FastnegError: bad settings, data without validation examples, a folder that cannot be
-            written, codes that differ.
+            written, holds a run already or is written by another, codes that differ.
         CheckpointError: ``resume`` with other data or settings.
     """
     from fastneg.data.events import Events
@@ -108,9 +112,10 @@ def train_recipe(
     from fastneg.training.distributed import Ranks
     from fastneg.training.event_evaluation import check_alike
     from fastneg.training.explicit_negatives import with_explicit_negatives
-    from fastneg.training.outputs import prepare_folder, write_metrics, write_model
+    from fastneg.training.outputs import CHECKPOINTS, write_metrics, write_model
     from fastneg.training.protocol import check_held_out
-    from fastneg.training.rounds import train_rounds
+    from fastneg.training.rounds import check_rounds, train_rounds
+    from fastneg.training.run_folder import RunFolder
     from fastneg.training.source_data import source_data
 
     folder = _checked_objects(
@@ -154,60 +159,67 @@ def train_recipe(
     source_data(train, values, item_features=item_features, impressions=impressions)
     values, by_data = settled(values, train, validation)
     ranks = Ranks.here()
-    if folder is not None and ranks.is_first:
-        prepare_folder(folder)
+    check_rounds(train, values)
+    warm = user_features is not None or refit  # whether users without training rows may count
+    _check_evaluations(train, validation, test, scores_cold_users=warm)
     common: dict[str, Any] = {
         "user_features": user_features,
         "item_features": item_features,
         "impressions": impressions,
-        "folder": None if folder is None else folder / "checkpoints",
+        "folder": None if folder is None else folder / CHECKPOINTS,
         "log": None if folder is None else folder / "metrics.jsonl",
         "resume": resume,
         "progress": progress,
         "on_step": on_step,
     }
-    if folder is not None and not resume and ranks.is_first:
-        (folder / "metrics.jsonl").unlink(missing_ok=True)
-    first = train_rounds(train, values, validation=validation, **common)
-    result, seconds = first, first.seconds
-    seen = train
-    masked: Interactions | None = validation
-    if refit:
-        kept = [one.fit.epoch for one in first.rounds[: first.best.number]]
-        seen, masked = _together(train, validation), None
-        result = train_rounds(seen, values, epochs=kept, label="refit", **common)
-        seconds += result.seconds
-    metrics = _metrics(first, chosen, values, seconds, refit=refit)
-    metrics["by_data"] = by_data
-    tables = {"users": user_features, "items": item_features}
-    if isinstance(train, Events):
-        tables["context"] = train.context
-    metrics["features"] = {
-        side: table.describe() for side, table in tables.items() if table is not None
-    }
-    metrics["reproducible"] = all(one.fit.reproducible for one in first.rounds + result.rounds)
-    metrics["counts"] = {
-        "users": train.num_users,
-        "items": train.num_items,
-        "train_rows": seen.num_rows,
-        "train_positives": seen.num_positives,
-        "validation_positives": validation.num_positives,
-        "validation": dict(first.best.fit.counts),
-    }
-    if test is not None:
-        found = _on_test(result.model, seen, masked, test, values.k) if ranks.is_first else None
-        metrics["test"], metrics["counts"]["test"] = ranks.from_first(found)
-    if folder is not None and ranks.is_first:
-        write_model(
-            folder,
-            result.model,
-            seen,
-            config={"recipe": chosen.name, "refit": refit, "settings": values.to_dict()},
-            user_features=user_features,
-            item_features=item_features,
+    with contextlib.ExitStack() as held:
+        clear = None
+        if folder is not None:
+            place = RunFolder(folder, resume=resume, overwrite=overwrite, call="train_recipe")
+            held.enter_context(place.held(ranks))
+            clear = place.clear if ranks.is_first else None
+        first = train_rounds(
+            train, values, validation=validation, followed_by=("refit",), starting=clear, **common
         )
-        write_metrics(folder, metrics)
-    ranks.any(False)  # no rank goes on before the files are there
+        result, seconds = first, first.seconds
+        seen = train
+        masked: Interactions | None = validation
+        if refit:
+            kept = [one.fit.epoch for one in first.rounds[: first.best.number]]
+            seen, masked = _together(train, validation), None
+            result = train_rounds(seen, values, epochs=kept, label="refit", **common)
+            seconds += result.seconds
+        metrics = _metrics(first, chosen, values, seconds, refit=refit)
+        metrics["by_data"] = by_data
+        tables = {"users": user_features, "items": item_features}
+        if isinstance(train, Events):
+            tables["context"] = train.context
+        metrics["features"] = {
+            side: table.describe() for side, table in tables.items() if table is not None
+        }
+        metrics["reproducible"] = all(one.fit.reproducible for one in first.rounds + result.rounds)
+        metrics["counts"] = {
+            "users": train.num_users,
+            "items": train.num_items,
+            "train_rows": seen.num_rows,
+            "train_positives": seen.num_positives,
+            "validation_positives": validation.num_positives,
+            "validation": dict(first.best.fit.counts),
+        }
+        if test is not None:
+            found = _on_test(result.model, seen, masked, test, values.k) if ranks.is_first else None
+            metrics["test"], metrics["counts"]["test"] = ranks.from_first(found)
+        if folder is not None and ranks.is_first:
+            write_model(
+                folder,
+                result.model,
+                seen,
+                config={"recipe": chosen.name, "refit": refit, "settings": values.to_dict()},
+                user_features=user_features,
+                item_features=item_features,
+            )
+            write_metrics(folder, metrics)
+        ranks.any(False)  # no rank goes on before the files are there
     return TrainResult(result.model, values, metrics, folder)
 
 
@@ -224,6 +236,23 @@ def _checked_objects(
     given = {name: table for name, table in tables.items() if table is not None}
     check_kind(call, FeatureTable, "a FeatureTable", **given)
     return None if out is None else as_path(out, call=call, name="out")
+
+
+def _check_evaluations(
+    train: Interactions,
+    validation: Interactions,
+    test: Interactions | None,
+    *,
+    scores_cold_users: bool,
+) -> None:
+    """Raise before the training what the evaluations after it would raise."""
+    from fastneg.training.event_evaluation import check_evaluable
+
+    for name, other, masked in (("validation", validation, None), ("test", test, validation)):
+        if other is not None:
+            check_evaluable(
+                f"train_recipe: {name}", train, masked, other, scores_cold_users=scores_cold_users
+            )
 
 
 def _metrics(

@@ -34,10 +34,9 @@ from fastneg.interactions import Interactions
 from fastneg.recipes import TrainResult, recipe, train_recipe
 from fastneg.tables import existing_file
 from fastneg.training.distributed import Ranks
-from fastneg.training.event_evaluation import select_events
+from fastneg.training.event_evaluation import check_evaluable
 from fastneg.training.impressions import Impressions
-from fastneg.training.outputs import prepare_folder
-from fastneg.training.protocol import select_test
+from fastneg.training.run_folder import RunFolder
 from fastneg.training.settings import parse_overrides
 
 Compare = Callable[[Path, Interactions, Interactions], None]
@@ -87,6 +86,7 @@ def train(
     split_seed: int | None = None,
     refit: bool = False,
     resume: bool = False,
+    overwrite: bool = False,
     out: Path,
     progress: bool | None = None,
     min_shared: float = MIN_SHARED,
@@ -102,7 +102,7 @@ def train(
     together, and the first writes.
 
     Raises:
-        FastnegError: bad settings, files, ids; a folder that cannot be written.
+        FastnegError: bad settings, files, ids; a folder that cannot be written, or holds a run.
         CheckpointError: ``resume`` with other data or settings.
     """
     chosen = recipe(recipe_name)
@@ -114,7 +114,7 @@ def train(
     chosen.settings(overrides)
     files.check()
     if Ranks.here().is_first:
-        prepare_folder(out)
+        RunFolder(out, resume=resume, overwrite=overwrite, call="fastneg train").refuse()
     else:  # the first one says it
         warnings.simplefilter("ignore", UserWarning)
     limit = as_share(min_shared)
@@ -132,14 +132,10 @@ def train(
     user_features = None if files.users is None else files.users.features(seen.user_ids[:known])
     item_features = None if files.items is None else files.items.features(seen.item_ids)
     for path, other, masked in ((files.valid, validation, None), (files.test, test, validation)):
-        # what the evaluation after the training would raise
-        if isinstance(other, Events):
-            select_events(str(path), seen, masked, other, num_items=seen.num_items)
-        elif other is not None:
-            select_test(
-                str(path), seen, masked, other, num_users=seen.num_users,
-                num_items=seen.num_items, scores_cold_users=user_features is not None,
-            )  # fmt: skip
+        if other is not None:  # what the evaluation after the training would raise
+            check_evaluable(
+                str(path), seen, masked, other, scores_cold_users=user_features is not None
+            )
     negatives = None
     if files.negatives is not None:
         negatives = _read_negatives(files.negatives, files, seen)
@@ -157,6 +153,7 @@ def train(
         item_features=item_features,
         refit=refit,
         resume=resume,
+        overwrite=overwrite,
         out=out,
         progress=progress,
     )

@@ -22,6 +22,7 @@ import numpy as np
 from fastneg.archives import load_npy
 from fastneg.checks import AnyArray, fail
 from fastneg.errors import FastnegError, FileFormatError, one_line, system_reason
+from fastneg.files import file_inside
 from fastneg.mining.job_manifest import fault_of
 
 try:
@@ -252,10 +253,22 @@ class JobFolder:
         text = json.dumps({**manifest, "sha256": checksum}, indent=1, allow_nan=False)
         self.write(MANIFEST, [text.encode() + b"\n"])
 
+    def _inside(self, entry: Entry) -> Path:
+        """The path of a file, which is a regular one in the folder and no link out of it.
+
+        Raises:
+            FileFormatError: it is not.
+            OSError: it is not there.
+        """
+        try:
+            return file_inside(self.path, entry["file"])
+        except FileFormatError as error:
+            raise FileFormatError(f"{self.call}: {error}") from error
+
     def is_whole(self, entry: Entry) -> bool:
         """Whether a file is there as it was written."""
-        path = self.path / entry["file"]
         try:
+            path = self._inside(entry)
             if path.stat().st_size != entry["bytes"]:
                 return False
             with path.open("rb") as file:
@@ -270,12 +283,12 @@ class JobFolder:
         Raises:
             FileFormatError: it is missing or not as it was written.
         """
-        path = self.path / entry["file"]
         try:
+            path = self._inside(entry)
             content = path.read_bytes()
         except OSError as error:
             raise FileFormatError(
-                f"{self.call}: {path} cannot be read: {error.strerror}"
+                f"{self.call}: {self.path / entry['file']} cannot be read: {error.strerror}"
             ) from error
         if hashlib.sha256(content).hexdigest() != entry["sha256"]:
             raise FileFormatError(

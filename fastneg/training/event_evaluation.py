@@ -31,7 +31,7 @@ from fastneg.training.equal_rows import equal_rows
 from fastneg.training.evaluation import as_list_lengths, evaluate, rank_all
 from fastneg.training.feature_encoders import FeatureValues
 from fastneg.training.metrics import Evaluation
-from fastneg.training.protocol import Csr, Protocol, pairs_csr, pairs_in
+from fastneg.training.protocol import Csr, Protocol, pairs_csr, pairs_in, select_test
 from fastneg.training.towers import TwoTower
 
 
@@ -148,6 +148,35 @@ def evaluate_events(
         )  # fmt: skip
     finally:
         model.train(was_training)
+
+
+def check_evaluable(
+    call: str,
+    train: Interactions,
+    validation: Interactions | None,
+    other: Interactions,
+    *,
+    scores_cold_users: bool,
+) -> None:
+    """Raise what evaluating a model on interactions would raise, without a model.
+
+    Args:
+        call: who asks, for errors.
+        train: what the model is trained on.
+        validation: masked as train is, or None.
+        other: what the model is to be evaluated on.
+        scores_cold_users: whether users without training positives count.
+
+    Raises:
+        FastnegError: nothing would be left to evaluate.
+    """
+    if isinstance(other, Events):
+        select_events(call, train, validation, other, num_items=train.num_items)
+    else:
+        select_test(
+            call, train, validation, other, num_users=train.num_users,
+            num_items=train.num_items, scores_cold_users=scores_cold_users,
+        )  # fmt: skip
 
 
 def select_events(

@@ -22,6 +22,7 @@ class FitResult:
             ``refresh_wait_seconds`` how often they were renewed and how long training waited;
             ``temperature`` the learnt one, not averaged;
             ``sources`` what each source of a list of negatives gave (see ``list_statistics``).
+        trained: whether the call trained; False where the stage had been finished before.
         refresh: of all epochs: ``refreshes``, ``wait_seconds``, ``mining_seconds``; empty where
             lists are not renewed.
         reproducible: False where the clock decided when lists were swapped.
@@ -34,5 +35,6 @@ class FitResult:
     metrics: dict[str, float] = field(default_factory=dict)
     counts: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
+    trained: bool = True
     refresh: dict[str, Any] = field(default_factory=dict)
     reproducible: bool = True

@@ -1,7 +1,8 @@
 """The folder that a trained model is: written by ``train_recipe``, read by ``load_model``.
 
 ====================  ========================================================================
-``model.safetensors``  the weights; the towers' shape as JSON in the header
+``model.safetensors``  the weights; the towers' shape as JSON in the header, and the checksums of
+                       the files beside it
 ``config.toml``        recipe, seed, all settings
 ``item_vectors.npy``   float32 [items, D], in the order of ``items.parquet``
 ``user_vectors.npy``   float32 [users, D], in the order of ``users.parquet``
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +34,13 @@ from fastneg.checks import AnyArray, as_choice
 from fastneg.data.events import Events
 from fastneg.data.features import FeatureTable
 from fastneg.errors import CheckpointError, FastnegError, FileFormatError, system_reason
+from fastneg.files import entry_of, fault_of, file_inside
 from fastneg.interactions import Interactions
 from fastneg.training.checkpoints import (
+    FORMAT_VERSION,
+    WITHOUT_CHECKSUM,
     Checkpoint,
+    checkpoint_facts,
     load_checkpoint,
     replacing,
     save_checkpoint,
@@ -44,6 +50,12 @@ from fastneg.training.checkpoints import (
 from fastneg.training.config import to_toml
 from fastneg.training.history import UserHistory
 from fastneg.training.towers import TwoTower
+
+CHECKPOINTS = "checkpoints"
+_MODEL, _FILES = "model.safetensors", "files"
+_READ = ("user_features.npz", "item_features.npz", "context_features.npz", "user_history.npz")
+_BESIDE = (*_READ, "item_vectors.npy", "user_vectors.npy", "items.parquet", "users.parquet")
+OUTPUTS = (_MODEL, "config.toml", *_BESIDE, "metrics.json", "metrics.jsonl", CHECKPOINTS)
 
 
 def prepare_folder(out: str | Path) -> Path:
@@ -100,10 +112,6 @@ def write_model(
         else:
             _write_features(path, table)
     _write_history(folder / "user_history.npz", model)
-    save_checkpoint(
-        folder / "model.safetensors",
-        Checkpoint(dict(model.state_dict()), {"towers": model.config()}),
-    )
     write_array(folder / "item_vectors.npy", model.item_vectors().cpu().numpy())
     if events is None:
         write_array(folder / "user_vectors.npy", model.user_vectors().cpu().numpy())
@@ -112,6 +120,11 @@ def write_model(
     known = None if events is None else events.num_known_users
     write_ids(folder / "users.parquet", interactions.user_ids[:known])
     write_ids(folder / "items.parquet", interactions.item_ids)
+    beside = {name: entry_of(folder / name) for name in _BESIDE if (folder / name).is_file()}
+    save_checkpoint(  # last, with the checksums of all others
+        folder / _MODEL,
+        Checkpoint(dict(model.state_dict()), {"towers": model.config(), _FILES: beside}),
+    )
     write_text(folder / "config.toml", to_toml(config))
 
 
@@ -135,29 +148,54 @@ def load_config(folder: str | Path) -> dict[str, Any]:
         raise FileFormatError(f"{path}: cannot be read as TOML ({error})") from error
 
 
-def load_model(folder: str | Path) -> TwoTower:
+def load_model(folder: str | Path, *, verify: bool = True) -> TwoTower:
     """The trained towers of a folder, on the CPU, in evaluation mode.
+
+    Args:
+        folder: that a run wrote.
+        verify: whether to compare the checksums of the vectors and ids beside the model too, which
+            reads them once; what the model is made of is compared in any case.
 
     Raises:
         FileFormatError: no model there, or a damaged one.
         CheckpointError: weights that do not fit the towers' shape.
     """
     place = Path(folder)
-    saved = load_checkpoint(place / "model.safetensors")
+    saved = load_checkpoint(place / _MODEL, versions=(WITHOUT_CHECKSUM, FORMAT_VERSION))
+    _check_beside(place, saved.facts, _BESIDE if verify else _READ)
     tables: dict[str, Any] = {
         f"{side}_features": load_features(place, side) for side in ("user", "item", "context")
     }
     tables["user_history"] = _read_history(place / "user_history.npz")
     try:
-        shape = {k: v for k, v in saved.facts["towers"].items() if v is not None}
-        model = TwoTower(**shape, **tables)
+        model = TwoTower(**saved.facts["towers"], **tables)
         model.load_state_dict(saved.tensors)
     except (KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(
-            f"{place / 'model.safetensors'}: the weights do not fit the towers ({error})"
+            f"{place / _MODEL}: the weights do not fit the towers ({error})"
         ) from error
     model.eval()
     return model
+
+
+def _check_beside(place: Path, facts: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Raise unless the files beside a model are those that were written with it.
+
+    Those that no model is read from may be missing. Models of before checksums list none.
+    """
+    if _FILES not in facts:
+        return
+    listed = facts[_FILES] if isinstance(facts[_FILES], dict) else {}
+    for name in names:
+        path = place / name
+        if not path.exists() and (name not in listed or name not in _READ):
+            continue
+        try:
+            fault = fault_of(file_inside(place, name), listed.get(name))
+        except OSError as error:
+            raise FileFormatError(f"{path} is damaged: {error.strerror or error}") from error
+        if fault is not None:
+            raise FileFormatError(f"{path} is damaged, or another model's: {fault}")
 
 
 def load_features(folder: str | Path, side: str) -> FeatureTable | None:
@@ -175,8 +213,10 @@ def load_features(folder: str | Path, side: str) -> FeatureTable | None:
         FastnegError: another side.
     """
     as_choice(side, ("user", "item", "context"), call="load_features", name="side")
-    path = Path(folder) / f"{side}_features.npz"
-    return _read_features(path) if path.is_file() else None
+    place, name = Path(folder), f"{side}_features.npz"
+    if (place / _MODEL).is_file():
+        _check_beside(place, checkpoint_facts(place / _MODEL), [name])
+    return _read_features(place / name) if (place / name).is_file() else None
 
 
 def _write_history(path: Path, model: TwoTower) -> None:
@@ -192,8 +232,8 @@ def _write_history(path: Path, model: TwoTower) -> None:
 def _read_history(path: Path) -> UserHistory | None:
     if not path.is_file():
         return None
+    stored = load_npz(path, call="load_model")
     try:
-        stored = load_npz(path, call="read")
         return UserHistory(stored["indptr"], stored["items"])
     except (ValueError, KeyError) as error:
         raise FileFormatError(f"{path}: not a history, or a damaged one ({error})") from error
@@ -207,10 +247,10 @@ def _write_features(path: Path, table: FeatureTable) -> None:
 
 
 def _read_features(path: Path) -> FeatureTable:
+    stored = load_npz(path, call="load_features")
     try:
-        stored = load_npz(path, call="read")
         facts = json.loads(str(stored.pop("facts")))
-        arrays = {name.removeprefix("array/"): array for name, array in stored.items()}
-    except (ValueError, KeyError, RecursionError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise FileFormatError(f"{path}: not a feature table, or a damaged one ({error})") from error
+    arrays = {name.removeprefix("array/"): array for name, array in stored.items()}
     return FeatureTable.from_state(arrays, facts)

@@ -88,12 +88,7 @@ class Refresher:
     ) -> None:
         assert settings.refresh_every is not None
         check_window(train, settings)
-        if ranks.size > 1 and settings.swap == "when_ready":
-            fail(
-                "Refresher",
-                f"{ranks.size} ranks change their lists at the same step; swap = 'when_ready' "
-                "knows none, give swap = 'at_step'",
-            )
+        check_swap(ranks, settings)
         self.ranks = ranks
         self.model, self.train, self.settings = model, train, settings
         self.objective, self.state, self.folder = objective, state, folder
@@ -320,6 +315,20 @@ class Refresher:
             )
         self._stored.add(path)
         return path
+
+
+def check_swap(ranks: Ranks, settings: Settings) -> None:
+    """Raise where the clock decides when several ranks change their lists.
+
+    Raises:
+        FastnegError: it does.
+    """
+    if ranks.size > 1 and settings.swap == "when_ready":
+        fail(
+            "Refresher",
+            f"{ranks.size} ranks change their lists at the same step; swap = 'when_ready' "
+            "knows none, give swap = 'at_step'",
+        )
 
 
 def refresh_folder(checkpoint: Path) -> Path:

@@ -9,9 +9,9 @@ Under torchrun the first rank mines and the others wait for its lists.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ from fastneg.training.hard_negatives import (
 )
 from fastneg.training.history import UserHistory
 from fastneg.training.impressions import Impressions
+from fastneg.training.refresh import check_swap
+from fastneg.training.run_folder import remove_stages
 from fastneg.training.settings import Settings
 from fastneg.training.source_data import source_data
 from fastneg.training.towers import TwoTower
@@ -159,6 +161,8 @@ def train_rounds(
     resume: bool = False,
     progress: bool | None = False,
     on_step: Callable[[int], object] | None = None,
+    starting: Callable[[], object] | None = None,
+    followed_by: Sequence[str] = (),
 ) -> RoundsResult:
     """Run ``settings.rounds`` rounds.
 
@@ -173,8 +177,11 @@ def train_rounds(
         folder: where checkpoints and mined lists are kept (``<label>-1.safetensors``,
             ``<label>-2-mined.safetensors``, ...); None keeps nothing.
         log: a file of JSON lines, one per epoch.
-        resume: go on where the folder's checkpoints stand.
+        resume: go on where the folder's checkpoints stand. Where that trains a stage on, later
+            stages, which were made from it, begin anew.
         progress, on_step: as in ``Trainer``.
+        starting: called before the first step of a run that does not go on from a checkpoint.
+        followed_by: labels of further stages in the folder, which are made from these.
 
     Raises:
         FastnegError, CheckpointError, KeyboardInterrupt: as ``Trainer.fit``.
@@ -184,28 +191,22 @@ def train_rounds(
     check_kind(call, Settings, "Settings", settings=settings)
     if epochs is not None:
         epochs = as_integers(epochs, call=call, name="epochs").tolist()
-    if isinstance(train, Events) and max(settings.rounds, len(epochs or ())) > 1:
-        fail(
-            "train_rounds",
-            f"rounds = {settings.rounds} mines negatives by user, and the queries of these "
-            "interactions have a context; give rounds = 1",
-        )
+    check_rounds(train, settings, epochs=epochs)
     data = source_data(train, settings, item_features=item_features, impressions=impressions)
     place = None if folder is None else Path(folder)
     ranks = Ranks.here()
     if place is not None and ranks.is_first:
-        _prepare(place, label, resume)
-    if epochs is None and settings.rounds == 1 and settings.refresh_every is not None:
-        fail(
-            "train_rounds",
-            f"refresh_every = {settings.refresh_every} renews the lists that later rounds train "
-            "on, and rounds = 1 mines none; give rounds = 2 or more",
-        )
+        _make(place)
     plan = [settings.epochs] * settings.rounds if epochs is None else [int(n) for n in epochs]
     key = f"ndcg@{settings.k}"
     rounds: list[Round] = []
     best: tuple[Round, dict[str, Any]] | None = None
     model = build_model(train, settings, user_features=user_features, item_features=item_features)
+
+    begin = partial(
+        _begin, place if ranks.is_first else None, label, followed_by, resume=resume,
+        starting=starting,
+    )  # fmt: skip
     for number, num_epochs in enumerate(plan, start=1):
         stage = f"{label}-{number}"
         hard: HardNegatives | None = None
@@ -245,7 +246,8 @@ def train_rounds(
             progress=progress,
             on_step=on_step,
         )
-        rounds.append(Round(number, trainer.fit(epochs=num_epochs, resume=resume), mined))
+        fit = trainer.fit(epochs=num_epochs, resume=resume, starting=partial(begin, number))
+        rounds.append(Round(number, fit, mined))
         score = rounds[-1].fit.metrics.get(key, 0.0)
         newest = validation is None or settings.keep_round == "last"
         if best is None or newest or score > best[0].fit.metrics[key]:
@@ -257,15 +259,57 @@ def train_rounds(
     return RoundsResult(model, rounds, best[0])
 
 
-def _prepare(folder: Path, label: str, resume: bool) -> None:
-    """Make the folder; a run that starts anew must not find an old run's state later."""
+def check_rounds(
+    train: Interactions, settings: Settings, *, epochs: Sequence[int] | None = None
+) -> None:
+    """Raise what a later round would raise: it is known before the first one is trained.
+
+    Args:
+        train, settings, epochs: as in ``train_rounds``.
+
+    Raises:
+        FastnegError: a window beyond the catalog, lists that nothing mines, queries that are no
+            users, ranks that cannot agree when to change their lists.
+    """
+    rounds = settings.rounds if epochs is None else len(epochs)
+    if isinstance(train, Events) and max(settings.rounds, rounds) > 1:
+        fail(
+            "train_rounds",
+            f"rounds = {settings.rounds} mines negatives by user, and the queries of these "
+            "interactions have a context; give rounds = 1",
+        )
+    if epochs is None and rounds == 1 and settings.refresh_every is not None:
+        fail(
+            "train_rounds",
+            f"refresh_every = {settings.refresh_every} renews the lists that later rounds train "
+            "on, and rounds = 1 mines none; give rounds = 2 or more",
+        )
+    if rounds > 1:
+        check_window(train, settings)
+        if settings.refresh_every is not None:
+            check_swap(Ranks.here(), settings)
+
+
+def _begin(
+    folder: Path | None,
+    label: str,
+    followed_by: Sequence[str],
+    number: int,
+    *,
+    resume: bool,
+    starting: Callable[[], object] | None,
+) -> None:
+    """What was made from a stage that is trained now, or by an earlier run, holds no more."""
+    if starting is not None and number == 1 and not resume:
+        starting()
+    if folder is not None:
+        remove_stages(folder, label, after=number if resume or number > 1 else 0)
+        for other in followed_by:
+            remove_stages(folder, other)
+
+
+def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not resume:
-            for old in folder.glob(f"{label}-*.safetensors"):
-                old.unlink()
-            for pattern in (f"{label}-*-mining", f"{label}-*-refresh"):
-                for left in folder.glob(pattern):
-                    shutil.rmtree(left)
     except OSError as error:
         raise FastnegError(f"cannot write to {folder}: {system_reason(error)}") from error

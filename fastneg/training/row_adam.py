@@ -29,6 +29,7 @@ from fastneg.errors import FastnegError
 from fastneg.kernels import row_updates as kernels
 from fastneg.kernels.scan import codes_within
 from fastneg.training.distributed import ALONE, Ranks
+from fastneg.training.row_state import LAST_STEP, check_tables
 from fastneg.training.settings import Settings
 from fastneg.training.team import OnTeam
 from fastneg.training.towers import TwoTower
@@ -38,7 +39,6 @@ _FADED = 600
 _ROWS = 256  # that a thread takes at a time
 _bring, _read = OnTeam(kernels.bring_up_to_date), OnTeam(kernels.read_rows)
 _update = OnTeam(kernels.update_rows)
-_LAST = "last_step"
 _UNKNOWN = -1  # the code of no row
 
 
@@ -285,7 +285,7 @@ class RowAdam(torch.optim.AdamW):
             "step": torch.tensor(float(self._clock.step)),
             "exp_avg": table.first,
             "exp_avg_sq": table.second,
-            _LAST: torch.from_numpy(table.reached),
+            LAST_STEP: torch.from_numpy(table.reached),
         }
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -326,15 +326,20 @@ class RowAdam(torch.optim.AdamW):
 
         Also from one in which other embeddings moved by rows: rows that were left behind and move
         with all others from now on are brought up to date, and rows that moved with all others are.
+
+        Raises:
+            CheckpointError: what is kept of a table that moves by rows does not fit it; nothing
+                changes then.
         """
         parameters = self._parameters()
+        check_tables(parameters, {id(table.weight) for table in self._tables}, state_dict["state"])
         entries = copy.copy(state_dict["state"])
         reached: dict[int, IntArray] = {}
         for number, one in enumerate(parameters):
-            if _LAST in entries.get(number, ()):
+            if LAST_STEP in entries.get(number, ()):
                 entries[number] = dict(entries[number])
                 # torch makes every state of a float parameter a float: this one has to stay whole
-                reached[id(one)] = entries[number].pop(_LAST).numpy().copy()
+                reached[id(one)] = entries[number].pop(LAST_STEP).numpy().copy()
         super().load_state_dict({**state_dict, "state": entries})
         tables = {id(table.weight): table for table in self._tables}
         moved = [one for one in parameters if id(one) in tables or id(one) in reached]

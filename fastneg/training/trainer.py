@@ -48,7 +48,11 @@ from fastneg.training.validation import Validation, out_of_patience
 
 _CALL = "Trainer"
 # what may differ between a run and its resumption without changing a weight
-_FREE = ("checkpoint_every", "num_workers", "device", "refresh_background", "memory_budget")
+# and what a finished run may be given more of
+_FREE = (
+    "checkpoint_every", "num_workers", "device", "refresh_background", "memory_budget", "epochs",
+    "patience",
+)  # fmt: skip
 _TOTALS = ("refreshes", "wait_seconds", "mining_seconds")
 
 
@@ -147,12 +151,20 @@ class Trainer:
             "ranks": 1 if settings.gather_negatives else ranks.size,
         }
 
-    def fit(self, *, epochs: int | None = None, resume: bool = False) -> FitResult:
+    def fit(
+        self,
+        *,
+        epochs: int | None = None,
+        resume: bool = False,
+        starting: Callable[[], object] | None = None,
+    ) -> FitResult:
         """Train until the last epoch, or until validation NDCG stops improving.
 
         Args:
             epochs: instead of the settings' number.
-            resume: go on from the checkpoint where there is one; a finished stage returns at once.
+            resume: go on from the checkpoint where there is one; a finished stage returns at once,
+                and is trained on where it has more epochs, or more patience, than it had.
+            starting: called before the first step, and not where a finished stage returns.
 
         Raises:
             FastnegError: the loss is no longer finite; mining new lists failed; ``fit`` was called
@@ -163,32 +175,31 @@ class Trainer:
         if self.state.step:
             fail(f"{_CALL}.fit", "was called before; make another Trainer to train on")
         total = self.settings.epochs if epochs is None else int(epochs)
-        self._identity["epochs"] = total
         cuda = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda):
             torch.manual_seed(key_of(self.settings.seed, stream_of(self.stage, "dropout")) >> 1)
             found = resume and self.checkpoint is not None and self.checkpoint.is_file()
             if self.ranks.from_first(found) and self.checkpoint is not None:
-                self.state.load(self.checkpoint, *self._parts())
+                self.state.load(self.checkpoint, *self._parts(), epochs=total)
             elif self.refresher is not None:
                 self.refresher.forget(everything=True)  # of an older run
+            if starting is not None and not self._is_over(total):
+                starting()
             if self.log is not None:
                 start_log(self.log, self.stage, self.state.history)
-            if not self.state.finished:
-                steps = total * len(self.batches)
-                if self.refresher is not None:
-                    self.refresher.forget()
-                    if self.settings.subsample_positives is None:
-                        self.refresher.last_step = steps
-                with Bar(self.stage, steps, enabled=self.progress) as bar, Interruption() as stop:
-                    bar.advance(self.state.step)
-                    try:
-                        self._run(total, bar, stop)
-                    finally:
-                        if self.refresher is not None:
-                            self.refresher.close()
-                        self.optimizer.release()
-        self.optimizer.release()
+            steps = total * len(self.batches)
+            if self.refresher is not None:
+                self.refresher.forget()
+                if self.settings.subsample_positives is None:
+                    self.refresher.last_step = steps
+            with Bar(self.stage, steps, enabled=self.progress) as bar, Interruption() as stop:
+                bar.advance(self.state.step)
+                try:
+                    self._run(total, bar, stop)
+                finally:
+                    if self.refresher is not None:
+                        self.refresher.close()
+                    self.optimizer.release()
         self.model.eval()
         return FitResult(
             epoch=self.state.best_epoch,
@@ -204,7 +215,7 @@ class Trainer:
     def _run(self, total: int, bar: Bar, stop: Interruption) -> None:
         state = self.state
         started = time.perf_counter() - state.seconds
-        while state.epoch < total and not self._out_of_patience():
+        while not self._is_over(total):
             epoch_started = time.perf_counter()
             with naming_divergence(
                 self.model, self.settings, stage=self.stage, epoch=state.epoch + 1
@@ -230,8 +241,6 @@ class Trainer:
             self._evaluate_kept()
         elif self.average is not None and state.epoch:
             self.average.copy_to(self.model)
-        state.finished = True
-        self._save(started)
 
     def _train_epoch(self, bar: Bar, stop: Interruption, started: float) -> None:
         state = self.state
@@ -371,10 +380,10 @@ class Trainer:
             fail(_CALL, "there is no validation to evaluate on")
         return self.validation.on_all(self.model)
 
-    def _out_of_patience(self) -> bool:
+    def _is_over(self, total: int) -> bool:
         key, history = f"ndcg@{self.settings.k}", self.state.history
         scores = [line["validation"][key] for line in history if "validation" in line]
-        return out_of_patience(scores, self.settings.patience)
+        return self.state.epoch >= total or out_of_patience(scores, self.settings.patience)
 
     def _parts(self) -> tuple[Any, ...]:
         return self._identity, self.model, self.optimizer, self.batches, self.device
@@ -383,8 +392,8 @@ class Trainer:
         self.state.seconds = time.perf_counter() - started
         if self.checkpoint is None or not self.ranks.is_first:
             return
-        if self.refresher is not None and not self.state.finished:
+        if self.refresher is not None:
             self.refresher.save()  # first what the checkpoint refers to
         self.state.save(self.checkpoint, *self._parts())
         if self.refresher is not None:
-            self.refresher.forget(everything=self.state.finished)
+            self.refresher.forget()

@@ -18,6 +18,7 @@ from fastneg.training.outputs import load_config, load_features, load_model
 from tests.commands.conftest import NUM_ITEMS, NUM_USERS, Runner, write_csv
 
 SMALL = ("--recipe", "bpr", "--set", "epochs=2", "--set", "dim=4", "--out", "out")
+REPLACING = ("--overwrite", *SMALL)  # what a call before wrote
 
 
 def metrics_of(folder: Path) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def test_explicit_negatives_from_a_file(
 ) -> None:
     write_csv(files / "shown.csv", [("u1", "i0", 0), ("u2", "i1", 0), ("nobody", "i1", 0)])
     asked = ("--set", 'negatives=[{source = "explicit"}, {source = "sampled"}]')
-    command = ("train", "--train", "train.csv", "--negatives", "shown.csv", *SMALL)
+    command = ("train", "--train", "train.csv", "--negatives", "shown.csv", *REPLACING)
     ran = fastneg(*command, *asked)
     assert ran.code == 0, ran.err
     assert "1 of 3 negatives are left out: train does not know the user or the item" in ran.err
@@ -83,9 +84,9 @@ def test_explicit_negatives_from_a_file(
     assert kinds == ["explicit", "sampled"]
     assert "explicit negatives, and no source takes them" in refused(*command)
     assert "'explicit' draws from rows with weight 0 or less, and there are none" in refused(
-        "train", "--train", "train.csv", *SMALL, *asked
+        "train", "--train", "train.csv", *REPLACING, *asked
     )
-    assert "nowhere.csv" in refused(*command[:3], "--negatives", "nowhere.csv", *SMALL, *asked)
+    assert "nowhere.csv" in refused(*command[:3], "--negatives", "nowhere.csv", *REPLACING, *asked)
 
 
 @pytest.mark.filterwarnings("default")
@@ -96,7 +97,7 @@ def test_impressions_from_files_by_event(
     write_csv(files / "shown.csv", [(f"u{u}", f"i{u % 3}", t) for u in range(20) for t in range(5)])
     asked = ("--set", 'negatives=[{source = "impressions"}]')
     event = ("--event-column", "when")
-    command = ("train", "--train", "train.csv", "--negatives", "shown.csv", *SMALL)
+    command = ("train", "--train", "train.csv", "--negatives", "shown.csv", *REPLACING)
     ran = fastneg(*command, *asked, *event)
     assert ran.code == 0, ran.err
     lines = (files / "out" / "metrics.jsonl").read_text().splitlines()
@@ -106,19 +107,19 @@ def test_impressions_from_files_by_event(
     rows = [f"{row},1" for row in rows] + [f"u{u},i{u % 5},3,0" for u in range(20)]
     (files / "log.csv").write_text("user,item,when,clicked\n" + "\n".join(rows) + "\n")
     clicks = ("--train", "log.csv", "--weight-column", "clicked")
-    ran = fastneg("train", *clicks, *SMALL, *asked, *event)
+    ran = fastneg("train", *clicks, *REPLACING, *asked, *event)
     assert ran.code == 0, ran.err
     assert "there are no impressions (--event-column NAME" in refused(*command, *asked)
     assert "there are impressions, and no source takes them" in refused(
         *command, "--set", 'negatives=[{source = "explicit"}]', *event
     )
     assert "nothing was shown in the event of any of the" in refused(
-        "train", "--train", "train.csv", *SMALL, *asked, *event
+        "train", "--train", "train.csv", *REPLACING, *asked, *event
     )
     assert "has no column 'session'" in refused(*command, *asked, "--event-column", "session")
     (files / "shown.txt").write_text("u1 i0 i1\n")
     assert "shown.txt has no named columns, so no column 'when' of events" in refused(
-        *command[:4], "shown.txt", *SMALL, *asked, *event, "--format", "adjacency"
+        *command[:4], "shown.txt", *REPLACING, *asked, *event, "--format", "adjacency"
     )
 
 
@@ -126,7 +127,7 @@ def test_groups_come_from_the_table_of_items(
     fastneg: Runner, refused: Callable[..., str], files: Path
 ) -> None:
     asked = ("--set", 'negatives=[{source = "same-group", groups = "genre"}]')
-    command = ("train", "--train", "train.csv", *SMALL)
+    command = ("train", "--train", "train.csv", *REPLACING)
     ran = fastneg(*command, "--items", "items.csv", *asked)
     assert ran.code == 0, ran.err
     assert "from a categorical item feature 'genre', and there are no item features" in refused(
@@ -197,7 +198,7 @@ def test_refit_knows_the_ids_of_the_validation_file(fastneg: Runner, files: Path
     out = files / "out"
     assert "only-here" not in ids_of(out / "items.parquet")
     assert metrics_of(out)["counts"]["validation"]["unknown_test_items"] == 1
-    ran = fastneg("train", *arguments, "--refit", "--items", "items.csv")
+    ran = fastneg("train", *arguments, "--overwrite", "--refit", "--items", "items.csv")
     assert ran.code == 0
     assert "trained again on train + validation" in ran.out
     ids = ids_of(out / "items.parquet")
@@ -237,7 +238,8 @@ def test_matrices_have_codes_for_ids(fastneg: Runner, files: Path) -> None:
     assert ids_of(out / "items.parquet") == list(range(15))
     narrow = metrics_of(out)["counts"]["test"]
     assert narrow["unknown_test_items"] == 0
-    assert fastneg("train", "--train", "train.npz", "--test", "wider.npz", *SMALL).code == 0
+    again = ("--test", "wider.npz", *SMALL, "--overwrite")
+    assert fastneg("train", "--train", "train.npz", *again).code == 0
     wide = metrics_of(out)["counts"]["test"]
     assert wide["unknown_test_items"] > 0
     assert np.load(out / "item_vectors.npy").shape == (15, 4)

@@ -127,3 +127,14 @@ def test_the_log_may_be_lost_or_damaged(vectors, tmp_path):
     log.unlink()
     assert open_mined(tmp_path).report.seconds == 0
     assert len(open_mined(tmp_path).read().items) == 25
+
+
+def test_a_link_out_of_the_folder_is_refused(vectors, tmp_path):
+    place = tmp_path / "mined"
+    mine_to_folder(*vectors, place, shard_queries=10, **OPTIONS)
+    (place / "part-00001.parquet").rename(tmp_path / "elsewhere.parquet")
+    (place / "part-00001.parquet").symlink_to(tmp_path / "elsewhere.parquet")
+    with pytest.raises(FileFormatError, match=r"open_mined: .*is a link out of the folder"):
+        open_mined(place).read()
+    with pytest.raises(FileFormatError, match=r"mine_to_folder: .*is a link out of the folder"):
+        mine_to_folder(*vectors, place, shard_queries=10, **OPTIONS)

@@ -52,7 +52,7 @@ def test_damaged_and_foreign_files(tmp_path):
     with pytest.raises(FileFormatError, match="not a checkpoint of fastneg"):
         load_checkpoint(path)
     save_file({"a": torch.ones(1)}, path, metadata={"fastneg": '{"version": 99}'})
-    with pytest.raises(CheckpointError, match="checkpoint version 99; this fastneg reads 1"):
+    with pytest.raises(CheckpointError, match="checkpoint version 99; this fastneg reads 2"):
         load_checkpoint(path)
 
 

@@ -6,6 +6,7 @@ import json
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from fastneg.training import refresh
 from fastneg.training.checkpoints import load_checkpoint
 from fastneg.training.hard_negatives import mine_lists
 from fastneg.training.progress import epoch_note
+from fastneg.training.refresh import refresh_folder
 from tests.training.refreshed import (
     SETTINGS,
     Stopped,
@@ -37,6 +39,13 @@ __all__ = ["train"]  # a fixture
 # Resumption -----------------------------------------------------------------------------------
 
 
+def assert_only_lists_in_use_are_left(checkpoint: Path) -> None:
+    """A finished stage may be trained on: what its checkpoint refers to stays, and nothing else."""
+    step = load_checkpoint(checkpoint).facts["refresh"]["lists_of_step"]
+    left = sorted(one.name for one in refresh_folder(checkpoint).iterdir())
+    assert left == [f"lists-{step:010d}.safetensors"]
+
+
 @pytest.mark.parametrize("background", [False, True])
 @pytest.mark.parametrize("when", [3, 9, 10, 11, 13, 14, 15, 20, 23, 24, 40])
 def test_resume_is_exact_at_any_step(train, tmp_path, when, background):
@@ -51,7 +60,7 @@ def test_resume_is_exact_at_any_step(train, tmp_path, when, background):
     assert_same_weights(weights(expected.model), weights(resumed.model))
     assert without_times(result.history) == without_times(expected.result.history)
     assert result.refresh["refreshes"] == expected.result.refresh["refreshes"]
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["log.jsonl", "state.safetensors"]
+    assert_only_lists_in_use_are_left(path)
 
 
 def test_killed_runs_end_with_the_same_weights(train, tmp_path):

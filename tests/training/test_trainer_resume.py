@@ -166,8 +166,6 @@ def test_a_finished_run_resumes_to_its_result_at_once(data, tmp_path):
     path = tmp_path / "state.safetensors"
     model, trainer = trained(data, BASE, checkpoint=path)
     result = trainer.fit()
-    read = load_checkpoint(path)
-    assert {name.split("/")[0] for name in read.tensors} == {"model"}
     other, trainer = trained(data, BASE, checkpoint=path, on_step=stop_at(1))
     again = trainer.fit(resume=True)
     assert again == result
@@ -211,7 +209,7 @@ def test_the_callers_random_state_is_left_alone(data):
     [
         ({"learning_rate": 0.5}, "was made with learning_rate = 0.02, not 0.5"),
         ({"batch_size": 32}, "was made with batch_size = 64, not 32"),
-        ({"epochs": 9}, "was made with epochs = 3, not 9"),
+        ({"epochs": 2}, "has 3 epochs behind it, which epochs = 2 cannot undo; give epochs = 3"),
         ({"subsample_positives": 0.01}, "was made with subsample_positives = None, not 0.01"),
         ({"subsample_formula": "paper"}, "was made with subsample_formula = 'program', not 'paper"),
     ],
