@@ -56,6 +56,7 @@ _HOMES = {
     "full_softmax_loss": "fastneg.training.full_softmax",
     "gbce_loss": "fastneg.training.binary_losses",
     "get_num_threads": "fastneg.threads",
+    "given_candidates": "fastneg.training.given_candidates",
     "hinge_loss": "fastneg.training.margin_losses",
     "hold_out_validation": "fastneg.data.splits",
     "in_batch_log_q": "fastneg.training.log_q",

@@ -43,6 +43,7 @@ from fastneg.training.binary_losses import nce_loss as nce_loss
 from fastneg.training.evaluation import evaluate as evaluate
 from fastneg.training.event_evaluation import evaluate_events as evaluate_events
 from fastneg.training.full_softmax import full_softmax_loss as full_softmax_loss
+from fastneg.training.given_candidates import given_candidates as given_candidates
 from fastneg.training.log_q import in_batch_log_q as in_batch_log_q
 from fastneg.training.log_q import mixed_log_q as mixed_log_q
 from fastneg.training.losses import bce_loss as bce_loss

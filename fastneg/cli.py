@@ -183,7 +183,7 @@ def evaluate(
     sampled: Annotated[
         bool, typer.Option("--sampled", help="Also rank among sampled items (it misleads).")
     ] = False,
-    candidates: Annotated[int, typer.Option(help="Of --sampled, for each test item.")] = 99,
+    candidates: Annotated[str, typer.Option(metavar="N|FILE", help="Drawn, or given.")] = "99",
     seed: Annotated[int, typer.Option(help="Of --sampled.")] = 0,
     out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Written as JSON.")] = None,
     user_column: UserColumn = None,
@@ -212,7 +212,7 @@ def evaluate(
             user_column, item_column, weight_column, None, delimiter, header, file_format, nulls,
             quotes, encoding,
         ),
-        sampling=command.Sampling(candidates, seed=seed) if sampled else None,
+        sampling=command.Sampling.of(candidates, seed, sampled=sampled),
         user_columns=VectorColumns(id=user_id_column), min_shared=min_shared,
         item_columns=VectorColumns(id=item_id_column), tell=None if quiet else typer.echo,
     )  # fmt: skip

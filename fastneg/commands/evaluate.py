@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastneg.commands import files, vectors
+from fastneg.commands.candidates import read_candidates
 from fastneg.commands.files import ColumnNames, holds_codes, prepare_file, read_first, read_into
 from fastneg.commands.keys import IDS, ROWS, Keyed
 from fastneg.commands.unknown_ids import MIN_SHARED, Tell, as_share, between, report, tell_all
@@ -21,11 +22,18 @@ from fastneg.training.metrics import Evaluation
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the sampled protocol is run."""
+    """How the sampled protocol is run: with so many candidates, or with those of a file."""
 
-    candidates: int = 99
+    candidates: int | Path = 99
     k: tuple[int, ...] = (10,)
     seed: int = 0
+
+    @classmethod
+    def of(cls, candidates: str, seed: int, *, sampled: bool) -> Sampling | None:
+        """From the flags: a number counts with ``--sampled`` alone, a file always."""
+        if candidates.lstrip("-").isdigit():
+            return cls(int(candidates), seed=seed) if sampled else None
+        return cls(Path(candidates), seed=seed)
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,7 @@ def evaluate(
         bands: number of popularity bands.
         cold_users: count users without training positives; None: where the model has features
             of users.
-        sampling: also rank each test item among sampled ones (which misleads).
+        sampling: also rank each test item among sampled or given ones (which misleads).
         out: a JSON file to write.
         min_shared, tell: as of ``train``; ``tell`` also gets what was taken for the vectors' ids.
 
@@ -107,7 +115,15 @@ def evaluate(
         scores_cold_users=cold_users, bands=bands,
     )  # fmt: skip
     sampled = None
-    if sampling is not None:
+    if sampling is not None and isinstance(sampling.candidates, Path):
+        given = read_candidates(
+            sampling.candidates, seen, user=columns.user or "user", item=columns.item or "item"
+        )
+        sampled = sampled_evaluation.evaluate_sampled(
+            users.matrix, items.matrix, given, k=sampling.k, scores_cold_users=cold_users
+        )
+    elif sampling is not None:
+        assert isinstance(sampling.candidates, int)
         candidates = sampled_evaluation.freeze_sampled_candidates(
             seen, wanted, validation=held, num_negatives=sampling.candidates, seed=sampling.seed
         )
