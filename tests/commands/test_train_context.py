@@ -83,6 +83,7 @@ def test_negatives_of_queries_without_a_user(
         assert ran.code == 0, ran.err
         written = (events / name / "metrics.jsonl").read_text().splitlines()
         assert json.loads(written[0])["sources"]["impressions"]["columns"] == 1.0
+    command = ["other" if part == "{}" else part for part in train]
     message = refused(*command, "--set", 'negatives=[{source = "explicit"}]', "--set", "loss=bpr")
     assert "90 have no user, and the sources 'explicit' and 'reinforced' draw by user" in message
 
