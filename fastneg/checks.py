@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import operator
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -170,9 +172,38 @@ def as_flag(value: Any, *, call: str, name: str) -> bool:
 
 
 def as_path(value: Any, *, call: str, name: str) -> Path:
-    """A path, from one or from a text."""
+    """A path, from one or from a text that the system takes as a name."""
     check_kind(call, (str, Path), "a path", **{name: value})
+    try:
+        encoded = os.fsencode(value)
+    except UnicodeEncodeError:
+        encoded = b"\0"
+    if b"\0" in encoded:
+        fail(call, f"{name} = {shown(str(value))} is not a path (a NUL or half of a pair)")
     return Path(value)
+
+
+def as_name(value: Any, *, call: str, name: str) -> str:
+    """A text that names something: of other objects it is not known what their text would be."""
+    check_kind(call, str, "a text", **{name: value})
+    return str(value)
+
+
+def is_series(value: Any) -> bool:
+    """Whether it is several values in order, and neither one text nor an array of no dimension."""
+    return (
+        isinstance(value, Iterable)
+        and not isinstance(value, (str, bytes))
+        and getattr(value, "ndim", 1) > 0
+    )
+
+
+def is_entry(value: Any, expected: Any) -> bool:
+    """Whether a state's entry is the expected one: what cannot be compared with it is not."""
+    try:
+        return isinstance(value, type(expected)) and bool(value == expected)
+    except (ValueError, TypeError, RuntimeError):  # arrays and tensors inside a list
+        return False
 
 
 def as_choice(value: Any, choices: tuple[str, ...], *, call: str, name: str) -> str:

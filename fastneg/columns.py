@@ -11,7 +11,7 @@ import numpy as np
 
 from fastneg import checks
 from fastneg.arrow_files import validated
-from fastneg.checks import AnyArray, Float32Array, IntArray
+from fastneg.checks import AnyArray, Float32Array, IntArray, shown
 from fastneg.errors import FastnegError, FastnegTypeError, one_line
 from fastneg.ids import Texts, integers_as_ids
 from fastneg.lazy import lazy_module
@@ -31,12 +31,13 @@ def _mixed(values: Any, call: str, name: str, error: Exception) -> FastnegTypeEr
     other = next((i for i, kind in enumerate(kinds) if kind != kinds[0]), None)
     if other is None:
         return FastnegTypeError(
-            f"{call}: {name}[0] = {values[0]!r} cannot be an id ({error}); give integers of 64 "
-            "bits or strings"
+            f"{call}: {name}[0] = {shown(values[0])} cannot be an id ({error}); give integers "
+            "of 64 bits or strings"
         )
     return FastnegTypeError(
-        f"{call}: {name} mixes types: {name}[0] = {values[0]!r} is {kinds[0]}, {name}[{other}] = "
-        f"{values[other]!r} is {kinds[other]}; give ids of one type, integers or strings"
+        f"{call}: {name} mixes types: {name}[0] = {shown(values[0])} is {kinds[0]}, "
+        f"{name}[{other}] = {shown(values[other])} is {kinds[other]}; give ids of "
+        "one type, integers or strings"
     )
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from fastneg import files
-from fastneg.checks import AnyArray, shown
+from fastneg.checks import AnyArray, as_flag, as_path, shown
 from fastneg.errors import FileFormatError, system_reason
 from fastneg.files import MANIFEST
 from fastneg.lazy import lazy_module
@@ -47,7 +47,7 @@ def write_folder(
     Raises:
         FileFormatError: the folder cannot be written, or something else stands there.
     """
-    target = Path(folder)
+    target = as_path(folder, call=call, name="folder")
     temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}.tmp"
     if target.exists():
         if not target.is_dir():
@@ -154,7 +154,8 @@ class SavedFolder:
     def __init__(
         self, folder: str | Path, *, call: str, kind: str, version: int, verify: bool = True
     ) -> None:
-        self.folder, self.call = Path(folder), call
+        self.folder, self.call = as_path(folder, call=call, name="folder"), call
+        verify = as_flag(verify, call=call, name="verify")
         try:
             self.manifest = files.parse_manifest(self.folder / MANIFEST)
         except OSError as error:

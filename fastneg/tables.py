@@ -11,6 +11,7 @@ import numpy as np
 
 from fastneg.archives import compression_of, zip_member
 from fastneg.arrow_files import read_arrow_file, validated
+from fastneg.checks import check_kind
 from fastneg.errors import FastnegError, FastnegTypeError, FileFormatError
 from fastneg.errors import one_line as one_line  # noqa: PLC0414 - a re-export
 from fastneg.ids import file_ids
@@ -96,6 +97,7 @@ def existing_file(path: str | Path, *, call: str) -> Path:
     Raises:
         FileFormatError: it is not, or it is a device or a pipe, which may have no end.
     """
+    check_kind(call, (str, Path), "a path", path=path)
     file = Path(path)
     try:
         status = file.stat()
@@ -213,6 +215,8 @@ def read_columns(
         FastnegError: a column is missing, or there twice; the error lists those that are there.
         FastnegTypeError: not a table.
     """
+    for name in (*(names or ()), *text):
+        check_kind(call, str, "the name of a column", column=name)
     form = TextFormat.of(options, call=call)
     if is_path(source):
         return _read_file(existing_file(source, call=call), names, call, text, form)
@@ -223,6 +227,11 @@ def read_columns(
         label, by_name = "the mapping", {str(name): name for name in source}
         chosen = wanted(names, [str(name) for name in source], label, call)
         data = {name: source[by_name[name]] for name in chosen}
+        for name, column in data.items():
+            if not hasattr(column, "__len__") or getattr(column, "ndim", 1) == 0:
+                raise FastnegTypeError(
+                    f"{call}: {name} of the mapping is a {type(column).__name__}; give a column"
+                )
         lengths = {name: len(column) for name, column in data.items()}
         if len(set(lengths.values())) > 1:
             listed = ", ".join(f"{name} has {length}" for name, length in lengths.items())

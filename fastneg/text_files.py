@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fastneg.archives import compression_of, open_unpacked
+from fastneg.checks import check_kind
 from fastneg.errors import FastnegError, FileFormatError, one_line
 from fastneg.lazy import lazy_module
 from fastneg.text_options import PLAIN, TextFormat
@@ -119,6 +120,7 @@ def wanted(names: Sequence[str] | None, there: Sequence[str], label: str, call: 
         FastnegError: a column that is not there, or is there twice.
     """
     for name in there if names is None else names:
+        check_kind(call, str, "the name of a column", column=name)
         if name not in there:
             raise FastnegError(
                 f"{call}: {label} has no column {name!r}; its columns are {', '.join(there)}"

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import AnyArray, IntArray, as_codes, frozen
+from fastneg.checks import AnyArray, IntArray, as_codes, frozen, shown
 from fastneg.columns import Ids, normalise_ids
 from fastneg.errors import FastnegError, FastnegTypeError, UnknownIdError
 from fastneg.ids import are_integers, as_integers, as_texts
@@ -172,15 +172,16 @@ class Vocabulary:
 
     def encode_known(self, values: Any, unknown: Any, *, call: str, name: str) -> IntArray:
         """``encode`` for callers: ``unknown="raise"`` names the first unknown id, -1 lets it be."""
-        if unknown != "raise":
+        strict = isinstance(unknown, str) and unknown == "raise"
+        if not strict:
             try:
                 allowed = operator.index(unknown) == -1
             except TypeError:
                 allowed = False
             if not allowed:
-                raise FastnegError(f'{call}: unknown = {unknown!r}; give "raise" or -1')
+                raise FastnegError(f'{call}: unknown = {shown(unknown)}; give "raise" or -1')
         codes = self.encode(values, call=call, name=name)
-        if unknown == "raise" and codes.size and int(codes.min()) < 0:
+        if strict and codes.size and int(codes.min()) < 0:
             position = int(np.flatnonzero(codes < 0)[0])
             ids = normalise_ids(values, call=call, name=name)
             raise UnknownIdError(

@@ -64,6 +64,9 @@ class Events(Interactions):
         super().__init__(users, items, row_users, row_items, row_weights, row_times)
         if context is None:
             checks.fail("Events", "there is no context; make events by Events.of or read_events")
+        from fastneg.data.features import FeatureTable
+
+        checks.check_kind("Events", FeatureTable, "a FeatureTable", context=context)
         if context.num_rows != self.num_rows:
             checks.fail(
                 "Events", f"the context has {context.num_rows} rows; {self.num_rows} expected"
@@ -94,6 +97,7 @@ class Events(Interactions):
         Raises:
             FastnegError: another number of rows.
         """
+        checks.check_kind("Events.of", Interactions, "interactions", interactions=interactions)
         return cls(
             interactions._users,
             interactions._items,
@@ -108,7 +112,8 @@ class Events(Interactions):
     def select(self, rows: Any) -> Events:
         """As of ``Interactions``, with the rows of the context."""
         chosen = super().select(rows)
-        numbers = np.arange(self.num_rows)[checks.to_numpy(rows, call="select", name="rows")]
+        places = checks.to_numpy(rows, call="Events.select", name="rows")
+        numbers = np.arange(self.num_rows)[places.astype(np.int64) if places.size == 0 else places]
         return Events.of(chosen, self.context.select(numbers), num_known_users=self.num_known_users)
 
     def append(
@@ -180,6 +185,10 @@ def read_events(
     from fastneg.data.features import FeatureTable
 
     call = "read_events"
+    checks.check_kind(call, (list, tuple), "names of columns in a list", context=context)
+    checks.check_kind(call, str, "the name of a column", user_column=user_column)
+    if like is not None:
+        checks.check_kind(call, Events, "the training events", like=like)
     if not context:
         checks.fail(call, "context names no column; without any, use Interactions.read")
     table = read_columns(source, None, call=call, text=(user_column, item_column), **options)
@@ -263,6 +272,7 @@ def read_shown(
 
 def _require(table: Columns, names: Sequence[str], call: str) -> None:
     for name in names:
+        checks.check_kind(call, str, "the name of a column", column=name)
         if name not in table.data:
             checks.fail(
                 call,
@@ -331,6 +341,7 @@ def _missing(like: FeatureTable, size: int) -> FeatureTable:
 
 def _joined(first: FeatureTable, second: FeatureTable) -> FeatureTable:
     """The rows of both; the columns, categories and scales are the first's."""
+    checks.check_kind("Events.append", type(first), "a FeatureTable", context=second)
     if first.columns() != second.columns():
         checks.fail("Events.append", "the context has other columns or categories")
     return type(first)(

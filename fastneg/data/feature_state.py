@@ -49,6 +49,8 @@ def parts_of_state(
     Raises:
         FileFormatError: arrays that are missing or do not fit the facts.
     """
+    checks.check_kind(call, Mapping, "arrays by name", arrays=arrays)
+    checks.check_kind(call, Mapping, "facts by name", facts=facts)
     try:
         size = int(facts["num_rows"])
         categorical, multi, numeric = {}, {}, {}

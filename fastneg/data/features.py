@@ -57,8 +57,24 @@ class FeatureTable:
         num_described: int | None = None,
         left_out: Sequence[str] = (),
     ) -> None:
-        self.num_rows = num_rows
-        self.num_described = num_rows if num_described is None else num_described
+        call = "FeatureTable"
+        self.num_rows = checks.as_integer(num_rows, call=call, name="num_rows", minimum=0)
+        self.num_described = self.num_rows
+        if num_described is not None:
+            self.num_described = checks.as_integer(
+                num_described, call=call, name="num_described", minimum=0
+            )
+        parts: dict[str, tuple[Any, type]] = {
+            "categorical": (categorical, CategoricalColumn), "multi": (multi, MultiColumn),
+            "numeric": (numeric, np.ndarray), "vectors": (vectors, VectorColumn),
+            "scales": (scales, tuple),
+        }  # fmt: skip
+        for part, (given, kind) in parts.items():
+            if given is not None:
+                checks.check_kind(call, Mapping, "columns by name", **{part: given})
+                for name, column in given.items():
+                    place = f"{part}[{name!r}]"
+                    checks.check_kind(call, kind, f"a {kind.__name__}", **{place: column})
         self.categorical = {
             name: column._replace(codes=_frozen(column.codes))
             for name, column in (categorical or {}).items()
@@ -279,11 +295,14 @@ def _kinds(
     columns: Mapping[str, str] | None, like: FeatureTable | None, call: str
 ) -> dict[str, str]:
     """The kinds that are asked for, by name: all of them where there is a table to be like."""
+    if columns is not None:
+        checks.check_kind(call, Mapping, "kinds by the names of columns", columns=columns)
     kinds = dict(columns or {})
     for name, kind in kinds.items():
         checks.as_choice(kind, KINDS, call=call, name=f"columns[{name!r}]")
     if like is None:
         return kinds
+    checks.check_kind(call, FeatureTable, "a FeatureTable", like=like)
     if kinds:
         checks.fail(call, "columns are given, and like= says their kinds; give one of them")
     nameless = [n for n, c in like.categorical.items() if len(c.categories) != c.num_categories]
@@ -295,6 +314,7 @@ def _kinds(
 
 def _require(table: Columns, names: tuple[str, ...], call: str) -> None:
     for name in names:
+        checks.check_kind(call, str, "the name of a column", column=name)
         if name not in table.data:
             checks.fail(
                 call,

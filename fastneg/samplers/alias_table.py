@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import IntArray, as_numbers, as_weights, fail, frozen
+from fastneg.checks import IntArray, as_numbers, as_path, as_weights, fail, frozen
 from fastneg.kernels.alias import (
     all_aliases_below,
     draw_entries,
@@ -145,8 +145,9 @@ class AliasTable(ItemTable):
         Raises:
             FileFormatError: not a saved table, or damaged.
         """
+        place = as_path(folder, call="AliasTable.open", name="folder")
         table = cls.__new__(cls)
-        table._read(str(Path(folder).resolve()), seed=seed, name=name, verify=verify)
+        table._read(str(place.resolve()), seed=seed, name=name, verify=verify)
         return table
 
     def _read(self, folder: str, *, seed: int, name: str, verify: bool) -> None:

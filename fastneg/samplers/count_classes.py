@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import FloatArray, IntArray, fail, frozen
+from fastneg.checks import FloatArray, IntArray, as_path, fail, frozen
 from fastneg.kernels.alias_build import fill_part
 from fastneg.kernels.count_classes import (
     ALIAS_BITS,
@@ -228,7 +228,8 @@ class CountClassTable(ItemTable):
             FileFormatError: not a saved table, or damaged.
         """
         table = cls.__new__(cls)
-        table._read(str(Path(folder).resolve()), seed=seed, name=name, verify=verify)
+        place = as_path(folder, call="CountClassTable.open", name="folder")
+        table._read(str(place.resolve()), seed=seed, name=name, verify=verify)
         return table
 
     def _read(self, folder: str, *, seed: int, name: str, verify: bool) -> None:

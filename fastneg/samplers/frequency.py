@@ -11,12 +11,16 @@ import numpy.typing as npt
 from fastneg.checks import (
     FloatArray,
     IntArray,
+    as_flag,
     as_integer,
     as_integers,
     as_number,
     as_weights,
+    check_kind,
     fail,
     frozen,
+    is_entry,
+    shown,
     to_numpy,
 )
 from fastneg.errors import CheckpointError
@@ -89,7 +93,7 @@ class FrequencyEstimator:
         self.alpha = as_number(alpha, call=call, name="alpha", minimum=0.0, maximum=1.0)
         if self.alpha == 0.0:
             fail(call, "alpha = 0.0 would never learn; give a number above 0")
-        self.per_batch = bool(per_batch)
+        self.per_batch = as_flag(per_batch, call=call, name="per_batch")
         self.seed = as_integer(seed, call=call, name="seed")
         names = (f"hash {h}" for h in range(self.num_hashes))
         keys = [key_of(self.seed, stream_of("frequency", name)) for name in names]
@@ -177,6 +181,7 @@ class FrequencyEstimator:
             FastnegError: other slots, hashes, alpha, seed or mode; per batch, other clocks.
         """
         call = "FrequencyEstimator.merge"
+        check_kind(call, Iterable, "estimators in a list", others=others)
         ranks: list[FrequencyEstimator] = [self, *others]
         for k, rank in enumerate(ranks):
             if not isinstance(rank, FrequencyEstimator):
@@ -249,9 +254,9 @@ class FrequencyEstimator:
         if not isinstance(state, dict) or set(state) != wanted:
             raise CheckpointError(f"{call}: not an estimator's state; keys {sorted(wanted)} wanted")
         for field, value in mine.items():
-            if state[field] != value:
+            if not is_entry(state[field], value):
                 raise CheckpointError(
-                    f"{call}: the state's {field} is {state[field]!r}, this estimator's is "
+                    f"{call}: the state's {field} is {shown(state[field])}, this estimator's is "
                     f"{value!r}"
                 )
         step = as_integer(state["step"], call=call, name="step", minimum=0, maximum=2**62)

@@ -330,7 +330,7 @@ def _as_levels(item_groups: Any, num_items: int, call: str) -> dict[str, IntArra
         shown = {name: f"item_groups[{name!r}]" for name in parts}
     elif _is_one(item_groups):
         parts, shown = {"level0": item_groups}, {"level0": "item_groups"}
-    elif hasattr(item_groups, "__len__") and hasattr(item_groups, "__getitem__"):
+    elif hasattr(item_groups, "__getitem__") and getattr(item_groups, "ndim", 1) > 0:
         parts = {f"level{k}": item_groups[k] for k in range(len(item_groups))}
         shown = {name: f"item_groups[{name[5:]}]" for name in parts}
     else:

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import FloatArray, IntArray, as_integer
+from fastneg.checks import FloatArray, IntArray, as_flag, as_integer
 from fastneg.interactions import Interactions
 from fastneg.samplers.exhausted import known_clause
 from fastneg.samplers.expected import inclusion_by_row, rates_of_all
@@ -55,7 +55,7 @@ class Hooks(Stream, ABC):
         super().__init__(seed=seed, name=name, call=call)
         self.num_items = num_items
         self.interactions = interactions
-        self.replacement = bool(replacement)
+        self.replacement = as_flag(replacement, call=call, name="replacement")
         self.memory_budget = as_integer(memory_budget, call=call, name="memory_budget", minimum=0)
         self._inclusions: dict[int, Inclusion] = {}
 

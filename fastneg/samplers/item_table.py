@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import FloatArray, IntArray, as_integer, fail, frozen, refreeze
+from fastneg.checks import FloatArray, IntArray, as_integer, as_name, fail, frozen, refreeze
 from fastneg.kernels.complement import running_sums
 from fastneg.kernels.pow import log_masses
 from fastneg.locks import Lock
@@ -47,7 +47,7 @@ class ItemTable(ABC):
     ) -> None:
         self.folder, self.verify = folder, verify
         self.seed = as_integer(seed, call=call, name="seed")
-        self.name = str(name)
+        self.name = as_name(name, call=call, name="name")
         self._counter = RowCounter()
         self._lock = Lock()
         self._made: dict[str, Any] = {}

@@ -22,7 +22,7 @@ from fastneg.checks import (
 )
 from fastneg.interactions import Interactions
 from fastneg.kernels.lists import draw_lists, list_log_q
-from fastneg.same_codes import same_codes
+from fastneg.same_codes import check_interactions, same_codes
 from fastneg.samplers.base import Sampler
 from fastneg.samplers.held import HeldSampler
 from fastneg.samplers.hooks import Plan
@@ -33,6 +33,7 @@ from fastneg.samplers.tiles import cut, run_tiles
 from fastneg.shared import SharedNumber
 
 _MOST_SOURCES = 127  # tags are int8
+_MAX_ITEMS = 2**40
 
 
 @dataclass
@@ -93,8 +94,11 @@ class ListedSampler(HeldSampler):
             fail(call, f"fallback is a {type(fallback).__name__}, not a sampler")
         if fallback is not None and not fallback.replacement:
             fail(call, "the fallback draws without replacement; say replacement=False here instead")
+        check_interactions(call, optional={"interactions": interactions})
         if num_items is not None:
-            num_items = as_integer(num_items, call=call, name="num_items", minimum=1)
+            num_items = as_integer(
+                num_items, call=call, name="num_items", minimum=1, maximum=_MAX_ITEMS
+            )
         if fallback is not None and len(fallback.source_names) >= _MOST_SOURCES:
             fail(
                 call,

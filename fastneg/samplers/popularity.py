@@ -12,6 +12,7 @@ from fastneg.checks import (
     FloatArray,
     as_choice,
     as_number,
+    as_path,
     as_weights,
     fail,
     frozen,
@@ -19,6 +20,7 @@ from fastneg.checks import (
 )
 from fastneg.interactions import Interactions
 from fastneg.kernels.pow import relative_powers
+from fastneg.same_codes import check_interactions
 from fastneg.samplers.alias_table import AliasTable
 from fastneg.samplers.count_classes import MAX_CLASSES, CountClassTable, find_classes
 from fastneg.samplers.request import split_catalog
@@ -159,6 +161,7 @@ class PopularitySampler(WeightedSampler):
             FileFormatError: not a saved table, or damaged.
         """
         call = "PopularitySampler.open"
+        check_interactions(call, optional={"interactions": interactions})
         table = open_table(folder, verify=verify)
         if interactions is not None and interactions.num_items != table.num_items:
             fail(
@@ -185,6 +188,7 @@ def open_table(folder: str | Path, *, verify: bool = True) -> Table:
     """The table in a folder, of whichever kind it is."""
     from fastneg.storage import holds
 
+    folder = as_path(folder, call="PopularitySampler.open", name="folder")
     if holds(folder, CountClassTable.kind):
         return CountClassTable.open(folder, verify=verify)
     return AliasTable.open(folder, verify=verify)

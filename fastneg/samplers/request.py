@@ -15,9 +15,11 @@ from fastneg.checks import (
     IntArray,
     as_codes,
     as_integers,
+    as_name,
     fail,
     frozen,
     same_length,
+    shown,
     to_numpy,
 )
 from fastneg.errors import FastnegError
@@ -277,9 +279,9 @@ def input_arrays(*values: Any) -> list[npt.NDArray[Any]]:
 
 def stream_name(name: Any, call: str) -> str:
     """A name that cannot be taken for one of the streams a sampler keeps for itself."""
-    text = str(name)
+    text = as_name(name, call=call, name="name")
     if text.startswith(("/", "#")):
-        fail(call, f"name = {text!r}: names that start with '/' or '#' are the sampler's own")
+        fail(call, f"name = {shown(text)}: names that start with '/' or '#' are the sampler's own")
     return text
 
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from fastneg.checks import as_integer
+from fastneg.checks import as_integer, is_entry, shown
 from fastneg.errors import CheckpointError
 from fastneg.samplers.request import stream_name
 from fastneg.shared import SharedNumber
@@ -125,9 +125,9 @@ class Stream:
         if not isinstance(state, dict) or set(state) != keys:
             raise CheckpointError(f"{call}: not a sampler's state; keys {sorted(keys)} expected")
         for field in ("version", "kind", "path", "num_items"):
-            if state[field] != mine[field]:
+            if not is_entry(state[field], mine[field]):
                 raise CheckpointError(
-                    f"{call}: the state's {field} is {state[field]!r}, this sampler's is "
+                    f"{call}: the state's {field} is {shown(state[field])}, this sampler's is "
                     f"{mine[field]!r}"
                 )
         seed = as_integer(state["seed"], call=call, name="seed")

@@ -7,7 +7,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import IntArray, as_codes, as_integer, as_integers, as_number, fail, frozen
+from fastneg.checks import (
+    IntArray,
+    as_codes,
+    as_integer,
+    as_integers,
+    as_number,
+    fail,
+    frozen,
+    is_entry,
+    shown,
+)
 from fastneg.errors import CheckpointError
 from fastneg.interactions import Interactions
 from fastneg.kernels.streaming import count_allowed
@@ -287,10 +297,10 @@ class StreamingPopularitySampler(HeldSampler):
         """
         call = "StreamingPopularitySampler.load_state_dict"
         place = self._read_state(state, "events", "halve_every", "counts", "order")
-        if state["halve_every"] != self._counts.halve_every:
+        if not is_entry(state["halve_every"], self._counts.halve_every):
             raise CheckpointError(
-                f"{call}: the state's halve_every is {state['halve_every']!r}, this sampler's is "
-                f"{self._counts.halve_every!r}"
+                f"{call}: the state's halve_every is {shown(state['halve_every'])}, this "
+                f"sampler's is {self._counts.halve_every!r}"
             )
         saved = self._counts.read(state, call)
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastneg.archives import inflate
-from fastneg.checks import FloatArray, IntArray, fail, frozen
+from fastneg.checks import FloatArray, IntArray, fail, frozen, shown
 from fastneg.errors import CheckpointError
 from fastneg.kernels.scan import codes_within
 from fastneg.kernels.streaming import arrange, count_events, fill_shares, fill_upper
@@ -208,8 +208,10 @@ class StreamingCounts:
         counts = _of_text(state["counts"], np.int64, self.num_items, call, "counts")
         order = _of_text(state["order"], np.uint32, self.num_items, call, "order")
         events = state["events"]
-        if isinstance(events, bool) or not isinstance(events, int) or events < 0:
-            raise CheckpointError(f"{call}: the state's events is {events!r}, not a number of them")
+        if isinstance(events, bool) or not isinstance(events, int) or not 0 <= events < 2**62:
+            raise CheckpointError(
+                f"{call}: the state's events is {shown(events)}, not a number of them"
+            )
         if int(counts.min()) < 0 or int(counts.max()) > MAX_COUNT:
             raise CheckpointError(f"{call}: the state's counts are not in 0..2^48 - 1")
         saved = SavedCounts(

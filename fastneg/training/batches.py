@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from fastneg import checks
 from fastneg.checks import FloatArray, IntArray, as_choice, as_flag, as_integer, as_number, fail
 from fastneg.data.events import Events
 from fastneg.errors import CheckpointError
@@ -173,6 +174,7 @@ class NegativeBatches(IterableDataset[Batch]):
         self.keep = as_keep(keep, self.num_items, call=call)
         if not self.keep[self._pairs["item"][self._rows]].any():
             fail(call, "keep is 0 for the items of all examples; nothing could be served")
+        weights = as_flag(weights, call=call, name="weights")
         self._importance = importance_weights(self.keep) if weights else None
         self._kept = None
 
@@ -284,17 +286,17 @@ class NegativeBatches(IterableDataset[Batch]):
         mine = self.state_dict()
         if not isinstance(state, dict) or not {"epoch", "next_batch"} <= set(state):
             raise CheckpointError(f"{call}: not a loader's state; keys {sorted(mine)} expected")
-        for name in mine:
-            if name not in ("epoch", "next_batch") and state.get(name) != mine[name]:
+        for name, value in mine.items():
+            if name not in ("epoch", "next_batch") and not checks.is_entry(state.get(name), value):
                 raise CheckpointError(
-                    f"{call}: the state's {name} is {state.get(name)!r}, here it is "
+                    f"{call}: the state's {name} is {checks.shown(state.get(name))}, here it is "
                     f"{mine[name]!r}; resume with the data and settings it was taken with"
                 )
         epoch = as_integer(state["epoch"], call=call, name="epoch", minimum=0, maximum=MAX_EPOCH)
         first = as_integer(state["next_batch"], call=call, name="next_batch", minimum=0)
         num_batches = self._num_batches(epoch)
         if first > num_batches:
-            raise CheckpointError(f"{call}: next_batch = {first} of {num_batches}")
+            raise CheckpointError(f"{call}: next_batch = {checks.shown(first)} of {num_batches}")
         if first == num_batches:  # the end of an epoch is the start of the next
             epoch, first = epoch + 1, 0
         self._position.set(epoch, first)

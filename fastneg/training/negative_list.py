@@ -73,7 +73,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from fastneg.checks import as_choice, as_integer, as_number, fail, shown
+from fastneg.checks import as_choice, as_integer, as_number, fail, is_series, shown
 from fastneg.errors import FastnegTypeError
 
 SAMPLERS = ("uniform", "popularity")
@@ -158,7 +158,7 @@ def checked_list(negatives: Any) -> tuple[dict[str, Any], ...]:
     Raises:
         FastnegError: an unknown source or option (with the nearest names), or a bad value.
     """
-    if isinstance(negatives, (str, Mapping)) or not isinstance(negatives, Iterable):
+    if isinstance(negatives, Mapping) or not is_series(negatives):
         raise FastnegTypeError(
             f'{CALL}: negatives = {shown(negatives)}; give a list, as in [{{source = "in-batch"}}]'
         )

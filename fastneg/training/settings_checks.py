@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from fastneg.checks import as_choice, as_integer, as_number, fail
+from fastneg.checks import as_choice, as_integer, as_number, fail, is_series, shown
 from fastneg.errors import FastnegTypeError
 from fastneg.training.list_checks import check_with_settings
 from fastneg.training.negative_list import checked_list
@@ -158,7 +157,7 @@ def check_settings(settings: Settings) -> None:
     for name in _BOOLS:
         if not isinstance(getattr(settings, name), bool):
             raise FastnegTypeError(
-                f"{_CALL}: {name} = {getattr(settings, name)!r}; give true or false"
+                f"{_CALL}: {name} = {shown(getattr(settings, name))}; give true or false"
             )
     put("window", _window(settings.window))
     put("temperature_bounds", _bounds(settings.temperature_bounds))
@@ -170,7 +169,7 @@ def check_settings(settings: Settings) -> None:
 def _check_device(settings: Settings) -> None:
     name = settings.device.split(":")[0] if isinstance(settings.device, str) else ""
     if name not in ("auto", "cpu", "cuda", "mps"):
-        fail(_CALL, f"device = {settings.device!r}; give 'auto', 'cpu', 'cuda' or 'cuda:0'")
+        fail(_CALL, f"device = {shown(settings.device)}; give 'auto', 'cpu', 'cuda' or 'cuda:0'")
 
 
 def _check_combinations(settings: Settings) -> None:
@@ -325,9 +324,9 @@ def _share(name: str, value: Any) -> float:
 
 def _bounds(value: Any) -> tuple[float, float]:
     name = "temperature_bounds"
-    given = [] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+    given = list(value) if is_series(value) else []
     if len(given) != 2:
-        fail(_CALL, f"{name} = {value!r}; give two numbers, as in (0.01, 10)")
+        fail(_CALL, f"{name} = {shown(value)}; give two numbers, as in (0.01, 10)")
     low, high = _positive(f"{name}[0]", given[0]), _positive(f"{name}[1]", given[1])
     if high < low:
         fail(_CALL, f"{name} = ({low}, {high}) ends before it starts")
@@ -335,11 +334,11 @@ def _bounds(value: Any) -> tuple[float, float]:
 
 
 def _window(value: Any) -> tuple[int, int]:
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        fail(_CALL, f"window = {value!r}; give two ranks, as in (101, 500)")
+    if not is_series(value):
+        fail(_CALL, f"window = {shown(value)}; give two ranks, as in (101, 500)")
     ranks = list(value)
     if len(ranks) != 2:
-        fail(_CALL, f"window = {value!r} has {len(ranks)} ranks; give two, as in (101, 500)")
+        fail(_CALL, f"window = {shown(value)} has {len(ranks)} ranks; give two, as in (101, 500)")
     first = as_integer(ranks[0], call=_CALL, name="window[0]", minimum=1, maximum=_MOST)
     last = as_integer(ranks[1], call=_CALL, name="window[1]", maximum=_MOST)
     if last < first:

@@ -104,7 +104,7 @@ class TwoTower(nn.Module):
         for name, value in (
             ("num_users", num_users), ("num_items", num_items), ("dim", dim),
         ):  # fmt: skip
-            checks.as_integer(value, call="TwoTower", name=name, minimum=1)
+            checks.as_integer(value, call="TwoTower", name=name, minimum=1, maximum=2**40)
         for name, layers in (
             ("hidden_layers", hidden_layers),
             ("item_hidden_layers", 0 if item_hidden_layers is None else item_hidden_layers),
@@ -113,6 +113,16 @@ class TwoTower(nn.Module):
         checks.as_number(dropout, call="TwoTower", name="dropout", minimum=0.0, maximum=1.0)
         checks.as_number(init_std, call="TwoTower", name="init_std", minimum=0.0)
         checks.as_integer(seed, call="TwoTower", name="seed")
+        use_user_ids = checks.as_flag(use_user_ids, call="TwoTower", name="use_user_ids")
+        use_item_ids = checks.as_flag(use_item_ids, call="TwoTower", name="use_item_ids")
+        from fastneg.data.features import FeatureTable
+
+        for name, features in (
+            ("user_features", user_features), ("item_features", item_features),
+            ("context_features", context_features),
+        ):  # fmt: skip
+            if features is not None:
+                checks.check_kind("TwoTower", FeatureTable, "a FeatureTable", **{name: features})
         self._temperature, self._log_bounds = _temperatures(temperature, temperature_bounds)
         self.log_temperature: nn.Parameter | None = None
         if self._log_bounds is not None:
@@ -306,7 +316,13 @@ def _temperatures(
         checks.fail("TwoTower", f"temperature = {start} is not above 0")
     if bounds is None:
         return start, None
-    low, high = bounds
+    hint = "two bounds above 0 around the temperature"
+    checks.check_kind("TwoTower", (tuple, list), hint, temperature_bounds=bounds)
+    if len(bounds) != 2:
+        checks.fail("TwoTower", f"temperature_bounds has {len(bounds)} entries; give {hint}")
+    low, high = (
+        checks.as_number(bound, call="TwoTower", name="temperature_bounds") for bound in bounds
+    )
     if not 0 < low <= start <= high < math.inf:
         checks.fail(
             "TwoTower",

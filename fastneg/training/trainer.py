@@ -107,6 +107,7 @@ class Trainer:
             self.validation = Validation(train, validation, k=settings.k, count=settings.eval_users)
         self.stage, self.on_step = stage, on_step
         self.progress = progress if ranks.is_first else False
+        check_kind(_CALL, (HardNegatives, type(None)), "mined lists", hard=hard)
         paths = {"checkpoint": checkpoint, "log": log}
         given = {k: as_path(v, call=_CALL, name=k) for k, v in paths.items() if v is not None}
         self.checkpoint = given.get("checkpoint")
