@@ -230,7 +230,10 @@ def as_weights(
 def as_numbers(
     values: Any, *, call: str, name: str, what: str = "give weights, 0 or more"
 ) -> FloatArray:
-    """float64 [N], not empty: what ``as_weights`` takes, before anyone looked at the values."""
+    """float64 [N], not empty: what ``as_weights`` takes, before anyone looked at the values.
+
+    Always a copy: what is checked is what a table is built of, whoever writes into ``values``.
+    """
     array = to_numpy(values, call=call, name=name)
     if array.ndim != 1:
         fail(call, f"{describe(name, array)} has {array.ndim} dimensions; 1 expected")
@@ -240,7 +243,7 @@ def as_numbers(
         raise FastnegTypeError(f"{call}: {describe(name, array)} is not numeric; {what}")
     if array.dtype.kind in "iu" and int(array.max()) > 2**53:
         fail(call, f"{describe(name, array)} has values over 2^53; {what}")
-    return np.ascontiguousarray(array, dtype=np.float64)
+    return np.array(array, dtype=np.float64, order="C")
 
 
 def _refuse_weights(values: Any, weights: FloatArray, *, call: str, name: str, what: str) -> None:

@@ -55,6 +55,17 @@ def test_codes_are_copies(hold: Any) -> None:
         np.testing.assert_array_equal(found, np.asarray(held))
 
 
+@pytest.mark.parametrize("hold", [
+    lambda a: a, lambda a: a[:], torch.from_numpy, memoryview, pa.array, checks.frozen,
+])  # fmt: skip
+def test_weights_are_copies(hold: Any) -> None:
+    held = hold(np.arange(1.0, 13.0))
+    found = checks.as_weights(held, **WHO)
+    assert not np.may_share_memory(found, np.asarray(held))
+    assert found.flags.c_contiguous
+    np.testing.assert_array_equal(found, np.asarray(held))
+
+
 def test_integers_from_anything_array_like() -> None:
     for values in ([1, 2], (1, 2), range(1, 3), torch.tensor([1, 2]), np.array([1, 2], "u8")):
         assert checks.as_integers(values, **WHO).tolist() == [1, 2]
