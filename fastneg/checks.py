@@ -70,6 +70,16 @@ def to_numpy(values: Any, *, call: str, name: str) -> AnyArray:
         raise FastnegTypeError(
             f"{call}: {name} holds Python objects (dtype object); give numbers of one type"
         )
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        position = np.argwhere(np.ma.getmaskarray(values))[0]
+        where = ", ".join(str(int(i)) for i in position)
+        fail(
+            call,
+            f"{name}[{where}] is masked ({describe(name, array)}, a masked array); leave such "
+            "values out, or fill them (values.filled(...))",
+        )
+    if array.strides and min(array.strides) < 0:  # also where NumPy calls one row contiguous
+        array = array.copy()
     return array
 
 

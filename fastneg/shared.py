@@ -43,6 +43,8 @@ class SharedNumber:
     def get(self) -> int:
         """The number now."""
         layers = self._layers
+        if len(layers) == 1:
+            return layers[0][_VALUE]
         for number in range(len(layers) - 1, 0, -1):
             if layers[number][_SEEN] == self._changes_below(number):
                 return layers[number][_VALUE]

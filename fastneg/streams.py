@@ -127,7 +127,15 @@ class RowCounter:
         with self._lock:
             first = self.next_row
             self.next_row = first + num_rows
-        return first + self._first_row()
+        known = self._known  # looked at here: a call of a function costs a percent of a small draw
+        if (
+            known is None
+            or known[0] is not _forks.path
+            or known[1] != _in_group()
+            or known[2] is not loader_worker()
+        ):
+            self._first_row()
+        return first + self._offset
 
     def restarted(self, next_row: int) -> RowCounter:
         """A counter of the same process and place that goes on from another row."""
@@ -201,9 +209,11 @@ if hasattr(os, "register_at_fork"):
 
 
 def _in_group() -> bool:
-    distributed = sys.modules.get("torch.distributed")
-    initialised = getattr(distributed, "is_initialized", None)  # a build may be without
-    return initialised is not None and bool(initialised())
+    distributed: Any = sys.modules.get("torch.distributed")
+    try:
+        return distributed is not None and bool(distributed.is_initialized())
+    except AttributeError:  # a build without it
+        return False
 
 
 def rank_here() -> int:

@@ -240,3 +240,22 @@ def test_matrices_that_cannot_be_read_are_named():
         with pytest.raises(FastnegError, match=r"^f: x") as caught:
             checks.as_matrix(bad, call="f", name="x")
         assert "\n" not in str(caught.value)
+
+
+def test_no_stride_is_negative() -> None:
+    for values in (
+        np.arange(6.0).reshape(2, 3)[::-1],
+        np.ones((1, 4))[::-1],
+        np.ones((3, 1))[:, ::-1],
+    ):
+        array = checks.to_numpy(values, call="c", name="x")
+        assert min(array.strides) > 0
+        np.testing.assert_array_equal(array, values)
+        assert min(checks.as_matrix(values, call="c", name="x").strides) > 0
+
+
+def test_a_masked_value_is_refused_with_its_place() -> None:
+    values = np.ma.masked_array(np.ones((2, 3)), mask=[[0, 0, 0], [0, 0, 1]])
+    with pytest.raises(FastnegError, match=r"c: x\[1, 2\] is masked"):
+        checks.to_numpy(values, call="c", name="x")
+    assert checks.to_numpy(values[:1], call="c", name="x").tolist() == [[1.0, 1.0, 1.0]]
