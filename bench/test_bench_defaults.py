@@ -68,7 +68,7 @@ def test_the_page_compares_common_seeds_and_chooses_on_validation() -> None:
     }
     text = defaults.markdown(stored, {"processor": "P"})
     assert (
-        "| movielens | bpr | 0.1000 → 0.2000 | 0.4000 → 0.5000 | 0.2000 → 0.2500 | +25.0 % | "
+        "| movielens | bpr | 1 | 0.1000 → 0.2000 | 0.4000 → 0.5000 | 0.2000 → 0.2500 | +25.0 % | "
         "7 → 7 | 2048 → 512 | 3.0 → 3.0 |"
     ) in text
     assert "No recipe has a lower test NDCG@20 than before." in text
