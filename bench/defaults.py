@@ -207,7 +207,8 @@ Every recipe of README's list with its own settings, by default, before the chan
 and now. The epoch is chosen on a tenth of each user's training items held out at random; figures
 are of that model, which has not seen the validation items. Nothing is chosen on test. Means over
 the seeds of the row; epochs, batch and seconds are those of the first, on one core of a machine
-that did other things meanwhile. gowalla-sparse is gowalla thinned: {users:,} users by lot with {low} to {high} rows each, the {items:,} most popular items.
+that did other things meanwhile. gowalla-sparse is gowalla thinned: {users:,} users by lot with
+{low} to {high} rows each, the {items:,} most popular items.
 """
 
 _TUNED = """\
