@@ -229,8 +229,10 @@ class Objective:
             return ListedSampler(
                 lists, fallback=self._easy, interactions=train, seed=settings.seed, name="hard"
             ).spawn(self._stage)
-        # a user without a list draws easy ones only: the mixture sees to that
-        listed = ListedSampler(lists, interactions=train, name="hard")
+        # a user without a list draws easy ones only: the mixture sees to that. It excludes what any
+        # of its parts knows, and mined lists hold no positives in any case.
+        known = train if settings.exclude_positives else None
+        listed = ListedSampler(lists, interactions=known, num_items=train.num_items, name="hard")
         return MixedSampler(
             [(self._easy, settings.easy_to_hard), (listed, 1.0)], mode="quota", seed=settings.seed
         ).spawn(self._stage)
