@@ -150,7 +150,11 @@ class TrainingState:
             restore_optimizer(optimizer, saved.group("optimizer"), facts["optimizer"])
             if self.frequency is not None:
                 self.frequency.load_state_dict({**facts["frequency"], **saved.group("frequency")})
-            batches.load_state_dict(facts["batches"])
+            place = facts["batches"]
+            if facts["refresh"].get("lists_of_step"):  # renewed lists, which the refresher brings
+                mine = batches.state_dict()
+                place = {**place, "sampler": mine["sampler"], "draws": mine["draws"]}
+            batches.load_state_dict(place)
         except FastnegError as error:
             raise CheckpointError(f"{path}: {error}") from error
         model.load_state_dict(saved.group("model"))
