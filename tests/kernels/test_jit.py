@@ -130,7 +130,7 @@ def test_the_same_draws_and_windows_however_kernels_are_compiled(way: str) -> No
         assert other.stderr.count("kernels are compiled by plain njit(cache=True)") == 1
     else:
         name = "NUMBA_DISABLE_JIT" if way == "interpreted" else "NUMBA_BOUNDSCHECK"
-        other = run("-m", "tests.kernels.modes", **{name: "1"})
+        other = run("-m", "tests.kernels.modes", *few, **{name: "1"})
     assert other.returncode == 0, other.stderr
     assert other.stdout == usual.stdout
 
