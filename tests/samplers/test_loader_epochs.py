@@ -145,7 +145,7 @@ import json, sys
 import numpy as np, torch, fastneg
 from torch import distributed
 way = sys.argv[1]
-seen = fastneg.Interactions.from_codes([0, 1], [0, 1], num_items=1 << 40)
+seen = fastneg.Interactions.from_codes([0, 1], [0, 1], num_items=1 << 28)
 sampler = fastneg.UniformSampler(seen, seed=1)
 if way == "group":
     store = distributed.FileStore(sys.argv[2], 2)
@@ -187,6 +187,6 @@ def test_two_ranks_with_one_seed_do_not_draw_the_same(way: str, tmp_path: Path) 
     assert answers[0]["by row"] == answers[1]["by row"]
     every = [one for answer in answers for one in _flat(answer["own"])]
     assert len(set(every)) == len(every)
-    seen = Interactions.from_codes([0, 1], [0, 1], num_items=1 << 40)
+    seen = Interactions.from_codes([0, 1], [0, 1], num_items=1 << 28)
     alone = UniformSampler(seen, seed=1).sample(np.array([0, 1] * 4), 3).items
     assert answers[0]["own"][0] == alone.tolist()  # rank 0 draws what one process alone draws

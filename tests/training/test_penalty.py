@@ -17,7 +17,9 @@ L2 = 0.3
 
 def objective_and_model(**changes: object) -> tuple[Objective, TwoTower]:
     train = generate_dataset(40, 50, positives_per_user=8, seed=2).interactions
-    settings = Settings(dim=8, batch_size=32, device="cpu", row_updates=False, **changes)  # type: ignore[arg-type]
+    settings = Settings(
+        dim=8, batch_size=32, device="cpu", row_updates=False, init_std=8**-0.5, **changes  # type: ignore[arg-type]
+    )  # fmt: skip
     return Objective(train, settings), build_model(train, settings)
 
 
