@@ -112,6 +112,7 @@ def test_batches_carry_the_context_of_their_rows() -> None:
     )
     batches = NegativeBatches(train, batch_size=100)
     direct = list(batches)
+    batches.set_epoch(0)  # the same epoch again
     loader = list(DataLoader(batches, batch_size=None, num_workers=1))
     words = train.context.multi["query"]
     for batch, other in zip(direct, loader, strict=True):
