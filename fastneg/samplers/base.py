@@ -27,7 +27,7 @@ from fastneg.samplers.request import (
     input_arrays,
     make_request,
 )
-from fastneg.samplers.results import Negatives, as_tensors, check_device
+from fastneg.samplers.results import Negatives, as_tensors, check_options
 from fastneg.samplers.tiles import EVERYWHERE
 
 if TYPE_CHECKING:
@@ -83,13 +83,13 @@ class Sampler(Hooks):
                 items) is left, named before anything is drawn.
             FastnegError: bad arguments.
         """
-        if positives is times is exclude is out is device is None and not pin_memory:
+        if positives is times is exclude is out is device is None and pin_memory is False:
             quick = self._sample_lean(users, num_negatives, rows, log_q)
             if quick is not None:
                 return quick
         call = f"{type(self).__name__}.sample"
         width = _width(num_negatives, call)
-        check_device(device, pin_memory, call=call)
+        log_q, pin_memory = check_options(log_q, device, pin_memory, call=call)
         request = make_request(
             users,
             num_users=self._num_users(),
@@ -143,7 +143,7 @@ class Sampler(Hooks):
         """
         call = f"{type(self).__name__}.sample_shared"
         width = _width(num_negatives, call)
-        check_device(device, pin_memory, call=call)
+        log_q, pin_memory = check_options(log_q, device, pin_memory, call=call)
         request = Request(_NOBODY, _NOBODY, lane="shared")
         if time is not None:
             request.times = as_times([time], 1, call=call, name="time")

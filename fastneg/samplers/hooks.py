@@ -97,7 +97,7 @@ class Hooks(Stream, ABC):
         other.interactions = known
         return other
 
-    def _sample_lean(self, users: Any, width: Any, rows: Any, log_q: bool) -> Negatives | None:
+    def _sample_lean(self, users: Any, width: Any, rows: Any, log_q: Any) -> Negatives | None:
         """The plain request by a shorter way, or None: see ``lean.py``."""
         return None
 

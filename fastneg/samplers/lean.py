@@ -126,9 +126,11 @@ class LeanSampler(Sampler, ABC):
         self._lean_calls = (self._lean_calls[0], made) if log_q else (made, self._lean_calls[1])
         return made
 
-    def _sample_lean(self, users: Any, width: Any, rows: Any, log_q: bool) -> Negatives | None:
+    def _sample_lean(self, users: Any, width: Any, rows: Any, log_q: Any) -> Negatives | None:
         torch = sys.modules.get("torch")
         if torch is None or type(width) is not int or not self.replacement:
+            return None
+        if log_q is not True and log_q is not False:
             return None
         if type(users) is torch.Tensor:
             if users.dtype is not torch.int64 or users.dim() != 1 or not _is_plain(users, torch):
@@ -148,7 +150,7 @@ class LeanSampler(Sampler, ABC):
         out = np.empty((count, width), np.float32) if log_q else _NO_LOG_Q
         left = 1
         if width < WIDE:
-            left = self._draw_narrow(users, numbers, first, items, out, bool(log_q))
+            left = self._draw_narrow(users, numbers, first, items, out, log_q)
         if left > 0:
             left = self._draw_whole(users, numbers, first, items, out if log_q else None)
         if left < 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fastneg.checks import fail, shown
+from fastneg.checks import as_flag, fail, shown
 
 if TYPE_CHECKING:
     import torch
@@ -29,18 +29,23 @@ class Negatives(NamedTuple):
         return Negatives(self.items[rows], log_q, self.source[rows])
 
 
-def check_device(device: Any, pin_memory: bool, *, call: str) -> None:
-    """Refuse a device that is not there, and pinned memory where nothing could use it."""
+def check_options(log_q: Any, device: Any, pin_memory: Any, *, call: str) -> tuple[bool, bool]:
+    """``log_q`` and ``pin_memory``, checked like the device; pinned memory needs an accelerator."""
     import torch
 
+    if log_q is not True and log_q is not False:
+        log_q = as_flag(log_q, call=call, name="log_q")
+    if pin_memory is not False:
+        pin_memory = as_flag(pin_memory, call=call, name="pin_memory")
     if pin_memory and not torch.accelerator.is_available():
         fail(call, "pin_memory=True, but there is no accelerator to pin memory for")
     if device is None:
-        return
+        return log_q, pin_memory
     try:
         torch.empty(0, device=torch.device(device))
     except (RuntimeError, TypeError, ValueError, AssertionError) as error:
         fail(call, f"device = {shown(device)} cannot be used ({shown(str(error))})")
+    return log_q, pin_memory
 
 
 def as_tensors(arrays: list[Any], device: Any, pin_memory: bool) -> Negatives:

@@ -183,7 +183,7 @@ class StreamingPopularitySampler(HeldSampler):
         """As ``Sampler.sample_shared``, from the counts of this moment."""
         counts = self._counts
         small = type(num_negatives) is int and 0 < num_negatives <= _SMALL
-        if options or not small or not self.replacement:
+        if options or not small or not self.replacement or type(log_q) is not bool:
             return super().sample_shared(num_negatives, row=row, log_q=log_q, **options)
         import torch
 
