@@ -235,7 +235,7 @@ class NegativeBatches(IterableDataset[Batch]):
         The next iteration serves it. A DataLoader's workers that are at work already go on with
         its batches, after those that they have made ahead; an iteration in this process that has
         not served a batch yet serves it too, and one that has ends its own epoch. (Lightning starts
-        workers before ``on_train_epoch_start``: with workers, say it in ``train_dataloader``.)
+        workers before ``on_train_epoch_start``: docs/training.md says what to do there.)
         """
         call = f"{_CALL}.set_epoch"
         self._position.set(as_integer(epoch, call=call, name="epoch", minimum=0, maximum=MAX_EPOCH))

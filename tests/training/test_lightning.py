@@ -63,8 +63,10 @@ class Recorder(lightning.LightningModule):  # type: ignore[misc,name-defined]
         return batch
 
 
-def _fit(folder: Path, module: Recorder, epochs: int, checkpoint: Path | None = None) -> Path:
-    saving = lightning.callbacks.ModelCheckpoint(dirpath=folder, filename=f"after {epochs}")
+def _fit(
+    folder: Path, module: Recorder, epochs: int, checkpoint: Path | None = None, **saved: int
+) -> Path:
+    saving = lightning.callbacks.ModelCheckpoint(folder, filename=f"after {epochs}", **saved)
     trainer = lightning.Trainer(
         callbacks=[saving], max_epochs=epochs, accelerator="cpu", devices=1, logger=False,
         enable_progress_bar=False,
@@ -106,28 +108,56 @@ def test_a_resumed_run_serves_what_the_whole_run_serves(
     assert begun.served | resumed.served == whole.served
 
 
-@pytest.mark.xfail(reason="a resumed run with loader workers serves epochs of another place")
-@pytest.mark.parametrize("persistent", [False, True])
-def test_workers(persistent: bool, tmp_path: Path) -> None:
-    """They are at work before ``on_train_epoch_start``, so the epoch is said with the loader."""
-    batches = _batches()
+class Workers(Recorder):
+    """Loader workers are at work before ``on_train_epoch_start``: they are told before that.
 
-    class Module(Recorder):
-        def train_dataloader(self) -> Any:
-            batches.set_epoch(self.current_epoch)
-            return self.data
+    With ``set_epoch``, as the loader is handed over; or by the loader's state, which goes into
+    Lightning's checkpoint and back. ``current_epoch`` is no use there: of a checkpoint of the end
+    of epoch 1 it is 1 until training starts, where ``epoch_progress.current.processed`` is 2.
+    """
 
-    def module() -> Recorder:
+    def __init__(self, way: str, persistent: bool, says: bool) -> None:
+        self.batches, self.says = _batches(), says
         loader = DataLoader(
-            batches, batch_size=None, num_workers=2, multiprocessing_context="fork",
+            self.batches, batch_size=None, num_workers=2, multiprocessing_context=way,
             persistent_workers=persistent,
         )  # fmt: skip
-        return Module(loader, None)
+        super().__init__(loader, None)
 
-    begun, resumed = module(), module()
+    def train_dataloader(self) -> Any:
+        if self.says:
+            self.batches.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
+        return self.data
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        consumed = self.trainer.fit_loop.batch_idx + 1
+        checkpoint["batches"] = self.batches.state_dict(next_batch=consumed)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if not self.says:
+            self.batches.load_state_dict(checkpoint["batches"])
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("says", [True, False], ids=["set_epoch", "state"])
+def test_workers_of_a_run_that_is_resumed_at_the_end_of_an_epoch(
+    says: bool, persistent: bool, tmp_path: Path
+) -> None:
+    begun, resumed = (Workers("fork", persistent, says) for _ in range(2))
     checkpoint = _fit(tmp_path, begun, 2)
     _fit(tmp_path, resumed, 4, checkpoint)
-    assert begun.served | resumed.served == {epoch: _expected(epoch) for epoch in range(4)}
+    assert begun.served == {epoch: _expected(epoch) for epoch in (0, 1)}
+    assert resumed.served == {epoch: _expected(epoch) for epoch in (2, 3)}
+
+
+@pytest.mark.parametrize(("way", "persistent"), [("fork", False), ("fork", True), ("spawn", True)])
+def test_workers_of_a_run_that_is_resumed_in_the_middle_of_an_epoch(
+    way: str, persistent: bool, tmp_path: Path
+) -> None:
+    begun, resumed = (Workers(way, persistent, says=False) for _ in range(2))
+    checkpoint = _fit(tmp_path, begun, 2, every_n_train_steps=6)  # of eight
+    _fit(tmp_path, resumed, 3, checkpoint)
+    assert resumed.served == {1: _expected(1)[2:], 2: _expected(2)}
 
 
 class Draws:
