@@ -119,7 +119,7 @@ class RowCounter:
         self._sent = 0  # how many times it was pickled
         self._source: tuple[int, int] | None = None  # the process that sent this copy; its number
         self._lock = Lock()
-        self._known: tuple[Any, bool, Any] | None = None  # what the offset was computed for
+        self._known: tuple[Any, ...] | None = None  # what the offset was computed for
         self._offset = 0
 
     def reserve(self, num_rows: int) -> int:
@@ -127,12 +127,12 @@ class RowCounter:
         with self._lock:
             first = self.next_row
             self.next_row = first + num_rows
-        known = self._known  # looked at here: a call of a function costs a percent of a small draw
+        known = self._known  # compared here: a call of a function costs a percent of a small draw
         if (
             known is None
             or known[0] is not _forks.path
-            or known[1] != _in_group()
-            or known[2] is not loader_worker()
+            or known[1]._default_pg is not known[2]
+            or known[3]() is not known[4]
         ):
             self._first_row()
         return first + self._offset
@@ -152,12 +152,12 @@ class RowCounter:
 
     def _first_row(self) -> int:
         """Where this process starts; found anew after a fork and as ranks join a group."""
-        path, grouped, worker = _forks.path, _in_group(), loader_worker()
-        known = self._known
-        if known is None or known[0] is not path or known[1] != grouped or known[2] is not worker:
-            where = self.where()
-            self._offset = stream_of(*map(str, where)) & _OFFSET if where else 0
-            self._known = path, grouped, worker
+        where = self.where()
+        self._offset = stream_of(*map(str, where)) & _OFFSET if where else 0
+        groups, worker_info = _process_groups(), _torch("utils.data", "get_worker_info")
+        self._known = None  # without torch, or where its groups cannot be watched: ask every time
+        if groups is not None and worker_info is not None:
+            self._known = _forks.path, groups, groups._default_pg, worker_info, worker_info()
         return self._offset
 
     def where(self) -> tuple[Any, ...]:
@@ -208,12 +208,20 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_forks.before, after_in_child=_forks.in_child)
 
 
+def _torch(module: str, name: str) -> Any:
+    """What torch calls so, or None where this part of it is not loaded or lacks it."""
+    return getattr(sys.modules.get(f"torch.{module}"), name, None)
+
+
+def _process_groups() -> Any:
+    """What holds torch's process group as ``_default_pg``, which is quick to read; or None."""
+    groups = _torch("distributed.distributed_c10d", "_world")
+    return groups if hasattr(groups, "_default_pg") else None
+
+
 def _in_group() -> bool:
-    distributed: Any = sys.modules.get("torch.distributed")
-    try:
-        return distributed is not None and bool(distributed.is_initialized())
-    except AttributeError:  # a build without it
-        return False
+    is_initialized = _torch("distributed", "is_initialized")
+    return is_initialized is not None and bool(is_initialized())
 
 
 def rank_here() -> int:

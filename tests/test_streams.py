@@ -265,18 +265,24 @@ def test_ranks_are_known_from_the_launcher(
     assert streams.rank_here() == 0
 
 
-def test_a_group_comes_before_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("watched", [True, False], ids=["watched", "asked"])
+def test_a_group_comes_before_the_launcher(watched: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     from torch import distributed
 
     for name, value in (("RANK", "2"), ("WORLD_SIZE", "3")):
         monkeypatch.setenv(name, value)
+    if not watched:  # a torch that keeps its group elsewhere
+        monkeypatch.setattr(streams, "_process_groups", lambda: None)
     counter = streams.RowCounter()
     second = counter.reserve(1)
-    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(distributed, "get_rank", lambda: 0)
-    assert counter.reserve(1) == 1  # it is asked again: groups are joined late
-    monkeypatch.setattr(distributed, "get_rank", lambda: 1)
-    assert streams.RowCounter().reserve(1) not in (0, second)
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        assert counter.reserve(1) == 1  # groups are joined late
+        monkeypatch.setattr(distributed, "get_rank", lambda: 1)
+        assert streams.RowCounter().reserve(1) not in (0, second)
+    finally:
+        distributed.destroy_process_group()
+    assert counter.reserve(1) == second + 2
 
 
 def test_the_check_sees_a_bad_mixer() -> None:

@@ -51,16 +51,22 @@ def _sum_whole(typing: Any, left: Any, right: Any) -> Any:
     return types.float64(left, right), generate
 
 
-def _add_in_lanes(left: Any, right: Any) -> Any:
-    sums = np.zeros(LANES)
-    for c in range(left.size // LANES * LANES):
-        sums[c % LANES] += np.float64(left[c]) * np.float64(right[c])
-    half = LANES // 2
+@helper
+def fold(sums: Any) -> float:
+    """The sum of the lanes' sums, added in a tree; they are overwritten."""
+    half = sums.size // 2
     while half > 0:
         for i in range(half):
             sums[i] += sums[i + half]
         half //= 2
-    return sums[0]
+    return float(sums[0])
+
+
+def _add_in_lanes(left: Any, right: Any) -> Any:
+    sums = np.zeros(LANES)
+    for c in range(left.size // LANES * LANES):
+        sums[c % LANES] += np.float64(left[c]) * np.float64(right[c])
+    return fold(sums)
 
 
 _whole: Any = operation(_sum_whole, _add_in_lanes)

@@ -73,7 +73,8 @@ def lean_uniform(
     facts: Any, users: int, given: int, first_row: int, key: np.uint64, items: Any, log_q: Any
 ) -> int:
     """``draw_uniform``; facts: indptr, excluded, metas, words, attempts, float32 ln q by list."""
-    owner, numbers = np.empty(items.shape[0], np.int64), np.empty(items.shape[0], np.int64)
+    rows = np.empty((2, items.shape[0]), np.int64)  # one allocation for both
+    owner, numbers = rows[0], rows[1]
     if not _read_rows(users, facts[0], given, first_row, owner, numbers):
         return REFUSED
     uniform_rows(
@@ -97,7 +98,8 @@ def lean_table(
     Facts: indptr, excluded, metas, words, attempts, log_allowed, cells, log_q (may be empty where
     it is not asked for).
     """
-    owner, numbers = np.empty(items.shape[0], np.int64), np.empty(items.shape[0], np.int64)
+    rows = np.empty((2, items.shape[0]), np.int64)  # one allocation for both
+    owner, numbers = rows[0], rows[1]
     if not _read_rows(users, facts[0], given, first_row, owner, numbers):
         return REFUSED
     left = table_rows(
@@ -122,7 +124,8 @@ def lean_classes(
     Facts: indptr, excluded, metas, words, attempts, log_allowed, cells, log_q by class, spans,
     order, class_of (may be empty), starts.
     """
-    owner, numbers = np.empty(items.shape[0], np.int64), np.empty(items.shape[0], np.int64)
+    rows = np.empty((2, items.shape[0]), np.int64)  # one allocation for both
+    owner, numbers = rows[0], rows[1]
     if not _read_rows(users, facts[0], given, first_row, owner, numbers):
         return REFUSED
     left = classes_rows(

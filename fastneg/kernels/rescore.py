@@ -15,13 +15,13 @@ from llvmlite import ir
 from numba import types
 
 from fastneg.kernels.jit import helper
+from fastneg.kernels.lanes import LANES, fold
 from fastneg.kernels.llvm import cgutils, operation, prefetch
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
-_LANES = 16
 _AHEAD = 12  # vectors asked for before they are scored
 
 
@@ -34,10 +34,10 @@ def _sum_whole(typing: Any, query: Any, vectors: Any, start: Any, width: Any) ->
             for k in (0, 1)
         )
         start, width = args[2:]
-        floats = ir.VectorType(ir.FloatType(), _LANES)
-        doubles = ir.VectorType(ir.DoubleType(), _LANES)
-        total = cgutils.alloca_once_value(builder, ir.Constant(doubles, [0.0] * _LANES))
-        lanes = ir.Constant(width.type, _LANES)
+        floats = ir.VectorType(ir.FloatType(), LANES)
+        doubles = ir.VectorType(ir.DoubleType(), LANES)
+        total = cgutils.alloca_once_value(builder, ir.Constant(doubles, [0.0] * LANES))
+        lanes = ir.Constant(width.type, LANES)
         with cgutils.for_range(builder, builder.udiv(width, lanes)) as loop:
             place = builder.mul(loop.index, lanes)
             wide = builder.bitcast(builder.gep(query, [place]), doubles.as_pointer())
@@ -47,7 +47,7 @@ def _sum_whole(typing: Any, query: Any, vectors: Any, start: Any, width: Any) ->
             product = builder.fmul(builder.load(wide, align=8), item, flags=("contract",))
             added = builder.fadd(builder.load(total), product, flags=("contract",))
             builder.store(added, total)
-        sums, size = builder.load(total), _LANES
+        sums, size = builder.load(total), LANES
         while size > 1:
             size //= 2
             nothing = ir.Constant(sums.type, ir.Undefined)
@@ -68,15 +68,10 @@ def _sum_whole(typing: Any, query: Any, vectors: Any, start: Any, width: Any) ->
 
 
 def _add_in_lanes(query: Any, vectors: Any, start: Any, width: Any) -> Any:
-    sums = np.zeros(_LANES)
-    for c in range(width // _LANES * _LANES):
-        sums[c % _LANES] += query[c] * np.float64(vectors[start + c])
-    half = _LANES // 2
-    while half > 0:
-        for i in range(half):
-            sums[i] += sums[i + half]
-        half //= 2
-    return sums[0]
+    sums = np.zeros(LANES)
+    for c in range(width // LANES * LANES):
+        sums[c % LANES] += query[c] * np.float64(vectors[start + c])
+    return fold(sums)
 
 
 _whole: Any = operation(_sum_whole, _add_in_lanes)
@@ -97,13 +92,13 @@ def exact_scores(
         scores: float32, the answer.
     """
     width = query.size
-    whole = width - width % _LANES
+    whole = width - width % LANES
     for k in range(width):
         wide[k] = np.float64(query[k])
     for c in range(count):
         if c + _AHEAD < count:
             ahead = np.int64(codes[c + _AHEAD]) * width
-            for k in range(0, width, _LANES):
+            for k in range(0, width, LANES):
                 prefetch(items, ahead + k)
         start = np.int64(codes[c]) * width
         total = _whole(wide, items, start, width)

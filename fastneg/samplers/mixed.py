@@ -32,6 +32,12 @@ class MixedPlan(Plan):
 
     parts: list[Plan]
     shares: FloatArray
+    sure: bool = False
+
+    @property
+    def surely(self) -> bool:
+        """Whether every part has something left for every row."""
+        return self.sure
 
 
 class MixedSampler(HeldSampler):
@@ -95,6 +101,9 @@ class MixedSampler(HeldSampler):
         )
         weights = weights / weights.max()  # their sum must not overflow
         self.weights: FloatArray = weights / weights.sum()
+        # those of a row for which every part has something left; the sum is near 1
+        self._shares = self.weights / self.weights[None, :].sum(axis=1)
+        self._drawn = np.flatnonzero(self.weights > 0).tolist()
         self._users = known[0]._num_users() if known else None
         sizes = [len(s.source_names) for s in samplers]
         if sum(sizes) > 127:
@@ -161,6 +170,11 @@ class MixedSampler(HeldSampler):
 
     def _plan(self, request: Request) -> MixedPlan:
         plans = [part._plan(request) for part in self.parts]
+        if request.drawn is None and all(plan.surely for plan in plans):
+            allowed = np.maximum.reduce([plans[k].allowed for k in self._drawn])
+            shares = np.empty((request.num_rows, len(plans)))
+            shares[:] = self._shares
+            return MixedPlan(request, allowed, plans, shares, True)
         if request.drawn is None:
             can = np.stack([plan.allowed > 0 for plan in plans], axis=1)
             shares = np.where(can, self.weights, 0.0)
@@ -271,9 +285,8 @@ class MixedSampler(HeldSampler):
         return np.asarray(tags, dtype=np.int8)
 
     def _reason(self, plan: MixedPlan) -> str:
-        drawn = [k for k, weight in enumerate(self.weights.tolist()) if weight > 0]
         return ", ".join(
-            f"{self.parts[k].name}: {self.parts[k]._reason(plan.parts[k])}" for k in drawn
+            f"{self.parts[k].name}: {self.parts[k]._reason(plan.parts[k])}" for k in self._drawn
         )
 
     def memory(self) -> dict[str, int]:
@@ -285,7 +298,7 @@ class MixedSampler(HeldSampler):
         }
 
     def _exhausted_users(self) -> IntArray:
-        left = [p.exhausted_users() for p, w in zip(self.parts, self.weights, strict=True) if w > 0]
+        left = [self.parts[k].exhausted_users() for k in self._drawn]
         common = left[0]
         for users in left[1:]:
             common = np.intersect1d(common, users)
