@@ -31,7 +31,8 @@ BLANKS = (
 )
 _WHOLE = r"^(0|-?[1-9][0-9]*)\.0+$"
 _INTEGER = r"^(0|-?[1-9][0-9]*)$"
-_EXACT = float(1 << 53)  # doubles beyond it have lost digits
+# from here on a float may be another integer, rounded: by the bytes of its type
+_INEXACT = {2: float(1 << 11), 4: float(1 << 24), 8: float(1 << 53)}
 
 
 def canonical_texts(texts: Texts) -> Texts:
@@ -133,7 +134,8 @@ def file_ids(column: Any, *, call: str, name: str) -> Any:
         call, name: for errors.
 
     Raises:
-        FastnegTypeError: a float that is not whole, or beyond 2^53.
+        FastnegTypeError: a float that is not whole, or so large that its type (float32: 2^24,
+            float64: 2^53) may have rounded it.
     """
     kind = column.type
     if pa.types.is_floating(kind):
@@ -172,7 +174,8 @@ def _whole_floats(column: Any, call: str, name: str) -> Any:
     values = np.asarray(_numpy(column.cast(pa.float64())), np.float64)  # a null is a NaN
     missing = np.isnan(values)
     whole = np.where(missing, 0.0, values)
-    odd = ~(np.abs(whole) <= _EXACT) | (whole != np.trunc(whole))
+    inexact = _INEXACT[column.type.bit_width // 8]
+    odd = ~(np.abs(whole) < inexact) | (whole != np.trunc(whole))
     if odd.any():
         raise _not_whole(column, int(np.flatnonzero(odd)[0]), call, name)
     return pa.array(whole.astype(np.int64), mask=missing)

@@ -21,7 +21,7 @@ pa = lazy_module("pyarrow")
 pc = lazy_module("pyarrow.compute")
 
 _NARROW = 5  # lines of fewer fields, all of one length, are how tables look
-_SHARED = 0.5  # of the values at one place of the lines: that stand at other places too
+_SHARED = 0.5  # of the values in one column: the share that stands in other columns too
 
 
 class Adjacency(NamedTuple):
@@ -33,15 +33,21 @@ class Adjacency(NamedTuple):
 
 
 class _Lines(NamedTuple):
-    """Tokens of all lines; line l has ``lengths[l]`` of them from ``starts[l]``."""
+    """Tokens of all lines; line l has ``lengths[l]`` of them from ``starts[l]``, and its tabs."""
 
     tokens: Any
     starts: Any
     lengths: Any
+    tabs: Any
 
 
 def read_adjacency(
-    path: str | Path, form: TextFormat = PLAIN, *, call: str, asked: bool = True
+    path: str | Path,
+    form: TextFormat = PLAIN,
+    *,
+    call: str,
+    asked: bool = True,
+    beside: bool = False,
 ) -> Adjacency:
     """Lines ``user item item ...``.
 
@@ -52,9 +58,12 @@ def read_adjacency(
         path: a text, compressed or not.
         form: its encoding, and whether texts such as ``NULL`` are missing values.
         call: who asks, for errors.
-        asked: False raises unless the text can be nothing else: plain integers, a line for each
-            user, and lines of different lengths (or of two tokens, which are pairs either way, or
-            long ones with the same items everywhere).
+        asked: whether the caller said that the file is adjacency text; False raises unless the text
+            can be nothing else: plain integers, a line for each user, and lines of different
+            lengths (or of two tokens, which are pairs either way, or long ones with the same items
+            in all columns).
+        beside: with ``asked=False``, another file of the same kind was adjacency text, so that
+            lines of one length raise no doubt.
 
     Raises:
         FileFormatError: no such file, an empty one, another encoding, maybe a table.
@@ -74,14 +83,17 @@ def read_adjacency(
             f"{call}: {file} is not readable text: {one_line(error)}; if it is text, give its "
             "encoding= (--encoding)"
         ) from error
-    texts = pc.utf8_trim_whitespace(pc.split_pattern(whole, "\n").flatten())
-    texts = texts.filter(pc.not_equal(texts, ""))
+    raw = pc.split_pattern(whole, "\n").flatten()
+    texts = pc.utf8_trim_whitespace(raw)
+    filled = pc.not_equal(texts, "")
+    raw, texts = raw.filter(filled), texts.filter(filled)
     if len(texts) == 0:
         raise FileFormatError(f"{call}: {file} has no lines")
     split = pc.utf8_split_whitespace(texts)
     offsets = np.asarray(split.offsets.to_numpy(), np.int64)
-    lines = _Lines(split.flatten(), offsets[:-1], np.diff(offsets))
-    doubt = None if asked else _doubt(lines)
+    tabs = pc.count_substring(raw, "\t").to_numpy()
+    lines = _Lines(split.flatten(), offsets[:-1], np.diff(offsets), tabs)
+    doubt = None if asked else _doubt(lines, beside=beside)
     if doubt is not None:
         raise FileFormatError(f"{call}: {file} {doubt}; {_instead(texts[:20].to_pylist())}")
     tokens = canonical_texts(lines.tokens)
@@ -97,7 +109,7 @@ def read_adjacency(
     return Adjacency(users, tokens.filter(pa.array(is_item)), line_users.unique())
 
 
-def _doubt(lines: _Lines) -> str | None:
+def _doubt(lines: _Lines, *, beside: bool) -> str | None:
     """Why lines may be something else than adjacency; None where they can be nothing else."""
     whole = pc.ascii_is_decimal(lines.tokens).to_numpy(zero_copy_only=False)
     if not whole.all():
@@ -114,18 +126,27 @@ def _doubt(lines: _Lines) -> str | None:
     if number > 1:
         user = counts.field("values")[most].as_py()
         return f"may be a table: {number} lines begin with {user!r}"
-    if shortest < longest or (longest >= _NARROW and _places_are_alike(lines, longest)):
+    empty = lines.tabs + 1 - lines.lengths  # cells, where tabs alone separate the fields
+    if int(empty.min()) >= 0 and int(empty.min()) < int(empty.max()):
+        return "may be a table: lines have empty cells between their tabs"
+    if shortest < longest or beside or (longest >= _NARROW and _are_sets(lines, longest)):
         return None
     return f"may be a table: every line has {longest} fields"
 
 
-def _places_are_alike(lines: _Lines, width: int) -> bool:
-    """Whether each place of the lines behind the first holds what the others hold, too."""
+def _are_sets(lines: _Lines, width: int) -> bool:
+    """Whether the fields after the first look like sets of items, in lines of one length.
+
+    No line has an item twice, and the columns hold the same items.
+    """
     codes = pc.dictionary_encode(lines.tokens).indices.to_numpy().reshape(-1, width)[:, 1:]
+    ordered = np.sort(codes, axis=1)
+    if (ordered[:, 1:] == ordered[:, :-1]).any():
+        return False
     everywhere = np.bincount(codes.reshape(-1))
-    for place in codes.T:
-        here = np.bincount(place, minlength=everywhere.size)
-        if np.mean((everywhere - here)[place] > 0) < _SHARED:
+    for column in codes.T:
+        here = np.bincount(column, minlength=everywhere.size)
+        if np.mean((everywhere - here)[column] > 0) < _SHARED:
             return False
     return True
 

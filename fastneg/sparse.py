@@ -54,33 +54,44 @@ def read_sparse(source: Any, *, call: str) -> SparseRows:
         FastnegTypeError: not a sparse matrix.
         FastnegError: indices out of range, an indptr that does not ascend, NaN or infinite data.
     """
+    name = "matrix"
     if is_path(source):
-        return _of_file(existing_file(source, call=call), call)
-    form = getattr(source, "format", None)
-    if form is None and hasattr(source, "indptr"):
-        form = "csr"
-    if not hasattr(source, "shape") or form not in (*_NEEDED, "lil", "dok"):
-        raise FastnegTypeError(
-            f"{call}: a {type(source).__name__} is not a sparse matrix; give a SciPy matrix or "
-            "array, or the path of an .npz that scipy.sparse.save_npz wrote"
-        )
-    shape = _size(source.shape, call, "matrix")
-    if form == "lil":
-        entries = _of_lists(source.rows, source.data, shape, call)
-    elif form == "dok":
-        entries = _of_keys(dict(source.items()), shape, call)
+        path = existing_file(source, call=call)
+        name = path.name
+        form, shape, arrays = _of_file(path, call)
+        entries = _of_parts(form, arrays, shape, call, name)
     else:
-        parts = {name: getattr(source, name) for name in (*_NEEDED[form], "data")}
-        entries = _of_parts(form, parts, shape, call, "matrix")
-        if form == "coo":
-            entries = _summed(entries, shape)
-    if form != "csr":  # by user, as SciPy's own conversion has them
+        form = getattr(source, "format", None)
+        if form is None and hasattr(source, "indptr"):
+            form = "csr"
+        if not hasattr(source, "shape") or form not in (*_NEEDED, "lil", "dok"):
+            raise FastnegTypeError(
+                f"{call}: a {type(source).__name__} is not a sparse matrix; give a SciPy matrix or "
+                "array, or the path of an .npz that scipy.sparse.save_npz wrote"
+            )
+        shape = _size(source.shape, call, name)
+        entries = _of_matrix(form, source, shape, call)
+    if form == "coo":
+        entries = _summed(entries)
+    elif form != "csr":  # by user, as SciPy's own conversion has them
         order = np.argsort(entries.users, kind="stable")
         entries = _Entries(*(array[order] for array in entries))
-    return _rows(entries, shape, call, "matrix")
+    weights = normalise_weights(entries.data, call=call, name=f"{name}.data")
+    ones = bool((weights == 1).all())
+    return SparseRows(entries.users, entries.items, None if ones else weights, *shape)
 
 
-def _of_file(path: Path, call: str) -> SparseRows:
+def _of_matrix(form: str, matrix: Any, shape: tuple[int, int], call: str) -> _Entries:
+    if form == "lil":
+        return _of_lists(matrix.rows, matrix.data, shape, call)
+    if form == "dok":
+        return _of_keys(dict(matrix.items()), shape, call)
+    parts = {name: getattr(matrix, name) for name in (*_NEEDED[form], "data")}
+    return _of_parts(form, parts, shape, call, "matrix")
+
+
+def _of_file(path: Path, call: str) -> tuple[str, tuple[int, int], dict[str, AnyArray]]:
+    """(format, shape, arrays) of an .npz."""
     arrays = load_npz(path, call=call)
     for name in ("format", "shape", "data"):
         if name not in arrays:
@@ -98,8 +109,7 @@ def _of_file(path: Path, call: str) -> SparseRows:
         if name not in arrays:
             raise FileFormatError(f"{call}: {path} has no array {name!r} (format {form})")
     sizes = checks.as_integers(arrays["shape"], call=call, name=f"{path.name}.shape")
-    shape = _size(sizes.tolist(), call, path.name)
-    return _rows(_of_parts(form, arrays, shape, call, path.name), shape, call, path.name)
+    return form, _size(sizes.tolist(), call, path.name), arrays
 
 
 def _size(shape: Any, call: str, name: str) -> tuple[int, int]:
@@ -111,12 +121,6 @@ def _size(shape: Any, call: str, name: str) -> tuple[int, int]:
     for size, side in zip(sizes, ("users", "items"), strict=True):
         refuse_beyond_memory(size, call=call, name=f"{name}: {side}")
     return sizes[0], sizes[1]
-
-
-def _rows(entries: _Entries, shape: tuple[int, int], call: str, name: str) -> SparseRows:
-    weights = normalise_weights(entries.data, call=call, name=f"{name}.data")
-    ones = bool((weights == 1).all())
-    return SparseRows(entries.users, entries.items, None if ones else weights, *shape)
 
 
 def _numbers(data: Any, size: int, call: str, name: str) -> AnyArray:
@@ -239,14 +243,13 @@ def _of_keys(entries: dict[Any, Any], shape: tuple[int, int], call: str) -> _Ent
     return _Entries(users, items, _numbers(values, users.size, call, "matrix"))
 
 
-def _summed(entries: _Entries, shape: tuple[int, int]) -> _Entries:
-    """Entries of one cell added up, as a COO matrix means them."""
+def _summed(entries: _Entries) -> _Entries:
+    """Entries of one cell added up, as a COO matrix means them; by user."""
     order = np.lexsort((entries.items, entries.users))
     users, items, data = (array[order] for array in entries)
-    if users.size == 0:
-        return entries
     first = np.flatnonzero(np.append(True, (np.diff(users) != 0) | (np.diff(items) != 0)))
-    if first.size == users.size:
-        return entries
+    if users.size == 0 or first.size == users.size:  # nothing twice: the order within a user stays
+        order = np.argsort(entries.users, kind="stable")
+        return _Entries(*(array[order] for array in entries))
     summed = np.logical_or if data.dtype == np.bool_ else np.add
     return _Entries(users[first], items[first], summed.reduceat(data, first))

@@ -75,6 +75,12 @@ class TextFormat:
         for name, right in (("nulls", (True, False)), ("quoting", (True, False, None))):
             if not any(given.get(name, True) is one for one in right):
                 checks.fail(call, f"{name} = {checks.shown(given[name])}; give True or False")
+        if given.get("quoting") and len(given.get("delimiter") or "") > 1:
+            checks.fail(
+                call,
+                f"quoting = True has no effect with delimiter = {given['delimiter']!r}: quotes "
+                "work with delimiters of one character only",
+            )
         return cls(**given)
 
 

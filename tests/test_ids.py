@@ -74,7 +74,7 @@ def test_a_decimal_that_is_not_whole_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("column", "expected"), [
-    (pa.array([1.0, -3.0, 2.0**53]), [1, -3, 2**53]),
+    (pa.array([1.0, -3.0, 2.0**53 - 1]), [1, -3, 2**53 - 1]),
     (pa.array([1.0, None, np.nan]), [1, None, None]),
     (pa.chunked_array([pa.array([1.0], pa.float32()), pa.array([2.0], pa.float32())]), [1, 2]),
     (pa.array([" a", None, "2.0"]), ["a", None, "2"]),
@@ -91,7 +91,9 @@ def test_columns_of_files(column: object, expected: list[object]) -> None:
 @pytest.mark.parametrize(("values", "message"), [
     ([1.0, 2.5], r"ids is of type double, and ids\[1\] = 2.5 is no whole number"),
     ([np.inf], r"ids\[0\] = inf"),
-    ([2.0**53 + 2], r"ids\[0\] = 9007199254740994.0 is no whole number that it holds exactly"),
+    ([2.0**53], r"ids\[0\] = 9007199254740992.0 is no whole number that it holds exactly"),
+    (np.array([1, 2**24 - 1, 2**24 + 1], "f4"), r"of type float, and ids\[2\] = 16777216.0 is no"),
+    (np.array([2047, 2049], "f2"), r"of type halffloat, and ids\[1\] = 2048.0 is no whole number"),
 ])  # fmt: skip
 def test_other_floats_are_refused(values: list[float], message: str) -> None:
     with pytest.raises(FastnegTypeError, match=message):

@@ -66,6 +66,7 @@ def tables(rng: np.random.Generator) -> dict[str, list[list[object]]]:
         "one rating a user": [*map(list, zip(once, items, stars, strict=True))],
         "weights": [[u, i, f"{s / 2:.1f}"] for u, i, s in zip(users, items, stars, strict=True)],
         "five numbers": [*map(list, zip(once, items, stars, times, stars, strict=True))],
+        "answers": [[u, *rng.integers(1, 6, 6).tolist()] for u in once],
         "six numbers": [*map(list, zip(once, items, stars, times, stars, users, strict=True))],
         "a header": [["user", "item"], *map(list, zip(users, items, strict=True))],
         "a log": [["2024-01-01", "10:00:00", f"user={u}", f"item={u}"] for u in users],
@@ -94,6 +95,30 @@ def test_what_may_be_a_table_is_not_read_as_adjacency(tmp_path: Path, name: str)
         if name not in ("commas", "::"):  # whose lines are one token each
             asked = Interactions.read(path, format="adjacency")
             assert asked.num_rows == sum(len(row) - 1 for row in rows)
+
+
+def test_empty_cells_are_those_of_a_table(tmp_path: Path) -> None:
+    rows = [[1, 25, "", 5], [2, 30, 7, 6], [3, "", 8, 2]]
+    path = written(tmp_path / "x.txt", rows, "\t")
+    with pytest.raises(FileFormatError, match="may be a table: lines have empty cells between"):
+        Interactions.read(path)
+    path = written(tmp_path / "x.txt", [[1, 25, 7], [2, 30, ""], [3, 8, ""]], "\t")
+    with pytest.raises(FileFormatError, match="empty cells"):
+        Interactions.read(path)
+    for text in ("1\t5 6 7\n2\t8 9\n", "1\t5\t6\t\n2\t8\t\n"):  # a tab after the user; after all
+        path.write_text(text)
+        assert Interactions.read(path).num_users == 2
+
+
+def test_beside_another_adjacency_file_lines_may_have_one_length(tmp_path: Path) -> None:
+    path = written(tmp_path / "test.txt", [[1, 5, 6], [2, 7, 8]])
+    with pytest.raises(FileFormatError, match="every line has 3 fields"):
+        read_adjacency(path, call="call", asked=False)
+    assert len(read_adjacency(path, call="call", asked=False, beside=True).items) == 4
+    for name in ("u.data", "weights", "a log"):
+        path = written(tmp_path / "x.txt", tables(np.random.default_rng(2))[name], "\t")
+        with pytest.raises(FileFormatError, match="may be a table"):
+            read_adjacency(path, call="call", asked=False, beside=True)
 
 
 def test_the_error_says_how_to_read_the_table(tmp_path: Path) -> None:

@@ -25,6 +25,16 @@ def test_every_format_that_scipy_saves(tmp_path: Path, form: str) -> None:
         assert cells == [(0, 1, 2), (0, 2, 1), (2, 0, 3)]
 
 
+@pytest.mark.parametrize("form", ["csr", "csc", "coo"])
+def test_a_file_gives_the_rows_of_its_matrix(tmp_path: Path, form: str) -> None:
+    for seed in range(8):
+        matrix = drawn(form, seed)  # of COO: some cells twice
+        sp.save_npz(tmp_path / "m.npz", matrix)
+        own, theirs = (read_sparse(one, call="call") for one in (tmp_path / "m.npz", matrix))
+        for one, other in zip(cells(own), cells(theirs), strict=True):
+            assert one.tolist() == other.tolist()
+
+
 def test_stored_zeros_stay_and_ones_need_no_weights() -> None:
     matrix = sp.csr_array((np.array([1, 0]), np.array([0, 1]), np.array([0, 2])), shape=(1, 2))
     rows = read_sparse(matrix, call="call")

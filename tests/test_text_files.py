@@ -132,6 +132,10 @@ def test_options_are_checked() -> None:
         ({"format": "excel"}, "format = 'excel' is not one of 'csv', 'tsv', 'json'"),
         ({"nulls": None}, "nulls = None; give True or False"),
         ({"quoting": 1}, "quoting = 1; give True or False"),
+        (
+            {"quoting": True, "delimiter": "::"},
+            "quoting = True has no effect with delimiter = '::'",
+        ),
     ):
         with pytest.raises(FastnegError, match=match):
             TextFormat.of(options, call="call")

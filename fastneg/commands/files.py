@@ -22,6 +22,7 @@ from fastneg.data.features import FeatureTable, read_ids
 from fastneg.errors import FastnegError, FileFormatError
 from fastneg.ids import canonical_texts
 from fastneg.interactions import Interactions
+from fastneg.sources import read_adjacency
 from fastneg.storage import is_saved_folder
 from fastneg.tables import (
     ARROW,
@@ -185,7 +186,12 @@ def read_into(
     if _is_table(path, columns):
         return Interactions.read(path, user_ids=first.user_ids, item_ids=first.item_ids, **named)
     if _is_other_text(first_path, columns) and _is_other_text(path, columns):
-        named["format"] = "adjacency"  # as the first one was
+        # the first one was adjacency text; this one raises where it cannot be
+        read_adjacency(
+            path, TextFormat.of(columns.of_text(path), call="read"), call="read", asked=False,
+            beside=True,
+        )  # fmt: skip
+        named["format"] = "adjacency"
     return _recoded(Interactions.read(path, **named), first.user_ids, first.item_ids)
 
 

@@ -88,6 +88,9 @@ def test_a_test_file_is_read_as_the_training_file_was(
     assert "may be a table: every line has 3 fields" in refused(
         "sample", "--interactions", "test.txt", "--out", "x.parquet"
     )
+    ratings = [(u % 40, *rng.integers(1, 60, 1), u % 5, 880_000_000 + u) for u in range(80)]
+    write(files / "test.txt", ratings, "\t")
+    assert "test.txt may be a table: 2 lines begin with" in refused(*command, "--overwrite")
 
 
 def test_missing_ids_and_no_nulls(
