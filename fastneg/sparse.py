@@ -54,6 +54,7 @@ def read_sparse(source: Any, *, call: str) -> SparseRows:
         FastnegTypeError: not a sparse matrix.
         FastnegError: indices out of range, an indptr that does not ascend, NaN or infinite data.
     """
+    form: Any
     name = "matrix"
     if is_path(source):
         path = existing_file(source, call=call)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import IntArray, as_numbers, as_path, as_weights, fail, frozen
+from fastneg.checks import IntArray, as_numbers, as_weights, fail, frozen
 from fastneg.kernels.alias import (
     all_aliases_below,
     draw_entries,
@@ -20,8 +19,10 @@ from fastneg.samplers.item_table import Bits, ItemTable
 from fastneg.samplers.masses import Masses, fill_cells, survey, whole_masses
 from fastneg.threads import run_chunks
 
+if TYPE_CHECKING:
+    from fastneg.storage import SavedFolder
+
 MAX_ITEMS = 2**32 - 1
-_KIND, _VERSION = "fastneg alias table", 2
 
 
 class AliasTable(ItemTable):
@@ -45,6 +46,8 @@ class AliasTable(ItemTable):
 
     Source: Walker 1977; Vose 1991; the sweep of Huebschle-Schneider and Sanders 2022.
     """
+
+    kind = "fastneg alias table"
 
     def __init__(self, weights: Any, *, seed: int = 0, name: str = "alias-table") -> None:
         call = "AliasTable"
@@ -110,53 +113,8 @@ class AliasTable(ItemTable):
             draw_entries(entries, np.uint64(key), row, first, items, log_q)
 
     # ---------------------------------------------------------------- files
-    def save(self, folder: str | Path) -> None:
-        """Write the table to a folder that ``open`` maps into memory.
-
-        Raises:
-            FileFormatError: the folder cannot be written, or holds something else.
-        """
-        from fastneg.storage import write_folder
-
-        # the second is for who reads the manifest: ``open`` counts
-        facts = {"error": self.error, "num_reachable": self.num_reachable}
-        write_folder(
-            folder, call="AliasTable.save", kind=_KIND, version=_VERSION,
-            arrays={"cells": self.cells}, texts={}, facts=facts,
-        )  # fmt: skip
-
-    @classmethod
-    def open(
-        cls,
-        folder: str | Path,
-        *,
-        seed: int = 0,
-        name: str = "alias-table",
-        verify: bool = True,
-    ) -> Self:
-        """A saved table, memory-mapped: processes that open the same one share its memory.
-
-        Args:
-            folder: from ``save``.
-            seed, name: as for the class.
-            verify: whether to compare the files' checksums, which reads every byte once; False
-                opens maps too large for that. Whatever a kernel relies on is looked at in any case.
-
-        Raises:
-            FileFormatError: not a saved table, or damaged.
-        """
-        place = as_path(folder, call="AliasTable.open", name="folder")
-        table = cls.__new__(cls)
-        table._read(str(place.resolve()), seed=seed, name=name, verify=verify)
-        return table
-
-    def _read(self, folder: str, *, seed: int, name: str, verify: bool) -> None:
-        from fastneg.storage import SavedFolder
-
-        call = "AliasTable.open"
-        saved = SavedFolder(folder, call=call, kind=_KIND, version=_VERSION, verify=verify)
+    def _take(self, saved: SavedFolder, error: dict[str, float]) -> None:
         cells = saved.array("cells")
-        error = saved.manifest.get("error")
         if (
             cells is None
             or cells.dtype != np.uint64
@@ -166,8 +124,5 @@ class AliasTable(ItemTable):
             raise saved.damaged("cells.npy", "it is not an array of cells")
         if not all_aliases_below(frozen(cells), len(cells)):
             raise saved.damaged("cells.npy", "an alias is no item")
-        if not isinstance(error, dict):
-            raise saved.damaged("manifest.json", "facts are missing")
-        self._begin(seed=seed, name=name, folder=folder, verify=verify, call=call)
         self._hold(cells, error)
         self._num_reachable = None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import FloatArray, IntArray, as_path, fail, frozen
+from fastneg.checks import FloatArray, IntArray, fail, frozen
 from fastneg.kernels.alias_build import fill_part
 from fastneg.kernels.count_classes import (
     ALIAS_BITS,
@@ -26,6 +25,9 @@ from fastneg.samplers.item_table import Bits, ItemTable
 from fastneg.samplers.masses import Masses, block_totals
 from fastneg.streams import mix64
 
+if TYPE_CHECKING:
+    from fastneg.storage import SavedFolder
+
 MAX_CLASSES = 1 << 16
 _MIN_CELLS = 1024  # of a table, so that masses are fine enough for any catalog
 _ORDERED = 1 << 16  # items from which classes pay where ids are ordered by popularity
@@ -33,7 +35,6 @@ _ORDERED = 1 << 16  # items from which classes pay where ids are ordered by popu
 _SCATTERED = range(1 << 21, 1 << 26)
 _SLOTS = 1 << 18
 _ALIAS = np.uint64((1 << ALIAS_BITS) - 1)
-_VERSION = 2
 
 
 class CountClasses(NamedTuple):
@@ -198,45 +199,7 @@ class CountClassTable(ItemTable):
             )  # fmt: skip
 
     # ---------------------------------------------------------------- files
-    def save(self, folder: str | Path) -> None:
-        """Write the table to a folder that ``open`` maps into memory."""
-        from fastneg.storage import write_folder
-
-        write_folder(
-            folder, call="CountClassTable.save", kind=self.kind, version=_VERSION,
-            arrays=self.arrays(), texts={}, facts={"error": self.error},
-        )  # fmt: skip
-
-    @classmethod
-    def open(
-        cls,
-        folder: str | Path,
-        *,
-        seed: int = 0,
-        name: str = "alias-table",
-        verify: bool = True,
-    ) -> Self:
-        """A saved table, memory-mapped.
-
-        Args:
-            folder: from ``save``.
-            seed, name: as for the class.
-            verify: whether to compare the files' checksums, which reads every byte once; False
-                opens maps too large for that. Whatever a kernel relies on is looked at in any case.
-
-        Raises:
-            FileFormatError: not a saved table, or damaged.
-        """
-        table = cls.__new__(cls)
-        place = as_path(folder, call="CountClassTable.open", name="folder")
-        table._read(str(place.resolve()), seed=seed, name=name, verify=verify)
-        return table
-
-    def _read(self, folder: str, *, seed: int, name: str, verify: bool) -> None:
-        from fastneg.storage import SavedFolder
-
-        call = "CountClassTable.open"
-        saved = SavedFolder(folder, call=call, kind=self.kind, version=_VERSION, verify=verify)
+    def _take(self, saved: SavedFolder, error: dict[str, float]) -> None:
         found: dict[str, npt.NDArray[Any]] = {}
         for part, dtype in (
             ("cells", np.uint64), ("class_masses", np.uint64), ("values", np.float64),
@@ -247,14 +210,10 @@ class CountClassTable(ItemTable):
                 raise saved.damaged(f"{part}.npy", f"it is not a row of {np.dtype(dtype)}")
             found[part] = frozen(array)
         classes = _checked_classes(found, saved)
-        error = saved.manifest.get("error")
-        if not isinstance(error, dict):
-            raise saved.damaged("manifest.json", "facts are missing")
-        self._begin(seed=seed, name=name, folder=folder, verify=verify, call=call)
         self._hold(classes, found["class_masses"], found["cells"], error)
 
 
-def _checked_classes(found: dict[str, npt.NDArray[Any]], saved: Any) -> CountClasses:
+def _checked_classes(found: dict[str, npt.NDArray[Any]], saved: SavedFolder) -> CountClasses:
     """What a kernel would read out of bounds is found here."""
     spans, order, cells = found["spans"], found["order"], found["cells"]
     sizes = (spans & np.uint64(0xFFFFFFFF)).astype(np.int64)

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import FloatArray, IntArray, as_integer, as_name, fail, frozen, refreeze
+from fastneg.checks import (
+    FloatArray,
+    IntArray,
+    as_integer,
+    as_name,
+    as_path,
+    fail,
+    frozen,
+    refreeze,
+)
 from fastneg.kernels.complement import running_sums
 from fastneg.kernels.pow import log_masses
 from fastneg.locks import Lock
@@ -17,7 +27,11 @@ from fastneg.samplers.masses import Masses
 from fastneg.streams import RowCounter, key_of, stream_of
 from fastneg.threads import run_chunks
 
+if TYPE_CHECKING:
+    from fastneg.storage import SavedFolder
+
 Bits = npt.NDArray[np.uint32]
+_VERSION = 2  # of saved tables
 _SMALLEST = 32_768  # draws that are worth a thread
 _COARSEST = 4096  # items that one running sum stands for at most
 
@@ -26,20 +40,24 @@ class ItemTable(ABC):
     """A table that draws items 0..n-1 in proportion to whole masses.
 
     Attributes:
+        kind: what the manifest of a saved table says that it is.
         num_items: n.
         total: what the masses sum to.
         folder: where it is mapped from; None for a table in memory.
         verify: whether checksums are compared where it is opened (again, by other processes).
         error: ``max_relative``, the largest relative error of a probability against the weight
             asked for, and ``total_variation``, half the sum of absolute errors.
+        item_ids: the fingerprint of the items' ids, where it is known.
     """
 
+    kind: str
     num_items: int
     total: int
     error: dict[str, float]
     verify: bool
     seed: int
     name: str
+    item_ids: str | None = None
     _digest: str | None = None
 
     def _begin(
@@ -81,8 +99,12 @@ class ItemTable(ABC):
 
     # ---------------------------------------------------------------- what a table says
     @abstractmethod
-    def _read(self, folder: str, *, seed: int, name: str, verify: bool) -> None:
-        """Become the table saved in a folder."""
+    def _take(self, saved: SavedFolder, error: dict[str, float]) -> None:
+        """Become the saved table; whatever a kernel relies on is checked.
+
+        Raises:
+            FileFormatError: it is damaged.
+        """
 
     @abstractmethod
     def _make_masses(self) -> Masses:
@@ -163,6 +185,62 @@ class ItemTable(ABC):
                 digest.update(np.ascontiguousarray(array).view(np.uint8).data)
             self._digest = digest.hexdigest()
         return self._digest
+
+    # ---------------------------------------------------------------- files
+    def save(self, folder: str | Path) -> None:
+        """Write the table to a folder that ``open`` maps into memory.
+
+        Raises:
+            FileFormatError: the folder cannot be written, or holds something else.
+        """
+        from fastneg.storage import write_folder
+
+        # ``open`` counts again; the number in the manifest is for people
+        facts = {"error": self.error, "num_reachable": self.num_reachable}
+        if self.item_ids is not None:
+            facts["item_ids"] = self.item_ids
+        write_folder(
+            folder, call=f"{type(self).__name__}.save", kind=self.kind, version=_VERSION,
+            arrays=self.arrays(), texts={}, facts=facts,
+        )  # fmt: skip
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        seed: int = 0,
+        name: str = "alias-table",
+        verify: bool = True,
+    ) -> Self:
+        """A saved table, memory-mapped: processes that open the same one share its memory.
+
+        Args:
+            folder: from ``save``.
+            seed, name: as for the class.
+            verify: whether to compare the files' checksums, which reads every byte once; False
+                opens maps too large for that. Whatever a kernel relies on is checked in any case.
+
+        Raises:
+            FileFormatError: not a saved table, or damaged.
+        """
+        place = as_path(folder, call=f"{cls.__name__}.open", name="folder")
+        table = cls.__new__(cls)
+        table._read(str(place.resolve()), seed=seed, name=name, verify=verify)
+        return table
+
+    def _read(self, folder: str, *, seed: int, name: str, verify: bool) -> None:
+        """Become the table saved in a folder."""
+        from fastneg.storage import SavedFolder
+
+        call = f"{type(self).__name__}.open"
+        saved = SavedFolder(folder, call=call, kind=self.kind, version=_VERSION, verify=verify)
+        error, ids = saved.manifest.get("error"), saved.manifest.get("item_ids")
+        if not isinstance(error, dict) or not isinstance(ids, str | None):
+            raise saved.damaged("manifest.json", "facts are missing")
+        self._begin(seed=seed, name=name, folder=folder, verify=verify, call=call)
+        self._take(saved, error)
+        self.item_ids = ids
 
     # ---------------------------------------------------------------- drawing
     def draw(

@@ -90,8 +90,7 @@ class PopularitySampler(WeightedSampler):
             weights = np.zeros(len(counts), dtype=np.float64)
         else:
             weights = as_weights(counts, call=call, name="counts", what=what)
-        # with_exponent reads them again: what the caller writes into theirs must not count
-        self._counts = frozen(weights.copy() if np.may_share_memory(weights, counts) else weights)
+        self._counts = frozen(weights)  # ``with_exponent`` reads them again
         self._classes = None
         if self.method != "table":
             self._classes = find_classes(weights, always=self.method == "classes")
@@ -135,6 +134,8 @@ class PopularitySampler(WeightedSampler):
         Raises:
             FileFormatError: the folder cannot be written, or holds something else.
         """
+        if self.interactions is not None:
+            self.table.item_ids = _ids_of(self.interactions)
         self.table.save(folder)
 
     @classmethod
@@ -153,12 +154,13 @@ class PopularitySampler(WeightedSampler):
 
         Args:
             folder: from ``save``.
-            interactions: whose positives are excluded; of as many items as the table.
+            interactions: whose positives are excluded; of the items of the table.
             seed, name, replacement, memory_budget: as for the class.
             verify: whether to compare checksums, as for ``AliasTable.open``.
 
         Raises:
             FileFormatError: not a saved table, or damaged.
+            FastnegError: interactions of other items than the table's.
         """
         call = "PopularitySampler.open"
         check_interactions(call, optional={"interactions": interactions})
@@ -167,6 +169,13 @@ class PopularitySampler(WeightedSampler):
             fail(
                 call,
                 f"interactions have {interactions.num_items} items, the table {table.num_items}",
+            )
+        own = None if interactions is None else _ids_of(interactions)
+        if None not in (own, table.item_ids) and own != table.item_ids:
+            fail(
+                call,
+                f"interactions have other item ids than those that {folder} was saved with; read "
+                "or make them with like= (or item_ids=) of the latter",
             )
         return TableSampler(
             table,
@@ -182,6 +191,11 @@ class TableSampler(WeightedSampler):
     """A popularity sampler whose table was opened, not built."""
 
     kind = "popularity"
+
+
+def _ids_of(interactions: Interactions) -> str | None:
+    """The fingerprint of the item ids; None for codes without ids."""
+    return interactions._items.fingerprint() if interactions._items.named else None
 
 
 def open_table(folder: str | Path, *, verify: bool = True) -> Table:

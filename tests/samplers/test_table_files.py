@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from fastneg.errors import FileFormatError
+from fastneg.errors import FastnegError, FileFormatError
+from fastneg.interactions import Interactions
 from fastneg.samplers.alias_table import AliasTable
 from fastneg.samplers.count_classes import CountClassTable, find_classes
 from fastneg.samplers.item_table import ItemTable
@@ -291,7 +292,8 @@ def test_a_changed_file_is_seen_unless_checksums_are_left_out(kind: Any, tmp_pat
 _OVERFLOW = """
 import numpy as np, sys
 from pathlib import Path
-from fastneg.errors import FileFormatError
+from fastneg.errors import FastnegError, FileFormatError
+from fastneg.interactions import Interactions
 from fastneg.interactions import Interactions
 from fastneg.samplers.popularity import PopularitySampler
 from tests.forging import set_fact
@@ -331,3 +333,19 @@ def test_no_buffer_is_sized_by_what_a_file_says(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     # another table's manifest is found out by checksums, and without them it decides nothing
     assert ended.stdout.split() == ["drawn", "refused", "drawn", "drawn"] * 2
+
+
+@pytest.mark.parametrize("method", ["table", "classes"])
+def test_a_table_is_opened_for_its_own_items_only(method: str, tmp_path: Path) -> None:
+    users, items = ["ann", "bob", "ann"], ["x", "y", "z"]
+    seen = Interactions.from_pairs(users, items)
+    PopularitySampler(seen, method=method).save(tmp_path / "table")
+    same = Interactions.from_pairs(["cid"], ["y"], item_ids=items)
+    codes = Interactions.from_codes([0], [1], num_items=3)  # whose ids nobody gave
+    for known in (None, seen, same, codes):
+        PopularitySampler.open(tmp_path / "table", interactions=known)
+    other = Interactions.from_pairs(users, items[::-1])
+    with pytest.raises(FastnegError, match=r"PopularitySampler\.open: .* have other item ids"):
+        PopularitySampler.open(tmp_path / "table", interactions=other)
+    PopularitySampler(codes, smoothing=1.0, method=method).save(tmp_path / "without")
+    PopularitySampler.open(tmp_path / "without", interactions=other)
