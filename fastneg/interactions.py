@@ -370,14 +370,15 @@ class Interactions(Rows, Encoded):
         return Interactions(user_vocabulary, item_vocabulary, users, items, row_weights, row_times)
 
     def recoded(self, like: Interactions) -> Interactions:
-        """The same rows by their ids, in the codes of other interactions; new ids come behind."""
-        return Interactions.from_pairs(
-            self.decode_users(self.row_users),
-            self.decode_items(self.row_items),
-            weights=self.row_weights,
-            times=self.row_times,
-            like=like,
-        )
+        """The same rows in the codes of other interactions, by ids; new ids get further codes.
+
+        Codes without ids (``from_codes``, ``from_csr``) are those of ``like`` already.
+        """
+        rows, weights, times = (self.row_users, self.row_items), self.row_weights, self.row_times
+        if not (self._users.named or self._items.named):
+            return Interactions.from_codes(*rows, weights=weights, times=times, like=like)
+        ids = self.decode_users(rows[0]), self.decode_items(rows[1])
+        return Interactions.from_pairs(*ids, weights=weights, times=times, like=like)
 
     def select(self, rows: Any) -> Interactions:
         """The rows named by a mask (bool [R]) or by numbers, with the same users, items, codes."""

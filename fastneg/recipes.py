@@ -285,12 +285,15 @@ def _refuse_further(train: Interactions, validation: Interactions) -> None:
 
 
 def _together(train: Interactions, validation: Interactions) -> Interactions:
-    """Train and validation rows in one, with the codes of both."""
+    """Train and validation rows in one, with the codes of both.
+
+    Validation has the codes of train, and no ids where it was made of codes: train has the ids.
+    """
     context = getattr(validation, "context", None)  # of events
     extra: dict[str, Any] = {} if context is None else {"context": context}
     return train.append(
-        validation.decode_users(validation.row_users),
-        validation.decode_items(validation.row_items),
+        train.decode_users(validation.row_users),
+        train.decode_items(validation.row_items),
         weights=validation.row_weights,
         times=validation.row_times,
         **extra,

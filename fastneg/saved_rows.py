@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from fastneg.checks import AnyArray
-from fastneg.files import MANIFEST
+from fastneg.errors import FileFormatError
+from fastneg.files import MANIFEST, parse_manifest
 from fastneg.rows import Rows, fault_of_codes
 from fastneg.storage import SavedFolder, write_folder
 from fastneg.vocabulary import Vocabulary
@@ -49,6 +50,20 @@ def save_rows(
         texts=texts,
         facts={"num_users": rows.num_users, "num_items": rows.num_items, "ids_0_to_n": counted},
     )
+
+
+def has_ids(folder: Path) -> bool:
+    """Whether users and items of a saved folder have ids; True too for what ``SavedRows`` refuses.
+
+    Interactions that were made of codes alone have none.
+    """
+    try:
+        manifest = parse_manifest(folder / MANIFEST)
+    except (OSError, FileFormatError):
+        return True
+    parts = [manifest.get(part) for part in ("arrays", "texts", "ids_0_to_n")]
+    known = [name for part in parts if isinstance(part, dict | list) for name in part]
+    return manifest.get("kind") != _KIND or all(name in known for name, _ in _IDS)
 
 
 class SavedRows:

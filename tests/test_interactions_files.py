@@ -167,3 +167,17 @@ def test_bad_files(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(FileFormatError, match="is not a saved folder"):
         Interactions.open(tmp_path)
+
+
+def test_a_folder_without_ids_is_read_like_others_by_its_codes(tmp_path: Path) -> None:
+    known = Interactions.from_pairs([5, 6, 7], [1, 2, 3])
+    Interactions.from_codes([0, 2], [1, 1], num_users=3, num_items=3).save(tmp_path / "codes")
+    read = Interactions.read(tmp_path / "codes", like=known)
+    assert read.decode_users(read.row_users).tolist() == [5, 7]
+    assert read.decode_items(read.row_items).tolist() == [2, 2]
+    Interactions.from_codes([3], [0], num_users=4, num_items=3).save(tmp_path / "more")
+    with pytest.raises(FastnegError, match=r"users\[0\] = 3 is not a code in 0..2"):
+        Interactions.read(tmp_path / "more", like=known)
+    Interactions.from_pairs([7, 9], [3, 3]).save(tmp_path / "ids")
+    read = Interactions.read(tmp_path / "ids", like=known)
+    assert read.row_users.tolist() == [2, 3]

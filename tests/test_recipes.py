@@ -255,6 +255,22 @@ def test_refit_trains_on_everything_for_the_chosen_epochs(split, tmp_path):
     assert all("validation" not in line for line in refitted)
 
 
+def test_refit_on_validation_of_codes_trains_on_its_users_and_items(split):
+    held = hold_out_validation(split[0])
+    ids = {"user_ids": np.arange(1, 201), "item_ids": np.arange(1, 151)}  # codes from 1 on
+    train = Interactions.from_pairs(held[0].row_users + 1, held[0].row_items + 1, **ids)
+    rows = held[1].row_users, held[1].row_items
+    by_codes = Interactions.from_codes(*rows, num_users=200, num_items=150)
+    by_ids = Interactions.from_codes(*rows, like=train)
+    settings = {**QUICK, "eval_users": 200}
+    found = [
+        train_recipe(train, one, recipe="bpr", settings=settings, refit=True).model
+        for one in (by_codes, by_ids)
+    ]
+    for name, tensor in found[0].state_dict().items():
+        assert torch.equal(tensor, found[1].state_dict()[name])
+
+
 def test_refit_of_rounds_stops_at_the_best_round(split):
     train, test = split
     settings = small("facebook-ebr", epochs=2, patience=0)

@@ -116,9 +116,8 @@ def evaluate(
     )  # fmt: skip
     sampled = None
     if sampling is not None and isinstance(sampling.candidates, Path):
-        given = read_candidates(
-            sampling.candidates, seen, user=columns.user or "user", item=columns.item or "item"
-        )
+        given, counts = read_candidates(sampling.candidates, seen, train, columns)
+        report(counts, limit, lines.append)
         sampled = sampled_evaluation.evaluate_sampled(
             users.matrix, items.matrix, given, k=sampling.k, scores_cold_users=cold_users
         )

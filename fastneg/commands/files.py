@@ -2,8 +2,9 @@
 
 Files speak ids; everything behind this page speaks codes. The first file (with a table of items or
 users, where there is one) makes the vocabulary, and the others are read into it: ids that it does
-not know get codes beyond its end, which evaluation counts as unknown. A sparse matrix (.npz) has
-no ids; its row and column numbers are codes, and it goes with other matrices only.
+not know get codes beyond its end, which evaluation counts as unknown. A sparse matrix (.npz), and
+a saved folder of interactions that were made of codes, has no ids; its codes can be combined only
+with those of another such file.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from fastneg.data.features import FeatureTable, read_ids
 from fastneg.errors import FastnegError, FileFormatError
 from fastneg.ids import canonical_texts
 from fastneg.interactions import Interactions
+from fastneg.saved_rows import has_ids
 from fastneg.sources import read_adjacency
 from fastneg.storage import is_saved_folder
 from fastneg.tables import (
@@ -127,7 +129,9 @@ def prepare_file(path: Path) -> None:
 
 
 def holds_codes(path: Path, columns: ColumnNames = BY_DEFAULT) -> bool:
-    """Whether a file of interactions has codes for ids."""
+    """Whether a file of interactions has codes and no ids."""
+    if is_saved_folder(path):
+        return not has_ids(path)
     return suffix_of(path) == ".npz" or columns.of_text(path).get("format") == "npz"
 
 
@@ -212,13 +216,13 @@ def event_ids(path: Path, columns: ColumnNames, event: str) -> Any:
 
 
 def refuse_mixing(first: Path, second: Path, columns: ColumnNames = BY_DEFAULT) -> None:
-    """Raise where one file holds codes and the other ids: they would be taken for each other."""
+    """Raise where one file holds codes and the other ids: equal numbers would mean other things."""
     if holds_codes(first, columns) == holds_codes(second, columns):
         return
     codes, ids = (first, second) if holds_codes(first, columns) else (second, first)
     raise FastnegError(
-        f"{codes} holds codes (row and column numbers), {ids} raw ids; give all files as .npz "
-        "with the same codes, or all with ids"
+        f"{codes} holds codes (row and column numbers), {ids} raw ids; give all files with codes "
+        "(as .npz), or all with ids"
     )
 
 

@@ -14,6 +14,7 @@ import pytest
 from scipy import sparse
 
 from fastneg.data.features import FeatureTable
+from fastneg.interactions import Interactions
 from fastneg.training.outputs import load_config, load_features, load_model
 from tests.commands.conftest import NUM_ITEMS, NUM_USERS, Runner, write_csv
 
@@ -346,6 +347,23 @@ def test_raw_ids_where_codes_are_due(refused: Callable[..., str], files: Path) -
     assert "8 is a raw id of the table of items (1 of 8 are no codes)" in message
     assert "codes 0..7" in message
     assert "m.npz has no named columns" in refused(*train, "--user-column", "user")
+
+
+def test_a_saved_folder_without_ids_is_no_file_of_ids(
+    refused: Callable[..., str], fastneg: Runner, files: Path
+) -> None:
+    by_id = Interactions.from_pairs(np.arange(1, 41) % 9, np.arange(1, 41) % 7)
+    by_id.save(files / "ids")
+    Interactions.from_codes(by_id.row_users, by_id.row_items).save(files / "codes")
+    for first, second in (("ids", "codes"), ("codes", "ids"), ("codes", "test.csv")):
+        message = refused("train", "--train", first, "--test", second, *SMALL)
+        assert "codes holds codes (row and column numbers)" in message
+    np.save(files / "q.npy", np.eye(9))
+    pq.write_table(pa.table({"id": np.arange(1, 8), "v": np.eye(7, 9).tolist()}), "i.parquet")
+    mine = ("mine", "q.npy", "i.parquet", "--window", "1-3", "--num-negatives", 1, "--out", "m")
+    assert "and the vectors of" in refused(*mine, "--positives", "codes")
+    ran = fastneg("sample", "--interactions", "codes", "--out", "x.parquet")
+    assert ran.code == 0, ran.err
 
 
 def test_indices_out_of_range(refused: Callable[..., str], files: Path) -> None:
