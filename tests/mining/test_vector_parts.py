@@ -117,17 +117,20 @@ def test_columns_of_every_kind_of_list(vectors, wanted, tmp_path, kind):
             pa.array(rows, kind) if "half" not in str(kind)
             else pa.array(list(vectors[1].astype(np.float16)), kind)
         )  # fmt: skip
+    for values in (column, pa.chunked_array([column[:7], column[7:]])):
+        found = mine_hard_negatives(vectors[0], values, **OPTIONS)
+        np.testing.assert_array_equal(found.items, wanted)
     tags = pa.array([["a", "b"]] * ROWS)
-    pq.write_table(pa.table({"tags": tags, "emb": column}), tmp_path / "x.parquet")
+    try:
+        pq.write_table(pa.table({"tags": tags, "emb": column}), tmp_path / "x.parquet")
+    except pa.ArrowNotImplementedError:
+        pytest.skip(f"pyarrow {pa.__version__} does not write {kind} to Parquet")
     np.save(tmp_path / "q.npy", vectors[0])
     mined = mine_to_folder(tmp_path / "q.npy", tmp_path / "x.parquet", tmp_path / "job", **OPTIONS)
     np.testing.assert_array_equal(mined.read().items, wanted)
     done = by_command(tmp_path / "q.npy", tmp_path / "x.parquet", tmp_path / "cli")
     assert done.exit_code == 0, done.output
     assert items_of(tmp_path / "cli") == wanted.tolist()
-    for values in (column, pa.chunked_array([column[:7], column[7:]])):
-        found = mine_hard_negatives(vectors[0], values, **OPTIONS)
-        np.testing.assert_array_equal(found.items, wanted)
 
 
 def test_a_diagnosis_reads_folders(vectors, tmp_path):

@@ -1,4 +1,4 @@
-"""Samplers whose first sixteen ids stand in a test: a small world that never changes."""
+"""Samplers and their first sixteen ids: a small world that never changes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fastneg.samplers.listed import ListedSampler
 from fastneg.samplers.log_uniform import LogUniformSampler
 from fastneg.samplers.mixed import MixedSampler
 from fastneg.samplers.popularity import PopularitySampler
+from fastneg.samplers.request import make_request
 from fastneg.samplers.streaming import StreamingPopularitySampler
 from fastneg.samplers.uniform import UniformSampler
 
@@ -68,8 +69,45 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
 }
 
 
+# A change of any of these is a change of the stream: a line in CHANGELOG.md.
+GOLDEN = {
+    "uniform": [98, 930, 658, 921, 670, 295, 877, 242, 557, 992, 392, 26, 116, 849, 359, 651],
+    "popularity": [70, 91, 58, 251, 853, 240, 278, 327, 111, 55, 195, 35, 428, 99, 99, 100],
+    "steep": [57, 23, 24, 24, 24, 24, 24, 24, 57, 11, 22, 29, 36, 57, 4, 4],
+    "mixed draw": [742, 943, 86, 875, 256, 32, 219, 86, 407, 936, 470, 611, 12, 45, 69, 0],
+    "mixed quota": [841, 393, 86, 875, 256, 32, 219, 86, 407, 964, 470, 611, 12, 45, 69, 0],
+    "listed": [455, 39, 925, 542, 132, 119, 119, 132, 521, 947, 580, 856, 954, 805, 884, 126],
+    "log-uniform": [637, 25, 975, 51, 20, 632, 0, 887, 20, 168, 104, 0, 9, 46, 644, 173],
+    "streaming": [165, 204, 704, 623, 420, 92, 916, 876, 331, 225, 649, 451, 84, 736, 196, 153],
+    "classes": [980, 150, 690, 741, 656, 77, 65, 69, 670, 13, 26, 63, 196, 444, 49, 49],
+    "uniform distinct": [
+        98, 930, 658, 921, 670, 295, 877, 242, 557, 992, 392, 26, 116, 849, 359, 651,
+    ],
+    "popularity distinct": [
+        70, 91, 58, 251, 853, 240, 278, 327, 111, 55, 195, 35, 428, 99, 100, 908,
+    ],
+    "steep distinct": [57, 23, 24, 49, 24, 29, 2, 22, 57, 11, 22, 29, 36, 57, 4, 30],
+    "mixed distinct": [742, 943, 86, 875, 256, 32, 219, 86, 407, 936, 470, 611, 12, 45, 69, 0],
+    "alias table": [0, 2, 893, 92, 0, 205, 731, 7, 202, 1, 44, 11, 18, 2, 229, 5],
+}  # fmt: skip
+
+USERS = [0, 17, 30, -1]  # of whom each has four ids, by default seed, epoch and rows
+
+
 def sixteen(name: str) -> list[int]:
-    """Four ids for users 0, 17, 30 and the unknown one, by default seed, epoch and rows."""
+    """What ``sample`` returns."""
     if name == "alias table":
         return AliasTable(1 / np.arange(1, NUM_ITEMS + 1)).draw(16).tolist()
-    return SAMPLERS[name]().sample([0, 17, 30, -1], 4).items.ravel().tolist()
+    return SAMPLERS[name]().sample(USERS, 4).items.ravel().tolist()
+
+
+def sixteen_without_torch(name: str) -> list[int]:
+    """The same, taken before ``sample`` makes tensors of it: for a Python that torch lacks."""
+    sampler = SAMPLERS[name]()
+    request = make_request(
+        USERS, num_users=NUM_USERS, num_items=NUM_ITEMS, positives=None, times=None, exclude=None,
+        call="golden",
+    )  # fmt: skip
+    request.rows = np.arange(len(USERS), dtype=np.int64)
+    drawn = sampler._draw_request(sampler._plan(request), 4, log_q=False, buffers=None)
+    return drawn[0].ravel().tolist()
