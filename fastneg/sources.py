@@ -13,6 +13,7 @@ from fastneg.checks import shown
 from fastneg.errors import FastnegError, FileFormatError, one_line
 from fastneg.ids import canonical_texts
 from fastneg.lazy import lazy_module
+from fastneg.list_signs import sign_of_a_column, sign_of_a_field
 from fastneg.tables import existing_file
 from fastneg.text_files import open_text, without_null_texts
 from fastneg.text_options import PLAIN, TextFormat
@@ -61,7 +62,8 @@ def read_adjacency(
         asked: whether the caller said that the file is adjacency text; False raises unless the text
             can be nothing else: plain integers, a line for each user, and lines of different
             lengths (or of two tokens, which are pairs either way, or long ones with the same items
-            in all columns).
+            in all columns) without a sign of times, ratings or counts at an end of the lines
+            (``list_signs``).
         beside: with ``asked=False``, another file of the same kind was adjacency text, so that
             lines of one length raise no doubt.
 
@@ -129,9 +131,14 @@ def _doubt(lines: _Lines, *, beside: bool) -> str | None:
     empty = lines.tabs + 1 - lines.lengths  # cells, where tabs alone separate the fields
     if int(empty.min()) >= 0 and int(empty.min()) < int(empty.max()):
         return "may be a table: lines have empty cells between their tabs"
-    if shortest < longest or beside or (longest >= _NARROW and _are_sets(lines, longest)):
-        return None
-    return f"may be a table: every line has {longest} fields"
+    numbers = pc.cast(lines.tokens, pa.float64()).to_numpy()
+    if shortest < longest:
+        sign = sign_of_a_field(numbers, lines.starts, lines.lengths)
+    elif beside or (longest >= _NARROW and _are_sets(lines, longest)):
+        sign = sign_of_a_column(numbers.reshape(-1, longest))
+    else:
+        return f"may be a table: every line has {longest} fields"
+    return None if sign is None else f"may be a table or a log: {sign}"
 
 
 def _are_sets(lines: _Lines, width: int) -> bool:

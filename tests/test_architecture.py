@@ -30,6 +30,7 @@ LEVELS = [
     ["parquet_files", "json_lines"],
     ["text_files"],
     ["archives", "arrow_files", "files", "text_options"],
+    ["list_signs"],
     ["checks", "ids", "streams"],
     ["threads"],
     ["locks", "shared"],
