@@ -74,8 +74,10 @@ def refuse_beyond_memory(size: int, *, call: str, name: str) -> None:
     Raises:
         FastnegError: naming the bytes.
     """
+    if size <= _FREE_CODES or not hasattr(os, "sysconf"):  # Windows: nothing says it
+        return
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if size > _FREE_CODES and size * _BYTES_A_CODE > memory:
+    if size * _BYTES_A_CODE > memory:
         checks.fail(
             call,
             f"{name} = {size:,} codes need tables of {size * _BYTES_A_CODE:,} bytes, and this "

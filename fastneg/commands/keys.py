@@ -1,7 +1,7 @@
-"""Which column of a file of vectors says whose they are.
+"""Find the id column (the key) of a file of vectors.
 
-Row numbers that are taken for ids give wrong results without a word, so they are taken only where
-no column could be the key, or where the other file speaks of row numbers itself.
+Row numbers used in place of ids give wrong results without an error. They are used only if no
+column could be the key, or if the other file holds row numbers itself.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from fastneg.errors import FastnegError
 
 BY_DEFAULT = "id"
 IDS, ROWS, NOTHING = "ids", "rows", "nothing"
-_ENDINGS = ("id", "key", "sku", "asin")
+_ENDINGS = ("id", "key", "sku", "asin", "user", "item")  # "user", "item": of interactions
 _INDEX = "__index_level_"  # pandas' name for an index without a name
 
 
 @dataclass(frozen=True)
 class Keyed:
-    """What the key of a file of vectors is for.
+    """How the ids of a file of vectors will be used.
 
     Attributes:
         flag: the flag that names the column.
-        met_with: what another file has: ``"ids"``, ``"rows"`` (a matrix: its numbers are row
-            numbers), or ``"nothing"``.
+        met_with: what the other file holds: ``"ids"``, ``"rows"`` (a matrix, whose numbers are row
+            numbers), or ``"nothing"`` (there is no other file).
         repeats: whether several rows may have one id.
     """
 
@@ -46,17 +46,17 @@ def find_key(
     keyed: Keyed,
     read: Callable[[list[str]], Mapping[str, Any]],
 ) -> tuple[str | None, str]:
-    """(the column that is the key, or None for row numbers; what is to be said of it, or "").
+    """(name of the key, or None for row numbers; a line that tells the user, or "").
 
     Args:
-        path: for the text.
-        schema: of the file, an Arrow schema.
-        others: columns that are something else.
-        keyed: what the key is for.
-        read: gives columns by name.
+        path: of the file, for messages.
+        schema: its Arrow schema.
+        others: columns known not to be the key.
+        keyed: how the ids will be used.
+        read: reads columns by name.
 
     Raises:
-        FastnegError: several columns could be the key, and another file's ids are to meet it.
+        FastnegError: several columns could be the key, and another file has ids to compare.
     """
     names = [one.name for one in schema if _holds_ids(one.type) and one.name not in others]
     named = [name for name in names if not name.startswith(_INDEX)]
@@ -75,15 +75,15 @@ def find_key(
         raise _several(path, could_be, keyed)
     if could_be:
         listed = ", ".join(map(repr, could_be))
-        return None, f"{path}: row numbers stand for ids; {keyed.flag} names one of {listed}"
+        return None, f"{path}: row numbers are used as ids; {keyed.flag} can name one of {listed}"
     return None, rows_are_ids(path, keyed)
 
 
 def rows_are_ids(path: Path, keyed: Keyed) -> str:
-    """What is to be said of vectors without ids that another file's ids meet."""
+    """The line that tells the user that ids of another file are used as row numbers, or ""."""
     if keyed.met_with != IDS:
         return ""
-    return f"{path}: it has no ids, so the ids of the other file are taken for its row numbers"
+    return f"{path} has no ids: ids in the other file are used as its row numbers"
 
 
 def _holds_ids(kind: Any) -> bool:
@@ -104,7 +104,7 @@ def _sounds_like_a_key(name: str) -> bool:
 def _that_could_be(
     names: Sequence[str], keyed: Keyed, read: Callable[[list[str]], Mapping[str, Any]]
 ) -> list[str]:
-    """Those without a missing value, and without a repeated one unless ids may repeat."""
+    """Columns without a missing value, and without a repeated one unless ids may repeat."""
     found = []
     for name in names:
         column = plain_column(read([name])[name])

@@ -79,7 +79,7 @@ def _natural(path: Path) -> list[tuple[tuple[int, int, str], ...]]:
     """Names in the order of the numbers in them."""
     return [
         tuple(
-            (0, int(piece), piece) if piece.isdigit() else (1, 0, piece)
+            (0, int(piece), piece) if piece.isdecimal() else (1, 0, piece)
             for piece in re.split(r"(\d+)", name)
             if piece
         )

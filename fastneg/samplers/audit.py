@@ -235,7 +235,7 @@ def audit(
         if not sampler.replacement:
             num_negatives = 10
     width = as_integer(num_negatives, call=call, name="num_negatives", minimum=1, maximum=2**26)
-    known = _known(sampler) if interactions is None else interactions
+    known = sampler.interactions if interactions is None else interactions
     if interactions is not None:
         same_catalog(call, interactions, sampler)
     asked = as_asked(users, positives, times, shared=shared, known=known, call=call)
@@ -272,12 +272,3 @@ def audit(
         announced=test.announced,
         empirical=test.empirical,
     )
-
-
-def _known(sampler: Any) -> Interactions | None:
-    """The interactions of a sampler, or of the first of its parts that has some."""
-    if isinstance(sampler.interactions, Interactions):
-        return sampler.interactions
-    inner = [*getattr(sampler, "parts", ()), getattr(sampler, "fallback", None)]
-    found = [_known(part) for part in inner if isinstance(part, Sampler)]
-    return next((known for known in found if known is not None), None)

@@ -52,13 +52,14 @@ def inclusion_by_row(sampler: Hooks, plan: Plan, q: FloatArray, width: int) -> F
 def _law(sampler: Hooks, plan: Plan, b: int, width: int, *, nobody: bool) -> Inclusion:
     """The inclusion probabilities of row b; of nobody's row they are kept."""
     kept = sampler._inclusions if nobody and not sampler._moves else {}
-    if width not in kept:
+    law = kept.get(width)
+    if law is None:
         row = sampler._plan(plan.request.take(np.array([b], dtype=np.int64)))
         law = Inclusion(*sampler._rates(row), width)
-        if len(kept) >= _KEPT:
+        if len(kept) >= _KEPT:  # another thread may do so between any two lines
             kept.clear()
         kept[width] = law
-    return kept[width]
+    return law
 
 
 def rates_of_all(sampler: Hooks, plan: Plan) -> tuple[FloatArray, FloatArray]:

@@ -134,9 +134,7 @@ def test_vectors_without_ids_take_row_numbers_only(
     ran = fastneg("mine", "users.npy", "bare.parquet", "--positives", "rows.csv", *MINE[2:])
     assert ran.code == 0, ran
     for name in ("users.npy", "bare.parquet"):
-        assert (
-            f"{name}: it has no ids, so the ids of the other file are taken for its row" in ran.out
-        )
+        assert f"{name} has no ids: ids in the other file are used as its row numbers" in ran.out
 
 
 def test_too_few_positives_that_the_vectors_know(world: Path, refused: Refused) -> None:
@@ -168,7 +166,7 @@ def test_without_another_file(world: Path) -> None:
     assert "'item_id' (--flag)" in found.said
     found = read_vectors(world / "two.parquet", side="item", keyed=keyed(NOTHING))
     assert found.ids is None
-    assert "row numbers stand for ids; --flag names one of 'item_id', 'title'" in found.said
+    assert "row numbers are used as ids; --flag can name one of 'item_id', 'title'" in found.said
     assert read_vectors(world / "id_too.parquet", side="item").ids is not None
 
 
@@ -198,6 +196,10 @@ def test_what_could_be_a_key(tmp_path: Path) -> None:
         if key is not None:
             again = read_vectors(tmp_path / "it.parquet", named, side="item", keyed=keyed(IDS))
             assert again.said == ""
+    for other in ("item", "ITEM_ID"):  # `id` may be a row number that a database has added
+        write(tmp_path / "it.parquet", vectors, id=[0, 1, 2, 3], **{other: [1, 2, 3, 4]})
+        with pytest.raises(FastnegError, match=rf"several .* \('id', '{other}'\).* --flag"):
+            read_vectors(tmp_path / "it.parquet", side="item", keyed=keyed(IDS))
     write(tmp_path / "it.parquet", vectors, user_id=[1, 1, 2, 2], query_id=[1, 2, 3, 4])
     with pytest.raises(FastnegError, match=r"several .* \('user_id', 'query_id'\).* --flag"):
         read_vectors(tmp_path / "it.parquet", side="user", keyed=keyed(IDS, repeats=True))

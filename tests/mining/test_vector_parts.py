@@ -55,6 +55,7 @@ def arrays(folder: Path, items, dtypes=("<f4", "<f2", ">f8")):
     for part, rows in enumerate(np.array_split(np.arange(len(items)), 12)):
         np.save(folder / f"img_emb_{part}.npy", items[rows].astype(dtypes[part % 3]))
     np.save(folder / "img_emb_12.npy", items[:0])
+    np.save(folder / "img_emb_12²13.npy", items[:0])  # a digit that is no number
     (folder / "_SUCCESS").write_bytes(b"")
     (folder / "img_emb_0.npy.crc").write_bytes(b"crc")
     return folder
