@@ -1,7 +1,7 @@
 """Compressed files, archives and NumPy's files, read with a bound on what they unpack to.
 
 A file of a kilobyte can unpack to terabytes, and an array's header can ask for any memory: neither
-is believed before it was compared with the bytes that are there.
+is used before it was compared with the bytes that are there.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ def load_npz(path: Path, *, call: str) -> dict[str, AnyArray]:
     """All arrays of an .npz; no pickle, no more memory than its size allows.
 
     Raises:
-        FileFormatError: it is none, is damaged, or unpacks to more than ``allowance`` says.
+        FileFormatError: not an .npz, a damaged one, or one that unpacks to more than ``allowance``.
     """
     try:
         size = path.stat().st_size

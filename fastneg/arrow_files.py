@@ -19,7 +19,7 @@ _MAGIC = b"ARROW1"
 
 
 def validated(data: Any, *, call: str, name: str) -> Any:
-    """The array, chunked array, batch or table itself, every offset, index and text looked at.
+    """The array, chunked array, batch or table itself; every offset, index and text is checked.
 
     Raises:
         FastnegError: it is damaged.

@@ -175,7 +175,7 @@ def as_number(
 
 
 def as_flag(value: Any, *, call: str, name: str) -> bool:
-    """True or False; 0 and 1 are taken too, other things that have a truth value are not."""
+    """True or False; 0 and 1 are accepted, other objects with a truth value are refused."""
     if isinstance(value, (bool, int, np.bool_)) and value in (0, 1):
         return bool(value)
     raise FastnegTypeError(f"{call}: {name} = {shown(value)}; give True or False")
@@ -240,7 +240,7 @@ def as_weights(
 def as_numbers(
     values: Any, *, call: str, name: str, what: str = "give weights, 0 or more"
 ) -> FloatArray:
-    """float64 [N], not empty: what ``as_weights`` takes, before anyone looked at the values.
+    """float64 [N], not empty: like ``as_weights``, but without checking the values.
 
     Always a copy: what is checked is what a table is built of, whoever writes into ``values``.
     """

@@ -48,7 +48,7 @@ def encode_rows(
         columns: users, items, weights or None, times or None.
         tables: ids (or vocabularies) of users and items that come first, or None.
         names: what errors call the columns.
-        call: who asks, for errors.
+        call: the function that was called, for errors.
         from_text: see ``Vocabulary.build``.
 
     Raises:

@@ -133,7 +133,7 @@ def manifest_text(manifest: Mapping[str, Any]) -> str:
 
 
 def parse_manifest(path: Path) -> dict[str, Any]:
-    """The JSON of a manifest, its own checksum not looked at yet.
+    """The JSON of a manifest, whose own checksum ``take_checksum`` compares.
 
     Raises:
         OSError: it cannot be read.

@@ -1,10 +1,10 @@
 """The rule by which ids are the same, whatever file they come in.
 
-An integer is the text of its decimal digits: 42 in Parquet is ``42`` in CSV. White space and a
-byte-order mark at the ends of an id are no part of it, and a fraction of zeros is none: ``" 42"``
-and ``"42.0"`` are 42, and so is the float 42.0. Nothing else is changed: ``"0042"``, ``"+42"`` and
-``"4.2e1"`` are texts of their own. So it does not matter which reader an id came through. Ids that
-are given in Python have types, and stay exactly what they are.
+An integer equals the text of its decimal digits: 42 in Parquet is ``42`` in CSV. White space and a
+byte-order mark at the ends of an id are removed, and so is a fraction of zeros: ``" 42"``,
+``"42.0"`` and the float 42.0 are 42. Nothing else is changed: ``"0042"``, ``"+42"`` and ``"4.2e1"``
+are other ids. So an id does not depend on the reader. Ids that are given in Python have types, and
+are not changed at all.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _INEXACT = {2: float(1 << 11), 4: float(1 << 24), 8: float(1 << 53)}
 
 
 def canonical_texts(texts: Texts) -> Texts:
-    """Each id as the one text that it is; the same array where nothing changes.
+    """The canonical text of each id; the same array where nothing changes.
 
     Warns where a column writes one id in several ways.
     """
@@ -58,7 +58,7 @@ def canonical_texts(texts: Texts) -> Texts:
 
 
 def _may_change(texts: Texts) -> BoolArray:
-    """Which texts could change, told by their first and last bytes: a look at few is enough."""
+    """Which texts could change, judged by their first and last bytes: usually few or none."""
     data = texts.buffers()[2]
     if len(texts) == 0 or data is None or len(data) == 0:
         return np.zeros(len(texts), np.bool_)
@@ -127,7 +127,7 @@ def as_texts(numbers: IntArray) -> Texts:
 
 
 def file_ids(column: Any, *, call: str, name: str) -> Any:
-    """A column of ids as a file holds them, by this page's rule; other types as they are.
+    """A column of ids from a file, made canonical by this module's rule; other types as they are.
 
     Args:
         column: an Arrow array or chunked array; nulls stay null, and a NaN is one.

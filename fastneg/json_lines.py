@@ -43,7 +43,7 @@ def read_json_lines(
         path: the file, compressed or not.
         names: of the columns wanted; None: all that occur.
         form: its encoding.
-        call: who asks, for errors.
+        call: the function that was called, for errors.
         text: columns of ids, whose integers may have any number of digits.
 
     Raises:

@@ -77,7 +77,7 @@ def read_parts(folder: Path, choose: Choose, *, call: str, text: Sequence[str]) 
     Args:
         folder: where they are.
         choose: picks among the columns.
-        call: who asks, for errors.
+        call: the function that was called, for errors.
         text: columns of ids.
 
     Raises:

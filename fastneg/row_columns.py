@@ -1,4 +1,4 @@
-"""What rows of codes carry: weights and times of one length and unit, and codes that fit memory."""
+"""Checks of the columns of rows: codes that fit memory, weights, times of one unit."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def row_extras(
     return row_weights, row_times
 
 
-_SPARSE = 1_000  # codes for each row: beyond it they are ids, and nobody meant such tables
+_SPARSE = 1_000  # codes for each row: beyond it they are raw ids, given by mistake
 _FREE_CODES = 1 << 26
 _BYTES_A_CODE = 24  # int64 each: where its list starts, how many it has, how often it occurs
 _LARGE_TIME = 1e8  # seconds since 1970 are beyond it from 1973 on; smaller times have any unit
@@ -92,7 +92,7 @@ def refuse_other_unit(old: AnyArray, new: AnyArray, given: Any, *, call: str) ->
         old: times that are there, dates as nanoseconds since 1970.
         new: likewise.
         given: what the caller gave for ``new``.
-        call: who asks, for errors.
+        call: the function that was called, for errors.
 
     Raises:
         FastnegError: naming both.

@@ -1,9 +1,9 @@
-"""Do the codes of two interactions mean the same ids?
+"""Check that the codes of two interactions mean the same ids.
 
 Codes are places in a vocabulary, so codes of one mean nothing in another. Two vocabularies agree
 where the ids of the shorter one are the first ids of the longer one: codes never change when rows
-are appended, and ids that one side does not know come behind those that both know. Interactions
-without ids (``from_codes``, ``from_csr``) are taken at their word: their codes are the other's.
+are appended, and ids that one side lacks come behind those that both have. Interactions without ids
+(``from_codes``, ``from_csr``) cannot be compared: their codes are assumed to be the other's.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def same_codes(call: str, **parts: Encoded | None) -> None:
     """Raise unless the codes of all parts mean the ids that they mean in the first one.
 
     Args:
-        call: who asks, for errors.
+        call: the function that was called, for errors.
         parts: interactions by the names of the arguments they came as; None is left out. Further
             users and items behind those of the first are fine.
 

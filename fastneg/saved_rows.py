@@ -1,4 +1,4 @@
-"""Interactions in a folder: rows, ids and positives, mapped into memory and looked at again."""
+"""Interactions in a folder: rows, ids and positives, memory-mapped and validated when opened."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class SavedRows:
         return Vocabulary(number, named=isinstance(counted, list) and name in counted)
 
     def give_positives(self, rows: Rows) -> None:
-        """Let the rows adopt the positives saved with them, every code of both looked at.
+        """Let the rows adopt the positives saved with them, after every code of both is checked.
 
         Raises:
             FileFormatError: something does not fit.

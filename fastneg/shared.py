@@ -1,8 +1,8 @@
-"""A number that a process and the workers it starts see alike, also those that run already.
+"""A number in memory that a process shares with the workers it starts, running ones included.
 
-DataLoader workers hold a copy of everything, made when they started. What they should see change
-lies in memory that both map: anonymous for forked workers, a file without a name that spawned ones
-are sent. Nothing is locked: one side writes a word, the other reads it.
+DataLoader workers hold a copy of everything, made when they started. A number that they should see
+change lies in memory that both map: anonymous for forked workers, an unnamed file whose descriptor
+is sent to spawned ones. Nothing is locked: one side writes a word, the other reads it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def is_spawning() -> bool:
 
 
 class SharedNumber:
-    """An int64 that whoever sets it sets for itself and for the processes that it started.
+    """An int64; a process that sets it changes it for itself and for the processes it started.
 
     What a worker sets is seen by that worker (and by those it starts) until the process that
     started it sets the number again: the latest one counts. Plain pickles and copies hold the

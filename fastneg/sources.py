@@ -58,7 +58,7 @@ def read_adjacency(
     Args:
         path: a text, compressed or not.
         form: its encoding, and whether texts such as ``NULL`` are missing values.
-        call: who asks, for errors.
+        call: the function that was called, for errors.
         asked: whether the caller said that the file is adjacency text; False raises unless the text
             can be nothing else: plain integers, a line for each user, and lines of different
             lengths (or of two tokens, which are pairs either way, or long ones with the same items

@@ -1,7 +1,7 @@
 """Sparse matrices as rows, checked before anything follows an index into them.
 
-SciPy converts between formats without a look at the indices, and ends the interpreter where they
-are damaged: a matrix of any format is therefore turned into rows here, by NumPy.
+SciPy converts between formats without checking the indices, and damaged ones crash the interpreter.
+So a matrix of any format is turned into rows here, by NumPy.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def _numbers(data: Any, size: int, call: str, name: str) -> AnyArray:
 def _of_parts(
     form: str, parts: dict[str, Any], shape: tuple[int, int], call: str, name: str
 ) -> _Entries:
-    """The entries of a CSR, CSC, BSR, COO or DIA matrix, every index looked at."""
+    """The entries of a CSR, CSC, BSR, COO or DIA matrix, every index checked."""
     if form == "coo":
         users = checks.as_codes(parts["row"], shape[0], call=call, name=f"{name}.row")
         items = checks.as_codes(parts["col"], shape[1], call=call, name=f"{name}.col")

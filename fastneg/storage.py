@@ -127,7 +127,7 @@ def is_saved_folder(path: str | Path) -> bool:
 
 
 def _ask_for_huge_pages(array: AnyArray) -> None:
-    """Far reads of a mapped table miss fewer page entries; without them nothing is lost."""
+    """Random reads of a mapped table cause fewer TLB misses on huge pages. Failure is ignored."""
     mapped = getattr(array, "_mmap", None)
     if mapped is not None and hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):
@@ -139,7 +139,7 @@ class SavedFolder:
 
     Args:
         folder: where it is.
-        call: who asks, for errors.
+        call: the function that was called, for errors.
         kind: the kind it was written as.
         version: the version that the caller can read; folders of version 1 have no checksums, and
             are opened with ``verify=False`` alone.
@@ -270,7 +270,7 @@ def _map_array(path: Path) -> AnyArray:
             )
             shape, fortran, dtype = read(file)
         except Exception as error:  # a tokenizer's own errors among them
-            raise ValueError("its header is none that NumPy writes") from error
+            raise ValueError("its header was not written by NumPy") from error
         if dtype.hasobject:
             raise ValueError("it holds Python objects")
         offset, length = file.tell(), os.fstat(file.fileno()).st_size

@@ -118,15 +118,15 @@ def existing_file(path: str | Path, *, call: str) -> Path:
 
 
 def file_kind(path: Path, form: TextFormat, *, call: str) -> Kind:
-    """How a file is to be read: as it is asked for, as its suffix says, as its bytes say.
+    """How to read a file: by ``form``, else by its suffix, else by its first bytes.
 
     Args:
         path: an existing file or folder.
-        form: what is asked for.
-        call: who asks, for errors.
+        form: the options given by the caller.
+        call: the function that was called, for errors.
 
     Returns:
-        "unknown" where nothing of these says it: another text, or another file.
+        "unknown" where none of these decides: another text, or another file.
 
     Raises:
         FileFormatError: several files in a zip; the file cannot be read.
@@ -205,7 +205,7 @@ def read_columns(
             Arrow table, anything with ``__arrow_c_stream__``, a Dataset of Hugging Face, or a
             mapping of names to columns.
         names: the columns wanted.
-        call: who asks, for errors.
+        call: the function that was called, for errors.
         text: columns of ids: a text file's numbers are not guessed (``"007"``), and a file's ids
             come by the rule of ``ids``.
         options: ``TextOptions``, of files.

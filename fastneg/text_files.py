@@ -18,7 +18,7 @@ pa = lazy_module("pyarrow")
 pc = lazy_module("pyarrow.compute")
 pa_csv = lazy_module("pyarrow.csv")
 
-# what pandas takes for a missing value, and what MySQL, Hive and Postgres write
+# missing values of pandas, and those that MySQL, Hive and Postgres write
 NULL_TEXTS = (
     "NULL", "null", "\\N", "NaN", "nan", "-NaN", "-nan", "None", "<NA>", "NA", "N/A", "n/a",
     "#N/A", "#NA", "#N/A N/A", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN",
@@ -27,7 +27,7 @@ NULL_TEXTS = (
 _NO_NUMBERS = [text for text in NULL_TEXTS if text.strip("-").lower() != "nan"]
 _BLOCK = 1 << 20
 _LONGEST_ROW = 8 << 20  # of a table: Arrow's block, which must hold a row
-_PARTER = b"\x1f"  # the unit separator stands for a delimiter of several bytes
+_PARTER = b"\x1f"  # the unit separator replaces a delimiter of several bytes
 _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -114,7 +114,7 @@ def open_text(path: Path, form: TextFormat, *, call: str) -> io.BufferedReader:
 
 
 def wanted(names: Sequence[str] | None, there: Sequence[str], label: str, call: str) -> list[str]:
-    """The names that are asked for, each once; None: all there are.
+    """The wanted column names, each once; None: all columns.
 
     Raises:
         FastnegError: a column that is not there, or is there twice.
@@ -149,7 +149,7 @@ def read_text(
     Args:
         source: the file, or its bytes in UTF-8.
         names: of the columns wanted; None: all.
-        call: who asks, for errors.
+        call: the function that was called, for errors.
         text: columns whose numbers must not be guessed.
         delimiter: of one character or more.
         form: how to read it.
@@ -288,7 +288,7 @@ class _Reading:
         )
 
     def table(self, columns: list[str], types: dict[str, Any]) -> Any:
-        """The columns; no line is lost to a quote that something else than CSV wrote."""
+        """The columns; raises where quotes may have swallowed lines."""
         table = self._read(columns, types, self._quoting)
         if self._in_doubt and table.num_rows + (self._form.column_names is None) < self._lines:
             first = columns[:1]

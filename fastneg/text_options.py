@@ -1,4 +1,4 @@
-"""What a caller may say of a file whose name and bytes do not say how to read it."""
+"""Options of readers, for files whose name and bytes do not say how to read them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FORMATS = ("csv", "tsv", "json", "adjacency", "parquet", "arrow", "npz")
 
 
 class TextOptions(TypedDict, total=False):
-    """How a file is to be read where its name and its bytes do not say it (docs/files.md)."""
+    """How to read a file where its name and bytes do not say it (docs/files.md)."""
 
     format: str | None
     delimiter: str | None
@@ -49,7 +49,7 @@ class TextFormat:
         """The options, checked.
 
         Raises:
-            FastnegTypeError: a keyword that is none of them.
+            FastnegTypeError: an unknown keyword.
             FastnegError: a value that is not possible.
         """
         known = cls.__dataclass_fields__

@@ -151,7 +151,7 @@ def run(
         other: of another model, with the same ids in any order, or None.
         positives, held_out: interactions by ids, or by row numbers where the vectors have no ids.
         min_shared: the share of ids that pairs and vectors need to have in common.
-        tell: gets what was taken for ids, and how many ids are unknown.
+        tell: called with lines that say which columns were used as ids and how many are unknown.
         options: arguments of ``diagnose_window``.
 
     Raises:
@@ -222,7 +222,7 @@ def _other(
     same_width(*found)
     for one, first in zip(found, (queries, items), strict=True):
         if (one.ids is None) != (first.ids is None):
-            tell(f"{one.path}: its rows are taken to be those of {first.path}, without ids to see")
+            tell(f"{one.path}: assumed to have the rows of {first.path}, since one has no ids")
     return _in_order(found[0], queries), _in_order(found[1], items)
 
 

@@ -82,7 +82,7 @@ def evaluate(
             of users.
         sampling: also rank each test item among sampled or given ones (which misleads).
         out: a JSON file to write.
-        min_shared, tell: as of ``train``; ``tell`` also gets what was taken for the vectors' ids.
+        min_shared, tell: as of ``train``; ``tell`` also says which columns were the vectors' ids.
 
     Raises:
         FastnegError: files, ids or widths that do not fit; a file that cannot be written.
@@ -147,7 +147,7 @@ def _vector_files(
         return user_vectors, item_vectors
     assert model is not None
     if not model.is_dir():
-        raise FileFormatError(f"{model} is no folder that `fastneg train` wrote")
+        raise FileFormatError(f"{model} is not a model folder (written by `fastneg train`)")
     if (model / "context_features.npz").is_file():
         raise FastnegError(
             f"{model}: its queries are events with a context, which have no vector by user; "

@@ -66,7 +66,8 @@ def mine(
         out: FILE.parquet, or a folder.
         shard_queries, restart: of a folder; see ``mine_to_folder`` (restart is not resume).
         min_shared: the share of ids that positives and vectors need to have in common.
-        tell: gets, at the end, what was taken for ids, and how many ids are unknown.
+        tell: called at the end with lines that say which columns were used as ids and how many ids
+            are unknown.
         options: arguments of ``mine_hard_negatives``.
 
     Returns:
@@ -215,13 +216,13 @@ def read_positives(
 
 
 def _refuse_no_rows(found: UnknownIds, owner: Vectors) -> None:
-    """Raise where ids are taken for row numbers, and some are none."""
+    """Raise where ids are used as row numbers and some are out of range."""
     if owner.ids is None and found.unknown:
         raise FastnegError(
             f"{owner.path} has no ids, and {found.unknown:,} of the {found.number:,} {found.what} "
-            f"of {found.path} are no numbers of its rows 0..{owner.num_rows - 1}, such as "
-            f"{found.examples[0]!r}; give vectors with their ids (Parquet with a key, or a folder "
-            "that `fastneg train` wrote)"
+            f"of {found.path} are not among its rows 0..{owner.num_rows - 1}, such as "
+            f"{found.examples[0]!r}; give vectors with their ids (Parquet with an id column, or a "
+            "folder that `fastneg train` wrote)"
         )
 
 

@@ -1,7 +1,7 @@
-"""How many ids of one file another does not know: counted, told, and refused where too few meet.
+"""Count the ids of one file that another lacks, report them, and refuse files that share too few.
 
-Two files share ids in so far as those of the smaller one stand in the larger one. Files whose ids
-cannot match (``"0042"`` against 42, ids of another export) share none, or a few by accident.
+The share is that of the smaller file's ids which the larger one has. Files whose ids cannot match
+(``"0042"`` against 42, ids of another export) share none, or a few by accident.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LOOKED_AT = 10_000  # unknown ids, for a hint
 
 @dataclass(frozen=True)
 class UnknownIds:
-    """Distinct ids of one kind that a file has and another does not know.
+    """Distinct ids of one kind that a file has and another lacks.
 
     Attributes:
         what: "users", "items", "queries".
@@ -39,7 +39,7 @@ class UnknownIds:
         unknown: of these, those that the other one does not know.
         known: distinct ids of the other one.
         examples: an unknown id, and one of the other file.
-        hint: how more of them would be known, or "".
+        hint: why they may be unknown (leading zeros, case, ...), or "".
     """
 
     what: str
@@ -53,7 +53,7 @@ class UnknownIds:
 
     @property
     def shared(self) -> float:
-        """The shared ids as a share of the smaller file's."""
+        """The number of shared ids over the number of ids of the smaller file."""
         smaller = min(self.number, self.known)
         return (self.number - self.unknown) / smaller if smaller else 1.0
 
@@ -73,8 +73,8 @@ class UnknownIds:
         shown = f"{self.examples[0]!r} here, {self.examples[1]!r} there{self.hint}"
         if found == 0:
             raise FastnegError(
-                f"{self.path}: nothing to evaluate or to use: none of its {self.number:,} "
-                f"{self.what} is among {there} ({shown}); give files with the same ids"
+                f"{self.path}: none of its {self.number:,} {self.what} is among {there} ({shown}); "
+                "give files with the same ids"
             )
         raise FastnegError(
             f"{self.path} shares {found:,} of its {self.number:,} {self.what} with {there}, "
@@ -84,7 +84,7 @@ class UnknownIds:
 
 
 def as_share(min_shared: float) -> float:
-    """A share that files can be asked for.
+    """``--min-shared``, checked.
 
     Raises:
         FastnegError: not a number from 0 to 1.
@@ -120,7 +120,7 @@ def _counted(
 
 
 def _hint(strange: Any, known: Any) -> str:
-    """What keeps unknown ids from being known, where it can be told."""
+    """Why ids are unknown, where a simple difference explains it; or ""."""
     texts, theirs = _as_texts(strange), _as_texts(known.ids())
     for change, reason in (
         (lambda ids: pc.replace_substring_regex(ids, r"^0+([0-9])", r"\1"), "leading zeros"),
@@ -174,7 +174,7 @@ def _of_codes(
 
 
 def report(counts: list[UnknownIds], min_shared: float, tell: Tell | None) -> None:
-    """Tell the counts of one file in a line, then refuse what shares too little.
+    """Tell the counts of one file in a line, then raise if it shares too few ids.
 
     Raises:
         FastnegError: as ``UnknownIds.check``.
@@ -191,7 +191,7 @@ def report(counts: list[UnknownIds], min_shared: float, tell: Tell | None) -> No
 
 
 def tell_all(lines: list[str], tell: Tell | None) -> None:
-    """Hand out what ``report`` told: at the end, since a command that fails says one line."""
+    """Print the lines that ``report`` collected: at the end, since a failing command prints one."""
     if tell is not None:
         for line in lines:
             tell(line)

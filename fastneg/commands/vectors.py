@@ -58,7 +58,7 @@ class Vectors:
         ids: [n], int64 or Python strings; None where row numbers are the ids.
         groups: [n] Arrow column, or None.
         column: of a Parquet file, the one with the vectors.
-        said: what was taken for the ids, where nobody named it; or "".
+        said: a line that says which column was used as ids, if no flag named one; or "".
     """
 
     path: Path

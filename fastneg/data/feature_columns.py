@@ -84,7 +84,7 @@ class ColumnBuilder:
         entries: where in the table each of ``rows`` stands.
         keys: the ids of the table, by place.
         separator: of the texts of multi-valued columns.
-        call: who asks, for errors.
+        call: the function that was called, for errors.
         categories: of columns whose categories are given; others of the table are missing values.
         scales: (mean, deviation) of numeric columns whose scale is given.
         vector_scales: (mean, deviation) of vectors' components where they are given.

@@ -75,7 +75,7 @@ class FaissSearch:
         memory: bytes for one block's results.
         depth: the deepest rank that will be asked, before positives.
         most_positives: the largest number of positives of a query.
-        call: who was called, for errors.
+        call: the function that was called, for errors.
         saved: ``arrays()["index"]`` of an earlier one, instead of building it.
 
     Attributes:

@@ -54,7 +54,7 @@ class IvfSearch:
         memory: bytes for one block's buffers and results; the copy of the items is not counted.
         depth: the deepest rank that will be asked.
         seed: of the sample that centroids are trained on.
-        call: who was called, for errors.
+        call: the function that was called, for errors.
         saved: ``arrays()`` of an earlier one, instead of training.
 
     Attributes:

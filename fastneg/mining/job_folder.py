@@ -102,7 +102,7 @@ class JobFolder:
 
     Args:
         folder: where they are.
-        call: who was called, for errors.
+        call: the function that was called, for errors.
     """
 
     def __init__(self, folder: str | Path, *, call: str) -> None:

@@ -1,4 +1,4 @@
-"""What a mining job's manifest must be, looked at before anything in it is followed.
+"""Validation of a mining job's manifest, before any of its sizes and names is used.
 
 A manifest may have been edited, checksum and all. Sizes, names and rows in it steer what is read
 and allocated, so each is compared with what the others say.

@@ -126,7 +126,7 @@ def read_vocabulary(place: JobFolder, manifest: Manifest) -> Vocabulary:
 
 
 class UserLists(tuple[IntArray, IntArray]):  # noqa: SLOT001  (a tuple has no room for any)
-    """(indptr, items) in the codes of ``interactions``, which whoever draws from them compares."""
+    """(indptr, items) in the codes of ``interactions``; ``ListedSampler`` compares them."""
 
     interactions: Interactions
 

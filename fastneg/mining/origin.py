@@ -38,7 +38,7 @@ def origin_of(
         positives: Interactions, or anything else, which has no ids.
         query_users: where given, row u is not user u.
         queries, items: the ids of the rows, where they were given; of queries where each is of one.
-        call: who asks, for errors.
+        call: the function that was called, for errors.
 
     Raises:
         FastnegError: positives by row number whose rows have other ids.

@@ -142,7 +142,7 @@ def read_positives(
             user u, and there are as many queries as users.
         num_queries: Q.
         num_items: N.
-        call: who was called, for errors.
+        call: the function that was called, for errors.
 
     Raises:
         FastnegError: sizes that do not fit, or codes out of range.

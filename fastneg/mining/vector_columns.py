@@ -157,7 +157,7 @@ def matrix_of(
     Args:
         label: of the column, for errors.
         column: an Arrow array or chunked array.
-        call: who asks, for errors.
+        call: the function that was called, for errors.
         first_row: what row 0 is called in errors.
         width: d; by default the first vector's.
         first: the label of the column whose first vector has that width, if it is another one.

@@ -65,7 +65,7 @@ def open_vectors(
         source: anything that ``as_matrix`` takes, or the path of an .npy or Parquet file
             or of a folder of such parts.
         name: of the argument, for errors.
-        call: who was called, for errors.
+        call: the function that was called, for errors.
         column: the Parquet column of lists; by default the only one.
         unit_length: whether to normalise.
         scratch: a folder for converted copies.

@@ -1,4 +1,4 @@
-"""Rows for which too little is left: refused before anything is drawn, with the reason."""
+"""``ExhaustedUserError``: raised before anything is drawn, with the reason."""
 
 from __future__ import annotations
 

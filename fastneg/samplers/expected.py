@@ -13,7 +13,7 @@ from fastneg.samplers.inclusion import Inclusion, classes_of
 if TYPE_CHECKING:
     from fastneg.samplers.hooks import Hooks, Plan
 
-_MOST_ITEMS = 1 << 27  # a law is that of every item
+_MOST_ITEMS = 1 << 27  # without replacement the probability of every item is computed
 _KEPT = 8  # laws that a sampler keeps
 
 
@@ -50,7 +50,7 @@ def inclusion_by_row(sampler: Hooks, plan: Plan, q: FloatArray, width: int) -> F
 
 
 def _law(sampler: Hooks, plan: Plan, b: int, width: int, *, nobody: bool) -> Inclusion:
-    """The inclusion probabilities of row b; of nobody's row they are kept."""
+    """The inclusion probabilities of row b; those of a row without a user are cached."""
     kept = sampler._inclusions if nobody and not sampler._moves else {}
     law = kept.get(width)
     if law is None:

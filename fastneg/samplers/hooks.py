@@ -34,7 +34,7 @@ class Plan:
 
     @property
     def surely(self) -> bool:
-        """Whether every row is known to have something left, without a look at ``allowed``."""
+        """Whether every row certainly has an item left; then ``allowed`` need not be computed."""
         return False
 
 
@@ -98,13 +98,17 @@ class Hooks(Stream, ABC):
         return other
 
     def _sample_lean(self, users: Any, width: Any, rows: Any, log_q: Any) -> Negatives | None:
-        """The plain request by a shorter way, or None: see ``lean.py``."""
+        """Fast path of the plain request, or None to use the general one: see ``lean.py``."""
         return None
 
     def _draw_shared(
         self, plan: Any, items: IntArray, log_q: npt.NDArray[np.float32] | None
     ) -> bool:
-        """Draw one row for all into [K] arrays, the ids that ``_draw`` would give; or decline."""
+        """Optional fast path of ``sample_shared``.
+
+        Fill ``items`` [K] (and ``log_q``) exactly as ``_draw`` would and return True, or return
+        False to use the general path.
+        """
         return False
 
     def _num_reachable(self, plan: Plan, at_most: int) -> IntArray:

@@ -29,12 +29,12 @@ _EXACT = 4096  # rates up to which each distinct one counts by itself
 _PARTS = 512  # classes of rates per octave beyond that
 _NODES = 16  # per panel
 _PANEL = 2.0  # the widest panel, in ln t
-_TAIL = 36.0  # -ln of what is left out
-_DECAY = 32.0  # -ln of the part of a coefficient that another is taken for
+_TAIL = 36.0  # -ln of the probability that is neglected
+_DECAY = 32.0  # -ln of the aliasing error of a coefficient
 _LIGHT = 0.1  # probabilities below which logarithms are power series
 _POWERS = 18
 _SMALL = 256  # points of which all are summed
-_GRID = 512  # rates that are asked for; of more, those between are interpolated
+_GRID = 512  # up to so many rates are computed exactly; more are interpolated between so many
 _X, _W = np.polynomial.legendre.leggauss(_NODES)
 
 

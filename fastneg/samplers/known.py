@@ -1,4 +1,4 @@
-"""What several samplers know of the users' positives, taken together."""
+"""The union of the positives that several samplers know."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def all_known(call: str, sources: Mapping[str, Interactions | None]) -> Interact
     that were made for it serve all; else new interactions of all pairs, of the same ids.
 
     Args:
-        call: who asks, for errors.
+        call: the function that was called, for errors.
         sources: by what errors call them, of equal numbers of users and items (checked by the
             caller); None for no users.
 

@@ -1,9 +1,9 @@
-"""The short way through ``sample`` for the plain request: known users, nothing extra.
+"""Fast path of ``sample``: known user codes and no positives, times, exclude, out or device.
 
-A training step asks for a few hundred negatives at a time, and the general way (a request, a plan,
-lists, tiles) costs more than drawing them. This way checks the same and draws the same ids, in one
-call of a kernel where rows are narrow; what it does not recognise it leaves to the general way,
-errors included.
+A training step draws a few hundred negatives at a time, and the general path (a request, a plan,
+lists, tiles) costs more than the draws. This path makes the same checks and draws the same ids, in
+one call of a kernel where rows are narrow; all other requests, and all errors, are left to the
+general path.
 """
 
 from __future__ import annotations

@@ -176,8 +176,8 @@ def corrected_rows(
             if gone_B is not None:
                 conditional_B = z_B + torch.log1p(-_below_one(gone_B)).to(z_B)
             if masked and masked_mass_B is None:
-                # the mask leaves out more than the positive, and nobody says how much of Q that
-                # is: n_u Q_j / (1 - Q(masked)) is n Q_j in expectation, as in "expected_count"
+                # the mask leaves out more than the positive, by an unknown share of Q:
+                # n_u Q_j / (1 - Q(masked)) is n Q_j in expectation, as in "expected_count"
                 denominator_B = z_B - math.log(num_columns)
             else:
                 denominator_B = conditional_B - log_left()

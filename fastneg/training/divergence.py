@@ -1,8 +1,7 @@
-"""A run whose weights have left the range of float32 says so, whatever noticed it.
+"""Errors of a run whose weights have left the range of float32, wherever that is noticed.
 
-The loss of an epoch is the first to see it, but not always: where the last step alone went too far,
-vectors that are not finite reach the evaluation, or a mining, whose errors name vectors that no
-user ever gave.
+Usually the loss of an epoch shows it. If only the last step diverged, vectors that are not finite
+reach evaluation or mining, whose own errors would name vectors that the user never gave.
 """
 
 from __future__ import annotations

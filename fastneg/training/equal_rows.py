@@ -1,4 +1,4 @@
-"""Rows of a matrix that are equal, so that their products are too.
+"""Equal rows of a matrix, so that their scores can be made equal too.
 
 A matrix product adds up in another order at the edge of its tiles, so equal item vectors can have
 scores that differ in the last bit, by where they stand. Ties are equal scores: they have to be

@@ -249,7 +249,7 @@ def rank_all(
     """Score blocks of a protocol's rows, rank them in the kernel, sum up.
 
     Args:
-        call: who asks, for errors.
+        call: the function that was called, for errors.
         fill: writes the scores [b, N] of b queries.
         protocol: what is ranked for whom.
         counts: int64 [N], training counts of the scored catalog.

@@ -161,7 +161,7 @@ def check_evaluable(
     """Raise what evaluating a model on interactions would raise, without a model.
 
     Args:
-        call: who asks, for errors.
+        call: the function that was called, for errors.
         train: what the model is trained on.
         validation: masked as train is, or None.
         other: what the model is to be evaluated on.

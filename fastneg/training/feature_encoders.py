@@ -88,7 +88,7 @@ class FeatureValues(nn.Module):
 
     Args:
         features: any number of rows, none too.
-        call: who asks, for errors.
+        call: the function that was called, for errors.
 
     Raises:
         FastnegError: columns of another length than the table's, category codes out of range,
@@ -199,9 +199,9 @@ class FeatureEncoder(nn.Module):
 
     Args:
         features: its columns say what is embedded, its rows are the codes' values.
-        num_rows: number of codes; None takes any table, whose rows are then of no account.
+        num_rows: number of codes; None accepts any table and uses its columns only.
         dim: width of each part.
-        call: who asks, for errors.
+        call: the function that was called, for errors.
 
     Raises:
         FastnegError: for another number of rows, a table without columns, and as

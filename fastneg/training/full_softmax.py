@@ -113,7 +113,7 @@ def check_full_softmax_memory(call: str, num_rows: int, num_items: int, budget: 
     """Raise where the scores of a batch over the whole catalog take more than a budget.
 
     Args:
-        call: who asks, for the error.
+        call: the function that was called, for the error.
         num_rows: rows of a batch.
         num_items: N.
         budget: bytes; a score takes 13 of them at the peak (``BYTES_PER_SCORE``).

@@ -1,4 +1,4 @@
-"""Leave-one-out with the candidates that somebody else published, instead of drawn ones."""
+"""Leave-one-out among given candidates, such as published test negatives."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def given_candidates(
             ``encode_items`` give them), and which users are cold.
         users: int [Q]; rows of unknown users (-1) are left out and counted.
         positives: int [Q], the test item of each row; an unknown one (-1) is a miss.
-        negatives: int [Q, n], or Q lists of codes of any lengths; -1 is no item: unknown ones are
-            left out, with one warning.
+        negatives: int [Q, n] padded with -1, or Q lists of codes of any lengths, in which -1 is an
+            unknown item: those are left out, with one warning.
 
     Raises:
         FastnegError: lengths or codes that do not fit, a row whose positive is among its negatives

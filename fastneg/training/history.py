@@ -90,7 +90,7 @@ class HistoryMean(nn.Module):
         dim: D.
         table: an embedding of the items that belongs to another module (the item tower's, which is
             then trained by both); None makes one.
-        call: who asks, for errors.
+        call: the function that was called, for errors.
 
     Raises:
         FastnegError: a history of another number of users, or of items that there are not.

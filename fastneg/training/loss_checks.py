@@ -1,6 +1,6 @@
 """Checks of what the losses are given: scores, masks, weights, log-probabilities.
 
-Values are looked at on the CPU only: on an accelerator a look is a wait.
+Values are checked on the CPU only: reading them on an accelerator would force a synchronisation.
 
 Shape suffixes: B rows (examples), C columns (negatives).
 """
@@ -117,7 +117,7 @@ def refuse_impossible_columns(
         own_column: the diagonal is no negative.
 
     Raises:
-        FastnegError: naming the column. On the CPU only: on an accelerator a look is a wait.
+        FastnegError: naming the column. On the CPU only, see the module.
     """
     if not on_cpu(sums_B) or bool(sums_B.isfinite().all()):
         return
@@ -143,5 +143,5 @@ def refuse_impossible_columns(
 
 
 def on_cpu(tensor: Tensor) -> bool:
-    """Values are looked at here only: on an accelerator a look is a wait."""
+    """Whether values can be checked without a synchronisation."""
     return tensor.device.type == "cpu"

@@ -75,7 +75,7 @@ def popularity_bands(call: str, counts: IntArray, bands: int | Sequence[int] | N
     """The lowest training count of each band, ascending; the first is that of the rarest item.
 
     Args:
-        call: who asks, for errors.
+        call: the function that was called, for errors.
         counts: int64 [N].
         bands: a number of bands, each with about the same share of all training positives; or the
             lowest counts of the second band and those after it; None for no bands.

@@ -60,7 +60,7 @@ def select_test(
     their pairs; items beyond the scored catalog become misses.
 
     Args:
-        call: who asks, for errors.
+        call: the function that was called, for errors.
         train, validation, test: in the same codes.
         num_users, num_items: how many users and items are scored.
         scores_cold_users: whether users without training positives count.

@@ -1,4 +1,4 @@
-"""The saved state of tables that move by rows, looked at before a kernel reads with it."""
+"""Validation of the saved state of ``RowAdam``'s tables, before a kernel uses it."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class RunFolder:
         out: the folder; it need not be there.
         resume: go on with the run in it.
         overwrite: replace the run, and whatever has the name of an output, in it.
-        call: who was called, for errors.
+        call: the function that was called, for errors.
     """
 
     def __init__(self, out: str | Path, *, resume: bool, overwrite: bool, call: str) -> None:

@@ -83,7 +83,7 @@ def test_matrices(fastneg: Runner, files: Path) -> None:
         (DATA, "give a trained folder, or both --user-vectors and --item-vectors"),
         ((*DATA, "--user-vectors", "q.parquet"), "give a trained folder, or both"),
         (("out", *DATA, *VECTORS), "give a trained folder, or both"),
-        (("nowhere", *DATA), "nowhere is no folder that `fastneg train` wrote"),
+        (("nowhere", *DATA), "nowhere is not a model folder"),
         ((".", *DATA), "user_vectors.npy cannot be read: no such file"),
         ((*VECTORS, *DATA, "-k", 0), "k = 0 is too small"),
         ((*VECTORS, *DATA, "-k", 10**20), "is too large"),

@@ -121,7 +121,7 @@ def test_vectors_without_ids_take_row_numbers_only(
 ) -> None:
     """Ids from 1 are no row numbers: the last one tells."""
     said = refused("mine", "users.npy", "items.npy", *MINE)
-    assert "users.npy has no ids, and 1 of the 60 users of pairs.csv are no numbers of its" in said
+    assert "users.npy has no ids, and 1 of the 60 users of pairs.csv are not among its" in said
     assert "rows 0..59, such as 60; give vectors with their ids" in said
     assert "bare.parquet has no ids" in refused("mine", "users.parquet", "bare.parquet", *MINE)
     assert "users.npy has no ids" in refused(
