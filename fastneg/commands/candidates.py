@@ -12,11 +12,11 @@ import pyarrow as pa
 from fastneg.archives import DAMAGE
 from fastneg.checks import IntArray
 from fastneg.columns import normalise_ids
-from fastneg.commands.files import ColumnNames
+from fastneg.commands.files import ColumnNames, ids_of_texts
 from fastneg.commands.unknown_ids import UnknownIds, unknown_ids
 from fastneg.data.vector_columns import is_list
 from fastneg.errors import FastnegError, FastnegTypeError, FileFormatError, one_line
-from fastneg.ids import canonical_texts, file_ids
+from fastneg.ids import file_ids
 from fastneg.interactions import Interactions
 from fastneg.tables import existing_file, file_kind, read_columns
 from fastneg.text_files import open_text
@@ -124,5 +124,5 @@ def _of_text(file: Path, form: TextFormat) -> _Rows:
     if not lists:
         raise FileFormatError(f"{file}: there are no candidates in it")
     flat = (users, items, [one for row in lists for one in row])
-    ids = [canonical_texts(pa.array(one, pa.large_string())) for one in flat]
+    ids = [ids_of_texts(texts, file, form) for texts in flat]
     return _Rows(ids[0], ids[1], ids[2], np.array([len(row) for row in lists]))

@@ -97,7 +97,7 @@ def diagnose(
         picture_format(plot)
     for path in (out, plot):
         if path is not None:
-            prepare_file(path)
+            prepare_file(path, queries, items, held_out, positives, other_queries, other_items)
     lines: list[str] = []
     found, counts = run(
         (queries, items),

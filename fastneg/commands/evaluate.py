@@ -88,7 +88,9 @@ def evaluate(
         FastnegError: files, ids or widths that do not fit; a file that cannot be written.
     """
     if out is not None:
-        prepare_file(out)
+        candidates = None if sampling is None else sampling.candidates
+        file = candidates if isinstance(candidates, Path) else None
+        prepare_file(out, train, test, valid, user_vectors, item_vectors, file)
     limit = as_share(min_shared)
     lines: list[str] = []
     paths = _vector_files(model, user_vectors, item_vectors)
@@ -123,11 +125,11 @@ def evaluate(
         )
     elif sampling is not None:
         assert isinstance(sampling.candidates, int)
-        candidates = sampled_evaluation.freeze_sampled_candidates(
+        drawn = sampled_evaluation.freeze_sampled_candidates(
             seen, wanted, validation=held, num_negatives=sampling.candidates, seed=sampling.seed
         )
         sampled = sampled_evaluation.evaluate_sampled(
-            users.matrix, items.matrix, candidates, k=sampling.k, scores_cold_users=cold_users
+            users.matrix, items.matrix, drawn, k=sampling.k, scores_cold_users=cold_users
         )
     result = Evaluated(full, sampled)
     if out is not None:

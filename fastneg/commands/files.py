@@ -9,6 +9,7 @@ with those of another such file.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,17 +116,24 @@ def _unescaped(delimiter: str | None) -> str | None:
 BY_DEFAULT = ColumnNames()
 
 
-def prepare_file(path: Path) -> None:
+def prepare_file(path: Path, *inputs: Path | None) -> None:
     """Find a file writable before any work starts, and make its folder.
 
+    Args:
+        path: the file to write.
+        inputs: files that are read, which it must not replace.
+
     Raises:
-        FastnegError: it is a folder, or its folder cannot be made or written.
+        FastnegError: it is a folder or an input, or its folder cannot be made or written.
     """
     from fastneg.training.outputs import prepare_folder  # brings torch
 
     prepare_folder(path.parent)
     if path.is_dir():
         raise FastnegError(f"the output file {path} is a folder; give the name of a file")
+    for one in inputs:
+        if one is not None and path.exists() and one.exists() and path.samefile(one):
+            raise FastnegError(f"the output file {path} is an input too; give another name")
 
 
 def holds_codes(path: Path, columns: ColumnNames = BY_DEFAULT) -> bool:
@@ -344,7 +352,16 @@ def _read_lines(path: Path, form: TextFormat) -> Any:
         raise
     except DAMAGE as error:
         raise FileFormatError(f"{path} cannot be read as lines of ids: {error}") from error
-    ids = canonical_texts(pa.array([one for one in lines if one.strip()], pa.large_string()))
+    return ids_of_texts([one for one in lines if one.strip()], path, form)
+
+
+def ids_of_texts(texts: Sequence[str], path: Path, form: TextFormat) -> Any:
+    """Texts of a file as canonical ids.
+
+    Raises:
+        FastnegError: a text that means a missing value.
+    """
+    ids = canonical_texts(pa.array(texts, pa.large_string()))
     missing = without_null_texts(ids)[1] if form.nulls else None
     if missing is not None:
         raise FastnegError(

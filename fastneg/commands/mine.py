@@ -78,7 +78,7 @@ def mine(
     """
     single = suffix_of(out) in PARQUET and not out.is_dir()
     if single:
-        prepare_file(out)
+        prepare_file(out, queries, items, positives)
     _refuse_out(out, single=single, sharded=restart or shard_queries is not None)
     limit = as_share(min_shared)
     met_with = NOTHING

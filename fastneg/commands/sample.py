@@ -99,7 +99,8 @@ def sample(
     """
     as_choice(drawing.exhausted, EXHAUSTED, call="sample", name="exhausted")
     as_integer(drawing.num_negatives, call="sample", name="num_negatives", minimum=1)
-    prepare_file(out)
+    given = Path(users) if users not in ("all", "positives") else None
+    prepare_file(out, interactions, given, None if items is None else items.path)
     known = read_first(interactions, columns, item_ids=None if items is None else items.ids())
     limit = as_share(min_shared)
     lines: list[str] = []

@@ -36,6 +36,7 @@ from fastneg.tables import existing_file
 from fastneg.training.distributed import Ranks
 from fastneg.training.event_evaluation import check_evaluable
 from fastneg.training.impressions import Impressions
+from fastneg.training.outputs import OUTPUTS
 from fastneg.training.run_folder import RunFolder
 from fastneg.training.settings import parse_overrides
 
@@ -65,16 +66,21 @@ class TrainFiles:
     context_kinds: tuple[str, ...] = ()
     event: str | None = None
 
-    def check(self) -> None:
-        """Raise on a file that is missing or empty, before any is read.
+    def check(self, out: Path) -> None:
+        """Before any is read, raise on a file that is missing, empty or an output of ``out``.
 
         Raises:
-            FileFormatError: naming the file.
+            FileFormatError, FastnegError: naming the file.
         """
         tables = [table.path for table in (self.items, self.users) if table is not None]
         for path in (self.train, self.valid, self.test, self.negatives, *tables):
-            if path is not None:
-                existing_file(path, call="read")
+            if path is None:
+                continue
+            existing_file(path, call="read")
+            if path.name in OUTPUTS and path.resolve().parent == out.resolve():
+                raise FastnegError(
+                    f"{path} would be replaced by the output of that name; give another --out"
+                )
 
 
 def train(
@@ -112,7 +118,7 @@ def train(
     if split_seed is not None:
         overrides["split_seed"] = split_seed
     chosen.settings(overrides)
-    files.check()
+    files.check(out)
     if Ranks.here().is_first:
         RunFolder(out, resume=resume, overwrite=overwrite, call="fastneg train").refuse()
     else:  # the first one says it

@@ -81,6 +81,7 @@ def test_given_candidates_of_every_form(fastneg: Runner, vectors: Any, form: str
         ("u1 i3 i4\nu2 i7\n", "line 2 has no user, item and negatives"),
         ("(u1,i3)\n", "line 1 has no user, item and negatives"),
         ("x1 i3 i4\n", "none of the 1 rows is of a user of train"),
+        ("u1 i3 i4 NULL\n", "c.txt has 'NULL' for an id, a missing value; --no-nulls"),
         ("u1 x3 i4\n", "none of its 1 items is among the"),
         ("u1 i3 i4 i3\n", r"negatives\[0\]: item \d+ is the row's positive"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tests.commands.conftest import Runner
+from tests.commands.conftest import NUM_ITEMS, Runner, write_vectors
 
 SMALL = ("--recipe", "bpr", "--set", "epochs=1", "--set", "dim=4", "--quiet")
 
@@ -124,3 +125,28 @@ def test_no_endless_file_is_read(refused: Callable[..., str], files: Path) -> No
         ("mine", "/dev/zero", "/dev/zero", "--out", "m"),
     ):
         assert "is a device or a pipe" in refused(*command)
+
+
+def test_no_input_is_replaced(refused: Callable[..., str], files: Path) -> None:
+    write_vectors(files / "q.parquet", "u", 29)
+    write_vectors(files / "i.parquet", "i", NUM_ITEMS)
+    (files / "link.parquet").symlink_to("q.parquet")
+    (files / "out").mkdir()
+    shutil.copy("items.csv", files / "out" / "items.parquet")
+    vectors = ("--user-vectors", "q.parquet", "--item-vectors", "i.parquet")
+    pairs = ("--train", "train.csv", "--test", "test.csv")
+    before = {path.name: path.read_bytes() for path in files.iterdir() if path.is_file()}
+    for arguments, name in (
+        (("sample", "--interactions", "train.csv", "--out", "train.csv"), "train.csv"),
+        (("sample", "--interactions", "train.csv", "--items", "items.csv", "--out", "items.csv"),
+         "items.csv"),
+        (("mine", "q.parquet", "i.parquet", "--out", "link.parquet"), "link.parquet"),
+        (("evaluate", *pairs, *vectors, "--out", "test.csv"), "test.csv"),
+        (("diagnose", "--queries", "q.parquet", "--items", "i.parquet", "--held-out", "valid.csv",
+          "--out", "valid.csv"), "valid.csv"),
+    ):  # fmt: skip
+        assert f"the output file {name} is an input too" in refused(*arguments)
+    train = ("train", *pairs, "--items", "out/items.parquet", *SMALL, "--out", "out", "--overwrite")
+    assert "out/items.parquet would be replaced by the output of that name" in refused(*train)
+    assert before == {path.name: path.read_bytes() for path in files.iterdir() if path.is_file()}
+    assert (files / "out" / "items.parquet").is_file()
