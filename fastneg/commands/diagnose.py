@@ -158,11 +158,11 @@ def run(
         FastnegError: files, ids or options that do not fit.
     """
     from fastneg.commands.files import holds_codes
-    from fastneg.commands.keys import IDS, ROWS
     from fastneg.commands.mine import read_positives
     from fastneg.commands.unknown_ids import as_share
     from fastneg.commands.vectors import same_width
     from fastneg.mining.diagnose import diagnose_window
+    from fastneg.mining.keys import IDS, ROWS
     from fastneg.vocabulary import Vocabulary
 
     limit = as_share(min_shared)
@@ -195,8 +195,8 @@ def _read_both(
     paths: tuple[Path, Path], columns: tuple[VectorColumns, VectorColumns], met_with: str
 ) -> tuple[Vectors, Vectors]:
     """Vectors of queries and of items."""
-    from fastneg.commands.keys import Keyed
     from fastneg.commands.vectors import read_vectors
+    from fastneg.mining.keys import Keyed
 
     queries = Keyed("--query-id-column", met_with, repeats=True)
     items = Keyed("--item-id-column", met_with)
@@ -214,8 +214,8 @@ def _other(
     tell: Tell,
 ) -> tuple[Any, Any]:
     """Another model's vectors in the order of the first one's ids."""
-    from fastneg.commands.keys import IDS, ROWS
     from fastneg.commands.vectors import same_width
+    from fastneg.mining.keys import IDS, ROWS
 
     met_with = ROWS if queries.ids is None or items.ids is None else IDS
     found = _read_both(paths, columns, met_with)

@@ -10,11 +10,11 @@ from typing import Any
 from fastneg.commands import files, vectors
 from fastneg.commands.candidates import read_candidates
 from fastneg.commands.files import ColumnNames, holds_codes, prepare_file, read_first, read_into
-from fastneg.commands.keys import IDS, ROWS, Keyed
 from fastneg.commands.unknown_ids import MIN_SHARED, Tell, as_share, between, report, tell_all
 from fastneg.commands.vectors import VectorColumns, Vectors, listed, read_vectors, same_width
 from fastneg.errors import FastnegError, FileFormatError
 from fastneg.interactions import Interactions
+from fastneg.mining.keys import IDS, ROWS, Keyed
 from fastneg.training import evaluation, sampled_evaluation
 from fastneg.training.checkpoints import write_json
 from fastneg.training.metrics import Evaluation

@@ -19,7 +19,6 @@ from fastneg.checks import IntArray, as_number
 from fastneg.columns import plain_column
 from fastneg.commands import files, vectors
 from fastneg.commands.files import ColumnNames, holds_codes, prepare_file, read_first
-from fastneg.commands.keys import IDS, NOTHING, ROWS, Keyed
 from fastneg.commands.unknown_ids import (
     MIN_SHARED,
     Tell,
@@ -32,6 +31,7 @@ from fastneg.commands.unknown_ids import (
 from fastneg.commands.vectors import VectorColumns, Vectors, listed, read_vectors, same_width
 from fastneg.errors import FastnegError
 from fastneg.interactions import Interactions
+from fastneg.mining.keys import IDS, NOTHING, ROWS, Keyed
 from fastneg.mining.mined_folder import MinedFolder, mined_table
 from fastneg.mining.miner import MinedNegatives, mine_hard_negatives
 from fastneg.mining.shards import mine_to_folder

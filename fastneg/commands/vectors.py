@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from fastneg.checks import AnyArray, Float32Array, as_matrix
-from fastneg.columns import normalise_ids, to_numpy_column
-from fastneg.commands.keys import Keyed, find_key, rows_are_ids
+from fastneg.columns import to_numpy_column
 from fastneg.errors import FastnegError, FileFormatError
-from fastneg.ids import file_ids
+from fastneg.mining.keys import Keyed, find_key, ids_of_column, rows_are_ids
 from fastneg.mining.vector_columns import list_column
 from fastneg.mining.vector_files import array_blocks, open_npy, parquet_blocks
 from fastneg.mining.vector_parts import (
@@ -189,15 +188,9 @@ def _read_parquet(
     if load:
         (num_rows, width), blocks = parquet_blocks(parts, vector, _CALL)
         matrix = _put_together(blocks, num_rows, width)
-    ids = None if key is None else _ids_of(path, key, data[key])
+    ids = None if key is None else ids_of_column(path, key, data[key], call=_CALL)
     groups = None if columns.group is None else data[columns.group]
     return Vectors(path, sum(rows), matrix, ids, groups, vector, said)
-
-
-def _ids_of(path: Path, name: str, column: Any) -> AnyArray:
-    label = f"{path}: {name}"
-    ids = normalise_ids(file_ids(column, call=_CALL, name=label), call=_CALL, name=label)
-    return ids if isinstance(ids, np.ndarray) else np.asarray(ids.to_numpy(zero_copy_only=False))
 
 
 def same_width(first: Vectors, second: Vectors) -> None:

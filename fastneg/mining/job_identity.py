@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from importlib import metadata
 from typing import Any
 
@@ -15,8 +16,9 @@ from fastneg.lazy import lazy_module
 from fastneg.mining.arguments import MiningSettings
 from fastneg.mining.job import Job
 from fastneg.mining.job_folder import Manifest
+from fastneg.mining.keys import IDS, NOTHING, Keyed, ids_of_file
 from fastneg.mining.origin import origin_of
-from fastneg.vocabulary import Vocabulary
+from fastneg.vocabulary import Encoded, Vocabulary
 
 pa = lazy_module("pyarrow")
 pc = lazy_module("pyarrow.compute")
@@ -71,6 +73,49 @@ class JobIds:
         if self.queries is None:
             return pa.array(np.arange(first, last, dtype=np.int64))
         return pa.array(self.queries[first:last])
+
+
+def find_ids(
+    sides: list[tuple[Any, Any, str | None, str | None]],
+    positives: Any,
+    query_users: Any,
+    *,
+    call: str,
+) -> tuple[Any, Any]:
+    """The ids of queries and of items: given, or those that their Parquet files have.
+
+    Files are looked into where positives have ids, or, without positives, where the other side's
+    ids are given. Positives without ids speak of row numbers.
+
+    Args:
+        sides: queries, then items: (vectors, ids, the column of ids, the column of vectors).
+        positives, query_users: as ``mine_to_folder`` takes them.
+        call: who asks, for errors.
+
+    Raises:
+        FastnegError: ids given twice; several columns that could be the ids.
+    """
+    named = [False, False]
+    if isinstance(positives, Encoded):
+        named = [query_users is None and positives._users.named, positives._items.named]
+    is_given = any(ids is not None or key is not None for _, ids, key, _ in sides)
+    wanted = any(named) or (positives is None and is_given)
+    found = []
+    for side, (source, ids, key, vectors), has_ids in zip(
+        ("query", "item"), sides, named, strict=True
+    ):
+        if ids is not None and key is not None:
+            fail(call, f"{side}_ids and {side}_id_column = {key!r} are both given; give one")
+        if ids is not None or not (wanted or key is not None):
+            found.append(ids)
+            continue
+        repeats = side == "query" and not has_ids
+        keyed = Keyed(f"{side}_id_column", IDS if has_ids else NOTHING, repeats)
+        own, said = ids_of_file(source, vectors, key, keyed, call=call)
+        if said and (own is not None or not has_ids):
+            warnings.warn(f"{call}: {said}", UserWarning, stacklevel=4)
+        found.append(own)
+    return found[0], found[1]
 
 
 def identity_of(

@@ -36,7 +36,7 @@ from fastneg.mining.job_folder import (
     read_manifest,
     shard_name,
 )
-from fastneg.mining.job_identity import JobIds, differences, identity_of
+from fastneg.mining.job_identity import JobIds, differences, find_ids, identity_of
 from fastneg.mining.job_manifest import NOT_IN_MANIFEST
 from fastneg.mining.mined_folder import (
     MinedFolder,
@@ -86,6 +86,8 @@ def mine_to_folder(
     progress: ShowProgress = True,
     query_ids: Any = None,
     item_ids: Any = None,
+    query_id_column: str | None = None,
+    item_id_column: str | None = None,
     query_vector_column: str | None = None,
     item_vector_column: str | None = None,
     shard_queries: int | None = None,
@@ -118,6 +120,10 @@ def mine_to_folder(
         folder: made if it is not there; else empty, or one that this call began before.
         query_ids: [Q] integers or strings, written instead of row numbers; may repeat.
         item_ids: [N] integers or strings, distinct, likewise.
+        query_id_column: the Parquet column of ``query_ids``. Where positives have ids, or the other
+            side's are given, by default ``id``, else the only column that could hold ids (a warning
+            names it).
+        item_id_column: likewise.
         query_vector_column: the Parquet column of vectors; by default the only one of lists.
         item_vector_column: likewise.
         shard_queries: queries of a shard. By default 65,536, fewer where a shard's results would
@@ -161,11 +167,16 @@ def mine_to_folder(
             )
         ]
         _same_width(*(side.matrix.shape for side in sides))
+        found_ids = find_ids(
+            [(queries, query_ids, query_id_column, query_vector_column),
+             (items, item_ids, item_id_column, item_vector_column)],
+            positives, query_users, call=CALL,
+        )  # fmt: skip
         job = make_job(
             settings, sides[0].matrix, sides[1].matrix, positives=positives,
             query_users=query_users, query_groups=query_groups, item_groups=item_groups, call=CALL,
         )  # fmt: skip
-        ids = JobIds(query_ids, item_ids, job, positives, query_users, call=CALL)
+        ids = JobIds(*found_ids, job, positives, query_users, call=CALL)
         identity = identity_of(job, settings, [side.fingerprint for side in sides], ids)
         run = _Run(place, job, settings, ids, progress=progress, started=started)
         run.prepare(identity, shard_queries, resume=resume)

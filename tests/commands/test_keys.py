@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import scipy.sparse
 
-from fastneg.commands.keys import IDS, NOTHING, ROWS, Keyed
 from fastneg.commands.vectors import VectorColumns, read_vectors
 from fastneg.errors import FastnegError
+from fastneg.mining.keys import IDS, NOTHING, ROWS, Keyed
 from tests.commands.conftest import Runner
 
 Refused = Callable[..., str]

@@ -9,13 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.compute as pc
+import numpy as np
 
-from fastneg.columns import plain_column
+from fastneg.checks import AnyArray
+from fastneg.columns import normalise_ids, plain_column
 from fastneg.errors import FastnegError
+from fastneg.ids import file_ids
+from fastneg.lazy import lazy_module
+from fastneg.mining.vector_columns import list_column
+from fastneg.mining.vector_parts import columns_of_parts, find_parts, schema_of_parts
+
+pa = lazy_module("pyarrow")
+pc = lazy_module("pyarrow.compute")
 
 BY_DEFAULT = "id"
 IDS, ROWS, NOTHING = "ids", "rows", "nothing"
@@ -23,12 +30,19 @@ _ENDINGS = ("id", "key", "sku", "asin", "user", "item")  # "user", "item": of in
 _INDEX = "__index_level_"  # pandas' name for an index without a name
 
 
+class KeyedIds(NamedTuple):
+    """The ids of a file of vectors, int64 or Python strings, and what is to be said of them."""
+
+    ids: AnyArray | None
+    said: str
+
+
 @dataclass(frozen=True)
 class Keyed:
     """How the ids of a file of vectors will be used.
 
     Attributes:
-        flag: the flag that names the column.
+        flag: the flag or argument that names the column.
         met_with: what the other file holds: ``"ids"``, ``"rows"`` (a matrix, whose numbers are row
             numbers), or ``"nothing"`` (there is no other file).
         repeats: whether several rows may have one id.
@@ -77,6 +91,52 @@ def find_key(
         listed = ", ".join(map(repr, could_be))
         return None, f"{path}: row numbers are used as ids; {keyed.flag} can name one of {listed}"
     return None, rows_are_ids(path, keyed)
+
+
+def ids_of_file(
+    source: Any, column: str | None, key: str | None, keyed: Keyed, *, call: str
+) -> KeyedIds:
+    """The ids that a Parquet file of vectors has, or none.
+
+    Args:
+        source: the path of vectors, or anything else, which has no ids.
+        column: the one with the vectors; by default the only one of lists.
+        key: the column of ids; by default the one that ``find_key`` finds.
+        keyed: what the ids are for.
+        call: who asks, for errors.
+
+    Raises:
+        FastnegError: as ``find_key``; a key is named of what is no Parquet; no such column.
+    """
+    parts = find_parts(source, call=call) if isinstance(source, str | Path) else None
+    if parts is None or not parts.is_parquet:
+        if key is not None:
+            raise FastnegError(
+                f"{call}: {keyed.flag} = {key!r} names a column; the vectors are no Parquet file"
+            )
+        return KeyedIds(None, "")
+    said = ""
+    if key is None:
+        schema, _ = schema_of_parts(parts, call=call)
+        vectors = list_column(parts.path, schema, column, call=call)
+        try:
+            key, said = find_key(
+                parts.path, schema, (vectors, column), keyed,
+                lambda names: columns_of_parts(parts, names, call=call),
+            )  # fmt: skip
+        except FastnegError as error:
+            raise FastnegError(f"{call}: {str(error).removeprefix(f'{call}: ')}") from None
+    if key is None:
+        return KeyedIds(None, said)
+    found = columns_of_parts(parts, [key], call=call)[key]
+    return KeyedIds(ids_of_column(parts.path, key, found, call=call), said)
+
+
+def ids_of_column(path: Path, name: str, column: Any, *, call: str) -> AnyArray:
+    """[n] ids of a column of a file, int64 or Python strings, by the rule of all files."""
+    label = f"{path}: {name}"
+    ids = normalise_ids(file_ids(column, call=call, name=label), call=call, name=label)
+    return ids if isinstance(ids, np.ndarray) else np.asarray(ids.to_numpy(zero_copy_only=False))
 
 
 def rows_are_ids(path: Path, keyed: Keyed) -> str:
