@@ -21,6 +21,7 @@ _HOMES = {
     "Events": "fastneg.data.events",
     "ExhaustedUserError": "fastneg.errors",
     "FastnegError": "fastneg.errors",
+    "FastnegMemoryError": "fastneg.errors",
     "FastnegTypeError": "fastneg.errors",
     "FeatureTable": "fastneg.data.features",
     "FileFormatError": "fastneg.errors",

@@ -13,6 +13,7 @@ from fastneg.data.splits import split_random as split_random
 from fastneg.errors import CheckpointError as CheckpointError
 from fastneg.errors import ExhaustedUserError as ExhaustedUserError
 from fastneg.errors import FastnegError as FastnegError
+from fastneg.errors import FastnegMemoryError as FastnegMemoryError
 from fastneg.errors import FastnegTypeError as FastnegTypeError
 from fastneg.errors import FileFormatError as FileFormatError
 from fastneg.errors import UnknownIdError as UnknownIdError

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastneg.errors import FastnegError, FastnegTypeError
+from fastneg.errors import shown as shown  # noqa: PLC0414 - it stands here for all others
 from fastneg.kernels.scan import codes_within, scan_weights
 
 IntArray = npt.NDArray[np.int64]
@@ -31,15 +32,6 @@ def describe(name: str, array: AnyArray) -> str:
     return f"{name} ({array.dtype}, shape {array.shape})"
 
 
-def shown(value: Any) -> str:
-    """A value as an error shows it: its repr on one line, cut where it is long."""
-    try:
-        text = " ".join(repr(value).split())
-    except (ValueError, RecursionError):  # integers of thousands of digits, endless nesting
-        text = f"a {type(value).__name__} that is too large to be shown"
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
 def fail(call: str, message: str) -> NoReturn:
     raise FastnegError(f"{call}: {message}")
 
@@ -50,6 +42,15 @@ def check_kind(call: str, kind: type | tuple[type, ...], hint: str, **values: An
         if not isinstance(value, kind):
             raise FastnegTypeError(
                 f"{call}: {name} is a {type(value).__name__} ({shown(value)}); give {hint}"
+            )
+
+
+def check_functions(call: str, **values: Any) -> None:
+    """Raise on what is neither a function nor None."""
+    for name, value in values.items():
+        if value is not None and not callable(value):
+            raise FastnegTypeError(
+                f"{call}: {name} is a {type(value).__name__} ({shown(value)}); give a function"
             )
 
 
@@ -181,6 +182,11 @@ def as_flag(value: Any, *, call: str, name: str) -> bool:
     raise FastnegTypeError(f"{call}: {name} = {shown(value)}; give True or False")
 
 
+def as_progress(value: Any, *, call: str, name: str = "progress") -> Any:
+    """A flag, or a function that is told how much is done."""
+    return value if callable(value) else as_flag(value, call=call, name=name)
+
+
 def as_path(value: Any, *, call: str, name: str) -> Path:
     """A path, from one or from a text that the system takes as a name."""
     check_kind(call, (str, Path), "a path", **{name: value})
@@ -196,6 +202,10 @@ def as_path(value: Any, *, call: str, name: str) -> Path:
 def as_name(value: Any, *, call: str, name: str) -> str:
     """A text that names something: of other objects it is not known what their text would be."""
     check_kind(call, str, "a text", **{name: value})
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        fail(call, f"{name} = {shown(value)} has half of a pair of surrogates; give whole letters")
     return str(value)
 
 

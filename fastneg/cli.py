@@ -43,7 +43,7 @@ from fastneg.commands.flags import columns_of as _columns
 from fastneg.commands.flags import leaving_ranks as _leaving_ranks
 from fastneg.commands.flags import say as _say
 from fastneg.commands.mine_flags import mine, spread_window
-from fastneg.errors import FastnegError
+from fastneg.errors import FastnegError, lacks_memory
 
 if TYPE_CHECKING:
     from fastneg.commands.files import ColumnNames, TableOfIds
@@ -369,7 +369,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             _say(f"error: {error}")
             return BAD_INPUT
         except Exception as error:
-            if isinstance(error, MemoryError) or "allocate memory" in str(error).lower():
+            if lacks_memory(error):
                 _say(f"error: not enough memory: {error}")
                 return BAD_INPUT
             if not hasattr(error, "format_message"):

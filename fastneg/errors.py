@@ -6,9 +6,12 @@ position, and what would be right.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NUMBER = re.compile(r"\(os error (\d+)\)")  # in what libraries in Rust say
@@ -19,6 +22,17 @@ def one_line(error: BaseException) -> str:
     """The first line of an error's message."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def shown(value: Any) -> str:
+    """A value as an error shows it: its repr on one line, cut where it is long."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # noqa: BLE001 - too many digits, endless nesting, whatever an object does
+        text = f"a {type(value).__name__} that cannot be shown"
+        if isinstance(value, int):
+            text = f"an integer of about {int(value.bit_length() * math.log10(2)):,} digits"
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def system_reason(error: BaseException) -> str:
@@ -39,6 +53,10 @@ class FastnegError(ValueError):
 
 class FastnegTypeError(FastnegError, TypeError):
     """An argument of the wrong type; a ``TypeError`` as well as a ``ValueError``."""
+
+
+class FastnegMemoryError(FastnegError, MemoryError):
+    """More memory is needed than there is; a ``MemoryError`` as well as a ``ValueError``."""
 
 
 class UnknownIdError(FastnegError):
@@ -73,3 +91,39 @@ class CheckpointError(FastnegError):
 
 class DatasetUnavailableError(FastnegError):
     """A public data set that cannot be had now: no registry answers, or it holds another file."""
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that memory could not be had: NumPy's, or one of torch's."""
+    return isinstance(error, MemoryError) or "allocate memory" in str(error).lower()
+
+
+def out_of_memory(call: str, error: BaseException) -> FastnegMemoryError:
+    """What a public call raises for NumPy's or torch's error, which names the bytes."""
+    return FastnegMemoryError(f"{call}: not enough memory: {one_line(error)}")
+
+
+@contextlib.contextmanager
+def said_by(call: str, *inner: str) -> Iterator[None]:
+    """What inner calls raise is said in the name of the call that the user made.
+
+    Args:
+        call: takes the place of an inner name that a message begins with, and is put before a
+            message that begins with none.
+        inner: names of the calls within.
+
+    Raises:
+        FastnegMemoryError: instead of NumPy's and torch's errors of memory.
+    """
+    try:
+        yield
+    except FastnegError as error:
+        said = str(error)
+        if not said.startswith((f"{call}:", f"{call}.")):
+            found = next((name for name in inner if said.startswith((f"{name}:", f"{name}."))), "")
+            error.args = (call + said[len(found) :] if found else f"{call}: {said}",)
+        raise
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        raise out_of_memory(call, error) from error

@@ -11,10 +11,11 @@ import numpy as np
 from fastneg import checks
 from fastneg.checks import AnyArray, Float32Array, IntArray
 from fastneg.encoding import encode_rows, id_tables
-from fastneg.errors import FileFormatError
+from fastneg.errors import FileFormatError, said_by
 from fastneg.locks import cached_property
 from fastneg.row_columns import dense_codes, refuse_other_unit, row_extras
 from fastneg.rows import Rows
+from fastneg.same_codes import check_interactions
 from fastneg.saved_rows import SavedRows, save_rows
 from fastneg.sources import read_adjacency
 from fastneg.sparse import read_sparse
@@ -25,7 +26,7 @@ from fastneg.vocabulary import Encoded, Vocabulary
 
 _COLUMNS = ("user_column", "item_column", "weight_column", "time_column", "user_ids", "item_ids")
 _NAMES = ("users", "items", "weights", "times")
-_ROWS = ("row_users", "row_items", "row_weights", "row_times")
+_INNER = ("from_table", "from_csr", "open", "recoded")  # what ``read`` calls
 
 
 class Interactions(Rows, Encoded):
@@ -62,6 +63,8 @@ class Interactions(Rows, Encoded):
         row_times: AnyArray | None = None,
     ) -> None:
         """For the ``from_*`` constructors, which check; use those."""
+        call = type(self).__name__
+        checks.check_kind(call, Vocabulary, f"ids; see {call}.from_pairs", users=users, items=items)
         super().__init__(len(users), len(items), row_users, row_items, row_weights, row_times)
         self._users, self._items = users, items
 
@@ -129,6 +132,7 @@ class Interactions(Rows, Encoded):
         """
         call = "Interactions.from_codes"
         if like is not None:
+            id_tables(call, like, None, None)
             if num_users is not None or num_items is not None:
                 checks.fail(call, "like= says how many users and items there are; give it alone")
             num_users, num_items = like.num_users, like.num_items
@@ -157,16 +161,15 @@ class Interactions(Rows, Encoded):
             FileFormatError: no such file, or not such a file.
             FastnegError: indices out of range, values that are not finite.
         """
-        rows = read_sparse(matrix, call="Interactions.from_csr")
+        call = "Interactions.from_csr"
+        id_tables(call, like, None, None)
+        rows = read_sparse(matrix, call=call)
         users, items = Vocabulary(rows.num_users), Vocabulary(rows.num_items)
         if like is not None:
             if rows.num_users > like.num_users or rows.num_items > like.num_items:
-                checks.fail(
-                    "Interactions.from_csr",
-                    f"the matrix has shape {(rows.num_users, rows.num_items)}, like= "
-                    f"{like.num_users} users and {like.num_items} items; give rows and columns "
-                    "that are their codes",
-                )
+                shapes = (rows.num_users, rows.num_items), (like.num_users, like.num_items)
+                right = "give rows and columns that are its codes"
+                checks.fail(call, f"the matrix has shape {shapes[0]}, like= {shapes[1]}; {right}")
             users, items = like._users, like._items
         return cls(users, items, rows.users, rows.items, rows.weights)
 
@@ -259,6 +262,7 @@ class Interactions(Rows, Encoded):
         return cls(*encode_rows(columns, tables, _NAMES, call=call, from_text=True))
 
     @classmethod
+    @said_by("Interactions.read", *(f"Interactions.{name}" for name in _INNER))
     def read(
         cls, path: str | Path, *, like: Interactions | None = None, **columns: Any
     ) -> Interactions:
@@ -271,6 +275,7 @@ class Interactions(Rows, Encoded):
         interactions, as for ``from_pairs``.
         """
         call = "Interactions.read"
+        id_tables(call, like, None, None)
         file = existing_file(path, call=call)
         options: Any = {name: value for name, value in columns.items() if name not in _COLUMNS}
         form = TextFormat.of(options, call=call)
@@ -329,11 +334,8 @@ class Interactions(Rows, Encoded):
         digest = hashlib.blake2b(digest_size=16)
         for vocabulary in (self._users, self._items):
             digest.update(vocabulary.fingerprint().encode())
-        for name in _ROWS:
-            array = getattr(self, name)
-            digest.update(b"none" if array is None else array.dtype.str.encode())
-            if array is not None:
-                digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+        for part in self._row_bytes():
+            digest.update(part)
         return digest.hexdigest()
 
     def fingerprint(self) -> str:
@@ -374,6 +376,7 @@ class Interactions(Rows, Encoded):
 
         Codes without ids (``from_codes``, ``from_csr``) are those of ``like`` already.
         """
+        check_interactions("Interactions.recoded", like=like)
         rows, weights, times = (self.row_users, self.row_items), self.row_weights, self.row_times
         if not (self._users.named or self._items.named):
             return Interactions.from_codes(*rows, weights=weights, times=times, like=like)

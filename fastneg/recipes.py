@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastneg.errors import FastnegError
+from fastneg.errors import FastnegError, said_by
 from fastneg.training.recipe_list import Recipe, find_recipe, recipes
 from fastneg.training.recipe_list import recipe as named_recipe
 from fastneg.training.settings import Settings, as_named
@@ -124,14 +124,17 @@ def train_recipe(
         {"user_features": user_features, "item_features": item_features},
         out,
     )
+    flags = {"refit": refit, "resume": resume, "overwrite": overwrite}
+    refit, resume, overwrite = _checked_flags(flags, impressions, progress, on_step)
     chosen = recipe
     if not isinstance(chosen, Recipe):
         chosen = find_recipe(chosen, call="train_recipe", argument="recipe")
     seeds = {"seed": seed, "split_seed": split_seed}
-    values = chosen.settings({
-        **as_named({} if settings is None else settings),
-        **{name: one for name, one in seeds.items() if one is not None},
-    })  # fmt: skip
+    with said_by("train_recipe", "Settings", "Settings.replace"):
+        values = chosen.settings({
+            **as_named({} if settings is None else settings),
+            **{name: one for name, one in seeds.items() if one is not None},
+        })  # fmt: skip
     check_alike("train_recipe", train, validation=validation, test=test)
     check_held_out("train_recipe", train, validation=validation, test=test)
     if refit and validation is not None:
@@ -236,6 +239,22 @@ def _checked_objects(
     given = {name: table for name, table in tables.items() if table is not None}
     check_kind(call, FeatureTable, "a FeatureTable", **given)
     return None if out is None else as_path(out, call=call, name="out")
+
+
+def _checked_flags(
+    flags: dict[str, Any], impressions: Any, progress: Any, on_step: Any
+) -> list[bool]:
+    """The same of what says how ``train_recipe`` runs; the flags."""
+    from fastneg.checks import as_flag, as_progress, check_functions, check_kind
+    from fastneg.training.impressions import Impressions
+
+    call = "train_recipe"
+    if impressions is not None:
+        check_kind(call, Impressions, "Impressions", impressions=impressions)
+    if progress is not None:
+        as_progress(progress, call=call)
+    check_functions(call, on_step=on_step)
+    return [as_flag(value, call=call, name=name) for name, value in flags.items()]
 
 
 def _check_evaluations(

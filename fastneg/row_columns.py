@@ -63,7 +63,7 @@ def dense_codes(
                 f"0..n-1 (Interactions.from_pairs makes them of ids), and {size_name}={size} says "
                 "that so many are meant",
             )
-    size = checks.as_integer(size, call=call, name=size_name, minimum=1)
+    size = checks.as_integer(size, call=call, name=size_name, minimum=1, maximum=2**63 - 1)
     refuse_beyond_memory(size, call=call, name=size_name)
     return checks.as_codes(values, size, call=call, name=name), size
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,6 +56,18 @@ _MADE_ANEW = (
 )  # where a copy needs them
 
 
+def _fault_of_column(name: str, column: Any, dtypes: str, size: int) -> tuple[str, str] | None:
+    """(name, what is wrong with it) of weights or times of rows, or None."""
+    if column is None:
+        return None
+    if not isinstance(column, np.ndarray):
+        return name, f"a {type(column).__name__}, not an array"
+    fits = column.shape == (size,) and column.dtype.str[1:] in dtypes.split()
+    if not fits or not column.dtype.isnative:
+        return name, f"{column.dtype}, shape {column.shape}"
+    return None
+
+
 def fault_of_codes(
     row_users: Any, row_items: Any, num_users: int, num_items: int
 ) -> tuple[str, str] | None:
@@ -96,7 +109,11 @@ class Rows:
         row_weights: Float32Array | None = None,
         row_times: AnyArray | None = None,
     ) -> None:
-        fault = fault_of_codes(row_users, row_items, num_users, num_items)
+        fault = (
+            fault_of_codes(row_users, row_items, num_users, num_items)
+            or _fault_of_column("row_weights", row_weights, "f4", len(row_users))
+            or _fault_of_column("row_times", row_times, "i8 f8", len(row_users))
+        )
         if fault is not None:
             name = type(self).__name__
             raise FastnegError(f"{name}: {fault[0]}: {fault[1]}; {name}.from_codes checks them")
@@ -134,18 +151,16 @@ class Rows:
         Returns:
             None, or (array, what is wrong with it).
         """
-        for name, dtypes in (("row_weights", "f4"), ("row_times", "i8 f8")):
+        for name in ("row_weights", "row_times"):
             column = getattr(self, name)
-            if column is not None and (
-                column.shape != self.row_users.shape
-                or column.dtype.str[1:] not in dtypes.split()
-                or not column.dtype.isnative
-            ):
-                return name, f"{column.dtype}, shape {column.shape}"
             if column is not None and not np.isfinite(column).all():
                 return name, "a value is not finite"
         if indptr is None or items is None or weights is None:
             return "positives", "they are missing"
+        given = {"indptr": indptr, "items": items, "weights": weights, "times": times}
+        for name, array in given.items():
+            if array is not None and not isinstance(array, np.ndarray):
+                return f"positive_{name}", f"a {type(array).__name__}, not an array"
         if (
             indptr.dtype != np.int64
             or indptr.shape != (self.num_users + 1,)
@@ -173,6 +188,13 @@ class Rows:
             return "positive_times", "they do not fit the rows"
         self.__dict__["_positives"] = _frozen_positives(indptr, items, weights, times)
         return None
+
+    def _row_bytes(self) -> Iterator[Any]:
+        """The bytes of all rows, column by column, each behind its dtype: for a hash."""
+        for array in (self.row_users, self.row_items, self.row_weights, self.row_times):
+            yield b"none" if array is None else array.dtype.str.encode()
+            if array is not None:
+                yield np.ascontiguousarray(array).view(np.uint8).data
 
     # ---------------------------------------------------------------- sizes
 

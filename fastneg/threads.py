@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from fastneg.errors import FastnegError
+from fastneg.errors import FastnegError, shown
 from fastneg.locks import Lock
 
 T = TypeVar("T")
@@ -67,7 +67,8 @@ def set_num_threads(num_threads: int | None) -> None:
         isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1
     ):
         raise FastnegError(
-            f"set_num_threads: num_threads = {num_threads!r}; give an integer of 1 or more, or None"
+            f"set_num_threads: num_threads = {shown(num_threads)}; give an integer of 1 or more, "
+            "or None"
         )
     _num_threads = num_threads
 

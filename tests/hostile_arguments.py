@@ -184,6 +184,8 @@ SPECIAL: dict[str, Make] = {
     "Interactions.append": _of(times=[200, 201, 202], weights=[1, 1, 1]),
     "Interactions.from_adjacency": lambda w: {"path": w.folder / "adjacency.txt"},
     "Interactions.open": lambda w: {"folder": w.folder / "interactions"},
+    "Events.recoded": lambda w: {"like": w.seen},
+    "Interactions.recoded": lambda w: {"like": w.seen},
     "Interactions.read": lambda w: {"path": w.folder / "interactions"},
     "ListedSampler": lambda w: {"interactions": w.seen},
     "MinedFolder": lambda w: {"folder": w.folder / "mined"},
@@ -246,3 +248,29 @@ def arguments(name: str, function: Callable[..., Any], world: World) -> dict[str
             new = parameter.name in ("folder", "path")
             given[parameter.name] = world.new() if new else world.values.get(parameter.name)
     return given
+
+
+_COLUMNS = ["user_column", "item_column", "weight_column", "time_column"]
+_TEXT = ["delimiter", "header", "nulls", "quoting", "encoding"]
+_SAMPLER = ["seed", "name", "replacement", "memory_budget"]
+_AUDIT = ["users", "positives", "times", "num_negatives", "shared", "seed"]
+
+
+def handed_on(name: str) -> list[str]:
+    """What a callable takes as ``**options`` and hands on to another."""
+    home, _, method = name.partition(".")
+    if method in ("sample", "sample_shared", "log_q", "expected_count"):
+        return list(inspect.signature(getattr(fastneg.Sampler, method)).parameters)[1:]
+    if method == "audit":
+        return _AUDIT
+    if method == "load_state_dict":  # a walk of the state's entries
+        return []
+    if name == "Settings.replace":
+        return list(inspect.signature(fastneg.Settings).parameters)
+    if method == "read":
+        return [*_COLUMNS, "format", *_TEXT]
+    if method in ("from_rows", "from_table") or name == "read_events":
+        return _TEXT
+    if home.endswith("Sampler") and method in ("", "from_events"):
+        return _SAMPLER
+    raise AssertionError(f"{name} hands its options on to a callable that is not listed here")

@@ -231,7 +231,7 @@ def test_like_with_what_it_excludes() -> None:
         Interactions.from_codes([0], [0], num_users=1, like=OWN)
     with pytest.raises(FastnegError, match="from_codes: items"):
         Interactions.from_codes([0], [5], like=OWN)
-    with pytest.raises(FastnegError, match=r"from_csr: the matrix has shape \(9, 9\), like= 4"):
+    with pytest.raises(FastnegError, match=r"from_csr: the matrix has shape \(9, 9\), like= \(4"):
         Interactions.from_csr(scipy.sparse.eye(9, format="csr"), like=OWN)
     with pytest.raises(FastnegTypeError, match="from_pairs: like is a list"):
         Interactions.from_pairs(["a"], [1], like=[])  # type: ignore[arg-type]

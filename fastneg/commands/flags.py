@@ -126,9 +126,13 @@ def columns_of(*names: Any) -> ColumnNames:
     return ColumnNames(*names)
 
 
+_LONGEST = 1000  # letters of a word of a message; paths are shorter, echoed nonsense may be longer
+
+
 def say(text: str) -> None:
     """One line on stderr, whatever the text has in it."""
-    line = " ".join(text.split())
+    words = (word if len(word) <= _LONGEST else f"{word[:80]}..." for word in text.split())
+    line = " ".join(words)
     typer.echo("".join(one if one.isprintable() else "?" for one in line), err=True)
 
 

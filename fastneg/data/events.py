@@ -17,7 +17,7 @@ import numpy as np
 from fastneg import checks
 from fastneg.checks import AnyArray, Float32Array, IntArray
 from fastneg.columns import plain_column, to_arrow, to_numpy_column
-from fastneg.errors import FastnegError
+from fastneg.errors import FastnegError, said_by
 from fastneg.interactions import Interactions
 from fastneg.lazy import lazy_module
 from fastneg.row_columns import row_extras
@@ -98,20 +98,22 @@ class Events(Interactions):
             FastnegError: another number of rows.
         """
         checks.check_kind("Events.of", Interactions, "interactions", interactions=interactions)
-        return cls(
-            interactions._users,
-            interactions._items,
-            interactions.row_users,
-            interactions.row_items,
-            interactions.row_weights,
-            interactions.row_times,
-            context=context,
-            num_known_users=num_known_users,
-        )
+        with said_by("Events.of", "Events"):
+            return cls(
+                interactions._users,
+                interactions._items,
+                interactions.row_users,
+                interactions.row_items,
+                interactions.row_weights,
+                interactions.row_times,
+                context=context,
+                num_known_users=num_known_users,
+            )
 
     def select(self, rows: Any) -> Events:
         """As of ``Interactions``, with the rows of the context."""
-        chosen = super().select(rows)
+        with said_by("Events.select", "Interactions.select"):
+            chosen = super().select(rows)
         places = checks.to_numpy(rows, call="Events.select", name="rows")
         numbers = np.arange(self.num_rows)[places.astype(np.int64) if places.size == 0 else places]
         return Events.of(chosen, self.context.select(numbers), num_known_users=self.num_known_users)
@@ -130,7 +132,8 @@ class Events(Interactions):
         Raises:
             FastnegError: new users, or a context with other columns.
         """
-        joined = super().append(users, items, weights=weights, times=times)
+        with said_by("Events.append", "Interactions.append"):
+            joined = super().append(users, items, weights=weights, times=times)
         if joined.num_users != self.num_users:
             checks.fail("Events.append", "there are new users; read all events at once")
         added = joined.num_rows - self.num_rows
@@ -149,7 +152,8 @@ class Events(Interactions):
     def save(self, folder: Any) -> None:
         """Refused: a saved folder has no place for the context."""
         raise FastnegError(
-            f"Events.save: {folder}: the context would be lost; keep the table that was read"
+            f"Events.save: {checks.shown(folder)}: the context would be lost; keep the table that "
+            "was read"
         )
 
 
@@ -198,11 +202,12 @@ def read_events(
         needed.append(user_column)
     _require(table, needed, call)
     table.refuse_missing(item_column, call=call)
-    features = FeatureTable.from_rows(
-        {name: table.data[name] for name in context},
-        columns=None if like is not None else kinds,
-        like=None if like is None else like.context,
-    )
+    with said_by(call, "FeatureTable.from_rows"):
+        features = FeatureTable.from_rows(
+            {name: table.data[name] for name in context},
+            columns=None if like is not None else kinds,
+            like=None if like is None else like.context,
+        )
     if like is not None:
         user_ids, item_ids = like.user_ids, like.item_ids
     items, row_items = Vocabulary.build(

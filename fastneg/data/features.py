@@ -89,6 +89,8 @@ class FeatureTable:
             name: column._replace(values=_frozen(column.values))
             for name, column in (vectors or {}).items()
         }
+        if not isinstance(left_out, (tuple, list)):
+            checks.check_kind(call, tuple, "names of columns", left_out=left_out)
         self.left_out = tuple(left_out)
 
     def __repr__(self) -> str:

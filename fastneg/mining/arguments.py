@@ -17,9 +17,10 @@ from fastneg.checks import (
     fail,
     shown,
 )
-from fastneg.errors import FastnegTypeError
+from fastneg.errors import FastnegError, FastnegTypeError
 from fastneg.mining import window as rules_of
 from fastneg.mining.constant import constant_rows
+from fastneg.mining.devices import device_name
 from fastneg.mining.job import Job
 from fastneg.mining.search import check_range, read_positives
 from fastneg.mining.window import WindowRules
@@ -48,6 +49,9 @@ class MiningSettings:
     memory: int
     device: str
     seed: int
+
+
+_MOST = 2**62  # of ranks and numbers of draws: what int64 holds, sums included
 
 
 def check_settings(
@@ -97,13 +101,13 @@ def check_settings(
         relative_margin=optional(relative_margin, "relative_margin", minimum=0.0),
         max_per_item=None
         if max_per_item is None
-        else as_integer(max_per_item, call=call, name="max_per_item", minimum=1),
+        else as_integer(max_per_item, call=call, name="max_per_item", minimum=1, maximum=_MOST),
         group_rule=as_choice(group_rule, rules_of.GROUP_RULES, call=call, name="group_rule"),
         drop_duplicates=bool(drop_duplicates),
-        search=search,
+        search=as_search(search, call=call),
         recall=as_number(recall, call=call, name="recall", maximum=1.0),
         memory=as_integer(memory, call=call, name="memory", minimum=1),
-        device=device,
+        device=device_name(device, call=call),
         seed=as_integer(seed, call=call, name="seed"),
     )
     if settings.temperature <= 0:
@@ -114,6 +118,18 @@ def check_settings(
     if settings.recall <= 0:
         fail(call, f"recall = {settings.recall} asks for nothing; give a share above 0, up to 1")
     return settings
+
+
+def as_search(search: Any, *, call: str) -> str:
+    """The name of an engine."""
+    if isinstance(search, str):
+        faiss = search.startswith("faiss:") and bool(search[6:].strip())
+        if faiss or search in ("auto", "exact", "ivf"):
+            return str(search)
+    raise FastnegError(
+        f"{call}: search = {shown(search)} is not one of 'auto', 'exact', 'ivf', 'faiss:<factory "
+        "string>' (such as 'faiss:IVF1024,Flat')"
+    )
 
 
 def make_job(
@@ -176,16 +192,18 @@ def make_job(
 
 def _check_window(window: Any, num_negatives: Any, call: str) -> tuple[int, int]:
     if not isinstance(window, (tuple, list)) or len(window) != 2:
-        raise FastnegTypeError(f"{call}: window = {window!r} is not a pair (first rank, last rank)")
-    first = as_integer(window[0], call=call, name="window[0]", minimum=1)
-    last = as_integer(window[1], call=call, name="window[1]", minimum=1)
+        raise FastnegTypeError(
+            f"{call}: window = {shown(window)} is not a pair (first rank, last rank)"
+        )
+    first = as_integer(window[0], call=call, name="window[0]", minimum=1, maximum=_MOST)
+    last = as_integer(window[1], call=call, name="window[1]", minimum=1, maximum=_MOST)
     if last < first:
         fail(
             call,
             f"window = ({first}, {last}) ends before it starts; give (first rank, last rank)"
             ", both included",
         )
-    count = as_integer(num_negatives, call=call, name="num_negatives", minimum=1)
+    count = as_integer(num_negatives, call=call, name="num_negatives", minimum=1, maximum=_MOST)
     if count > last - first + 1:
         fail(
             call,

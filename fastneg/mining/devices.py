@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fastneg.checks import fail
+from fastneg.checks import fail, shown
+from fastneg.errors import FastnegTypeError, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -44,12 +45,22 @@ def _may_have_gpu() -> bool:
     )
 
 
+def device_name(device: Any, *, call: str) -> str:
+    """A device by its name; torch's own objects have one."""
+    if not isinstance(device, str) and type(device).__name__ != "device":
+        raise FastnegTypeError(
+            f"{call}: device = {shown(device)} is not a name; give 'auto', 'cpu' or 'cuda'"
+        )
+    return str(device)
+
+
 def choose_device(device: str, *, call: str) -> Device:
     """The device for products: "auto" is the GPU where there is one.
 
     Raises:
         FastnegError: a device that torch does not know or does not have.
     """
+    device = device_name(device, call=call)
     if device == "cpu" or (device == "auto" and not _may_have_gpu()):
         return Device("cpu")
     import torch
@@ -62,7 +73,7 @@ def choose_device(device: str, *, call: str) -> Device:
     except (RuntimeError, AssertionError, TypeError, ValueError, OverflowError) as error:
         fail(
             call,
-            f"device = {device!r} cannot be used ({str(error).splitlines()[0]}); give "
+            f"device = {shown(device)} cannot be used ({shown(one_line(error))}); give "
             "'auto', 'cpu' or 'cuda'",
         )
     return Device(str(chosen))

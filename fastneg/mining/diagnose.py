@@ -20,6 +20,7 @@ from fastneg.checks import (
     as_number,
     as_weights,
     fail,
+    shown,
 )
 from fastneg.errors import FastnegTypeError
 from fastneg.mining import risk
@@ -214,7 +215,9 @@ def _bucket(
 
 def _as_window(window: Any) -> tuple[int, int]:
     if not isinstance(window, (tuple, list)) or len(window) != 2:
-        raise FastnegTypeError(f"{CALL}: window = {window!r} is not a pair (first rank, last rank)")
+        raise FastnegTypeError(
+            f"{CALL}: window = {shown(window)} is not a pair (first rank, last rank)"
+        )
     first = as_integer(window[0], call=CALL, name="window[0]", minimum=1, maximum=1 << 62)
     last = as_integer(window[1], call=CALL, name="window[1]", minimum=1, maximum=1 << 62)
     if last < first:

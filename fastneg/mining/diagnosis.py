@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fastneg.checks import as_path
 from fastneg.errors import FastnegError, system_reason
 from fastneg.mining.risk import CONFIDENCE, one_in
 
@@ -234,7 +235,9 @@ class WindowDiagnosis:
             FastnegError: the file cannot be written.
         """
         text = json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
-        _replace(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        call = "WindowDiagnosis.save_json"
+        place = as_path(path, call=call, name="path")
+        _replace(call, place, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
     def plot(self, path: str | Path | None = None) -> Any:
         """Risk, held-out shares, score gaps and popularity by rank; a Matplotlib figure.
@@ -246,23 +249,30 @@ class WindowDiagnosis:
         Raises:
             FastnegError: Matplotlib is not installed, or the file cannot be written.
         """
+        if path is not None:
+            path = as_path(path, call="WindowDiagnosis.plot", name="path")
         kind = picture_format(path)
         from fastneg.mining.diagnosis_plot import draw
 
         figure = draw(self)
         if path is not None:
-            target = Path(path)
-            _replace(target, lambda temporary: figure.savefig(temporary, format=kind))
+            _replace(
+                "WindowDiagnosis.plot",
+                path,
+                lambda temporary: figure.savefig(temporary, format=kind),
+            )
         return figure
 
 
-def _replace(target: Path, write: Callable[[Path], Any]) -> None:
+def _replace(call: str, target: Path, write: Callable[[Path], Any]) -> None:
+    if not target.name:
+        raise FastnegError(f"{call}: cannot write {target}: it is a folder")
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
         temporary.replace(target)
     except OSError as error:
-        raise FastnegError(f"cannot write {target}: {system_reason(error)}") from error
+        raise FastnegError(f"{call}: cannot write {target}: {system_reason(error)}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

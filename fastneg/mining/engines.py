@@ -32,14 +32,6 @@ def make_engine(job: Job, search: str, recall: float, device: str) -> Engine:
     Raises:
         FastnegError: an engine or device that there is not, too little memory, too few items.
     """
-    if not isinstance(search, str) or not (
-        search in ("auto", "exact", "ivf") or (search.startswith("faiss:") and search[6:].strip())
-    ):
-        fail(
-            job.call,
-            f"search = {search!r} is not one of 'auto', 'exact', 'ivf', 'faiss:<factory "
-            "string>' (such as 'faiss:IVF1024,Flat')",
-        )
     chosen = choose_device(device, call=job.call)
     depth = job.window[1]
 

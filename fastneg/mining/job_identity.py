@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import fastneg
-from fastneg.checks import AnyArray, fail
+from fastneg.checks import AnyArray, fail, shown
 from fastneg.columns import Ids, normalise_ids, to_numpy_column
 from fastneg.lazy import lazy_module
 from fastneg.mining.arguments import MiningSettings
@@ -168,7 +168,7 @@ def differences(old: Manifest, new: dict[str, Any]) -> list[str]:
             words.append(f"{name} has other contents")
     for part in ("settings", "versions"):
         words += [
-            f"{name} is {found!r}, was {old[part].get(name)!r}"
+            f"{name} is {shown(found)}, was {shown(old[part].get(name))}"
             for name, found in new[part].items()
             if found != old[part].get(name)
         ]

@@ -7,7 +7,6 @@ few eligible items. Ids are the user's own, or row numbers where none were given
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import AnyArray, Float32Array, IntArray, fail, shown
+from fastneg.checks import AnyArray, Float32Array, IntArray, as_path, fail
 from fastneg.columns import Ids, normalise_ids, to_numpy_column
-from fastneg.errors import FastnegError, FastnegTypeError, FileFormatError, one_line
+from fastneg.errors import FastnegError, FastnegTypeError, FileFormatError, one_line, said_by
 from fastneg.interactions import Interactions
 from fastneg.lazy import lazy_module
 from fastneg.mining.job_folder import Entry, JobFolder, Manifest, read_manifest
@@ -144,10 +143,12 @@ class MinedFolder:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        if not isinstance(folder, str | os.PathLike):
-            raise FastnegTypeError(f"{_CALL}: folder = {shown(folder)} is not a path")
-        self._place = JobFolder(folder, call=_CALL)
-        self.folder = Path(folder)
+        with said_by("MinedFolder", _CALL):
+            self._open(as_path(folder, call=_CALL, name="folder"))
+
+    def _open(self, folder: Path) -> None:
+        self.folder = folder
+        self._place = JobFolder(self.folder, call=_CALL)
         manifest = read_manifest(self.folder, call=_CALL)
         if manifest is None:
             raise FileFormatError(f"{_CALL}: {self.folder} has no manifest.json")
@@ -231,7 +232,8 @@ class MinedFolder:
         """
         if not isinstance(interactions, Interactions):
             raise FastnegTypeError(
-                f"{_CALL}: interactions is a {type(interactions).__name__}, not Interactions"
+                "MinedFolder.lists: interactions is a "
+                f"{type(interactions).__name__}, not Interactions"
             )
         codes = np.append(interactions.encode_items(self.item_ids, unknown=-1), -1)
         users, items = [], []
@@ -270,4 +272,5 @@ def open_mined(folder: str | Path) -> MinedFolder:
     Raises:
         FileFormatError: not such a folder, an unfinished or a damaged one.
     """
-    return MinedFolder(folder)
+    with said_by(_CALL, "MinedFolder"):
+        return MinedFolder(folder)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastneg.checks import Float32Array, IntArray
+from fastneg.checks import Float32Array, IntArray, as_progress
 from fastneg.mining.arguments import check_settings, make_job
 from fastneg.mining.engines import make_engine
 from fastneg.mining.job import CALL, make_report, run_job
@@ -139,6 +139,7 @@ def mine_hard_negatives(
             a window or limits that exclude everything, an unknown engine, too little memory.
     """
     started = time.perf_counter()
+    progress = as_progress(progress, call=CALL)
     settings = check_settings(
         call=CALL, window=window, num_negatives=num_negatives, metric=metric, strategy=strategy,
         temperature=temperature, min_score=min_score, max_score=max_score,

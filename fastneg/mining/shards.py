@@ -11,7 +11,6 @@ million vectors of width 64), once for each start.
 
 from __future__ import annotations
 
-import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from fastneg.checks import FloatArray, as_integer, fail, shown
-from fastneg.errors import FastnegTypeError, FileFormatError
+from fastneg.checks import FloatArray, as_flag, as_integer, as_path, as_progress, fail
+from fastneg.errors import FileFormatError
 from fastneg.lazy import lazy_module
 from fastneg.mining import window as rules_of
 from fastneg.mining.arguments import MiningSettings, check_settings, make_job
@@ -151,10 +150,12 @@ def mine_to_folder(
         search=search, recall=recall, memory=memory, device=device, seed=seed,
     )  # fmt: skip
     if shard_queries is not None:
-        shard_queries = as_integer(shard_queries, call=CALL, name="shard_queries", minimum=1)
-    if not isinstance(folder, str | os.PathLike):
-        raise FastnegTypeError(f"{CALL}: folder = {shown(folder)} is not a path")
-    place = JobFolder(folder, call=CALL)
+        shard_queries = as_integer(
+            shard_queries, call=CALL, name="shard_queries", minimum=1, maximum=2**62
+        )
+    resume = as_flag(resume, call=CALL, name="resume")
+    progress = as_progress(progress, call=CALL)
+    place = JobFolder(as_path(folder, call=CALL, name="folder"), call=CALL)
     with place.locked():
         place.refuse_other_files(resume=resume)
         cosine, columns = settings.metric == "cosine", (query_vector_column, item_vector_column)

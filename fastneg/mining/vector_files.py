@@ -17,7 +17,7 @@ import numpy as np
 
 from fastneg.archives import load_npy
 from fastneg.arrow_files import validated
-from fastneg.checks import AnyArray, Float32Array, as_matrix, fail
+from fastneg.checks import AnyArray, Float32Array, as_matrix, fail, shown
 from fastneg.errors import FastnegError, FileFormatError, system_reason
 from fastneg.lazy import lazy_module
 from fastneg.mining.search import normalised
@@ -106,7 +106,7 @@ def _refuse_column(column: str | None, label: str, call: str) -> None:
     if column is not None:
         fail(
             call,
-            f"{label} has no columns, and {column!r} is named; name columns of Parquet only",
+            f"{label} has no columns, and {shown(column)} is named; name columns of Parquet only",
         )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastneg.checks import FloatArray, as_integer, fail
+from fastneg.checks import FloatArray, as_flag, as_integer, as_path, fail
 from fastneg.errors import FastnegError, one_line, system_reason
 from fastneg.interactions import Interactions
 from fastneg.samplers.audit_tally import Tally, as_asked
@@ -160,6 +160,8 @@ class Audit:
         Raises:
             FastnegError: Matplotlib is not installed.
         """
+        if path is not None:
+            path = as_path(path, call="Audit.plot", name="path")
         try:
             from matplotlib.figure import Figure
         except ImportError as error:
@@ -222,13 +224,15 @@ def audit(
     """
     call = "audit"
     total = as_integer(num_draws, call=call, name="num_draws", minimum=1, maximum=2**48)
-    seed = as_integer(seed, call=call, name="seed")
+    seed = as_integer(seed, call=call, name="seed", minimum=-(2**64), maximum=2**64)
     num_worst = as_integer(num_worst, call=call, name="num_worst", minimum=0)
     if not isinstance(sampler, Sampler):
         fail(call, f"sampler is a {type(sampler).__name__}, not a sampler")
     if sampler.num_items > MAX_ITEMS:
         fail(call, f"{sampler.num_items} items; every one is counted, {MAX_ITEMS} at most")
-    if shared is None:
+    if shared is not None:
+        shared = as_flag(shared, call=call, name="shared")
+    else:
         shared = users is None and positives is None
     if num_negatives is None:
         num_negatives = min(total, 1 << 18 if shared else 100)

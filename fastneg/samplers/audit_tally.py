@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastneg.checks import AnyArray, FloatArray, IntArray, as_codes, fail, to_numpy
+from fastneg.checks import AnyArray, FloatArray, IntArray, as_codes, as_integers, fail, to_numpy
 from fastneg.interactions import Interactions
 from fastneg.samplers.base import Sampler
 
@@ -50,6 +50,8 @@ def as_asked(
         for name, value in given.items()
         if value is not None
     }
+    if positives is not None:
+        arrays["positives"] = as_integers(arrays["positives"], call=call, name="positives")
     for name, array in arrays.items():
         if array.ndim != 1 or len(array) == 0:
             fail(call, f"{name} (shape {array.shape}) should have one entry per row, one at least")

@@ -20,7 +20,7 @@ from fastneg.checks import (
     frozen,
     to_numpy,
 )
-from fastneg.errors import FastnegTypeError
+from fastneg.errors import FastnegTypeError, said_by
 from fastneg.interactions import Interactions
 from fastneg.kernels.exclusion import mark_excluded
 from fastneg.kernels.interval_draws import draw_present, finish_present, present_log_q
@@ -165,7 +165,8 @@ class AvailableSampler(Sampler):
         last = first.copy()
         np.fmin.at(first, items, times)
         np.fmax.at(last, items, times)
-        return cls(interactions, first, last if until == "last_event" else None, **options)
+        with said_by(f"{cls.__name__}.from_events", cls.__name__):
+            return cls(interactions, first, last if until == "last_event" else None, **options)
 
     def _law(self) -> list[Any]:
         times = (self._first_times, self._last_times)
@@ -237,12 +238,11 @@ class AvailableSampler(Sampler):
 
     def _times_of(self, request: Request) -> AnyArray:
         """The request's times, of the dtype of the intervals' ends."""
-        call = type(self).__name__
+        call = request.call or type(self).__name__
         if request.times is None:
-            where = "sample_shared" if request.lane else "sample"
             what = "time=<when>" if request.lane else "times=<one per row>"
             fail(
-                f"{call}.{where}",
+                call,
                 f"{what} is missing: which items can be drawn depends on the time "
                 "(log_q needs users and times too; -1 is an unknown user)",
             )

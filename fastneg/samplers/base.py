@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastneg.checks import IntArray, as_codes, as_integer, fail, frozen
+from fastneg.errors import out_of_memory, said_by
 from fastneg.samplers.distinct import draw_distinct
 from fastneg.samplers.exhausted import refuse_exhausted
 from fastneg.samplers.expected import expected_counts
@@ -111,7 +112,10 @@ class Sampler(Hooks):
             request.rows = frozen(np.arange(first, first + request.num_rows, dtype=np.int64))
         else:
             request.rows = as_rows(rows, request.num_rows, call=call)
-        result = self._draw_request(plan, width, log_q=log_q, buffers=buffers)
+        try:
+            result = self._draw_request(plan, width, log_q=log_q, buffers=buffers)
+        except MemoryError as error:
+            raise out_of_memory(call, error) from error
         if out is not None:
             return Negatives(*out)
         if device is None and hasattr(users, "device") and hasattr(users, "detach"):
@@ -144,7 +148,7 @@ class Sampler(Hooks):
         call = f"{type(self).__name__}.sample_shared"
         width = _width(num_negatives, call)
         log_q, pin_memory = check_options(log_q, device, pin_memory, call=call)
-        request = Request(_NOBODY, _NOBODY, lane="shared")
+        request = Request(_NOBODY, _NOBODY, lane="shared", call=call)
         if time is not None:
             request.times = as_times([time], 1, call=call, name="time")
         buffers: list[npt.NDArray[Any] | None] | None = None
@@ -160,7 +164,10 @@ class Sampler(Hooks):
         else:
             row = as_integer(row, call=call, name="row", minimum=0, maximum=2**63 - 1)
         request.rows = frozen(np.full(1, row, dtype=np.int64))
-        result = self._draw_request(plan, width, log_q=log_q, buffers=buffers)
+        try:
+            result = self._draw_request(plan, width, log_q=log_q, buffers=buffers)
+        except MemoryError as error:
+            raise out_of_memory(call, error) from error
         if out is not None:
             return Negatives(*out)
         return as_tensors([None if a is None else a[0] for a in result], device, pin_memory)
@@ -279,7 +286,10 @@ class Sampler(Hooks):
         """
         from fastneg.samplers.audit import audit
 
-        return audit(self, num_draws, **options)
+        own = type(self).__name__
+        inner = ("audit", f"{own}.sample_shared", f"{own}.sample", f"{own}.log_q")
+        with said_by(f"{own}.audit", *inner):
+            return audit(self, num_draws, **options)
 
     def memory(self) -> dict[str, int]:
         """Bytes held now, by what they are for; what ``memory_budget`` bounds is among them."""

@@ -20,10 +20,11 @@ from fastneg.checks import (
     fail,
     frozen,
     is_entry,
+    is_series,
     shown,
     to_numpy,
 )
-from fastneg.errors import CheckpointError
+from fastneg.errors import CheckpointError, said_by
 from fastneg.kernels.frequency import add_rates, largest_gaps, see_items
 from fastneg.locks import Lock
 from fastneg.streams import key_of, stream_of
@@ -99,8 +100,9 @@ class FrequencyEstimator:
         keys = [key_of(self.seed, stream_of("frequency", name)) for name in names]
         self._keys = frozen(np.array(keys, dtype=np.uint64))
         shape = (self.num_hashes, self.num_slots)
-        self._last: IntArray = np.zeros(shape, dtype=np.int64)
-        self._gaps: FloatArray = np.zeros(shape, dtype=np.float64)
+        with said_by(call):
+            self._last: IntArray = np.zeros(shape, dtype=np.int64)
+            self._gaps: FloatArray = np.zeros(shape, dtype=np.float64)
         self._clock: IntArray = np.zeros(1, dtype=np.int64)
         self._prior_gap = 1.0  # the longest gap of the prior
         self._lock = Lock(settled=True)
@@ -181,7 +183,8 @@ class FrequencyEstimator:
             FastnegError: other slots, hashes, alpha, seed or mode; per batch, other clocks.
         """
         call = "FrequencyEstimator.merge"
-        check_kind(call, Iterable, "estimators in a list", others=others)
+        if not is_series(others):
+            check_kind(call, list, "estimators in a list", others=others)
         ranks: list[FrequencyEstimator] = [self, *others]
         for k, rank in enumerate(ranks):
             if not isinstance(rank, FrequencyEstimator):

@@ -19,6 +19,7 @@ from fastneg.checks import (
     as_weights,
     fail,
     frozen,
+    is_series,
     to_numpy,
 )
 from fastneg.interactions import Interactions
@@ -174,7 +175,7 @@ class GroupedSampler(Sampler):
     def _plan(self, request: Request) -> GroupedPlan:
         if request.positives is None:
             fail(
-                type(self).__name__,
+                request.call or type(self).__name__,
                 "a row's group is that of its positive: give positives=[B] to sample(users, ...) "
                 "and log_q(items, users, ...); sample_shared and log_q without users have none",
             )
@@ -351,4 +352,5 @@ def _is_one(item_groups: Any) -> bool:
     """Whether this is one array of labels and not several."""
     if hasattr(item_groups, "ndim"):
         return int(item_groups.ndim) == 1
-    return isinstance(item_groups, Sequence) and all(np.ndim(g) == 0 for g in item_groups[:1])
+    first = item_groups[0] if isinstance(item_groups, Sequence) and len(item_groups) else None
+    return isinstance(item_groups, Sequence) and not is_series(first)

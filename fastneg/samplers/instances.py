@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from fastneg.checks import IntArray, as_codes, as_integer, as_integers, fail, same_length
-from fastneg.errors import ExhaustedUserError
+from fastneg.errors import ExhaustedUserError, said_by
 from fastneg.interactions import Interactions
-from fastneg.samplers.uniform import UniformSampler
+from fastneg.samplers.uniform import MAX_ITEMS, UniformSampler
 
 
 def train_instances(
@@ -43,7 +43,7 @@ def train_instances(
         ExhaustedUserError: users who know every item.
     """
     call = "train_instances"
-    num_items = as_integer(num_items, call=call, name="num_items", minimum=1)
+    num_items = as_integer(num_items, call=call, name="num_items", minimum=1, maximum=MAX_ITEMS)
     count = as_integer(num_negatives, call=call, name="num_negatives", minimum=0, maximum=2**31 - 2)
     user_codes = as_integers(users, call=call, name="users")
     item_codes = as_codes(items, num_items, call=call, name="items")
@@ -52,14 +52,17 @@ def train_instances(
         fail(call, "users and items are empty")
     if int(user_codes.min()) < 0:
         fail(call, f"users[{int(user_codes.argmin())}] = {int(user_codes.min())} is negative")
-    table = np.empty((len(user_codes), 1 + count), dtype=np.int64)
+    with said_by(call):
+        table = np.empty((len(user_codes), 1 + count), dtype=np.int64)
     table[:, 0] = item_codes
     if count:
         # users may be sparse numbers: the sampler sees dense codes
         _, dense = np.unique(user_codes, return_inverse=True)
-        known = Interactions.from_codes(dense, item_codes, num_items=num_items)
-        sampler = UniformSampler(known, seed=seed, name="train-instances")
-        sampler.set_epoch(epoch)
+        with said_by(call, "Interactions.from_codes"):
+            known = Interactions.from_codes(dense, item_codes, num_items=num_items)
+        with said_by(call, "UniformSampler", "UniformSampler.set_epoch"):
+            sampler = UniformSampler(known, seed=seed, name="train-instances")
+            sampler.set_epoch(epoch)
         full = sampler.exhausted_users()
         if len(full):  # named as the caller knows them
             named = np.unique(user_codes)[full].tolist()

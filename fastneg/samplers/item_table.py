@@ -13,6 +13,7 @@ import numpy.typing as npt
 from fastneg.checks import (
     FloatArray,
     IntArray,
+    as_flag,
     as_integer,
     as_name,
     as_path,
@@ -20,6 +21,7 @@ from fastneg.checks import (
     frozen,
     refreeze,
 )
+from fastneg.errors import said_by
 from fastneg.kernels.complement import running_sums
 from fastneg.kernels.pow import log_masses
 from fastneg.locks import Lock
@@ -153,6 +155,8 @@ class ItemTable(ABC):
         The stride is the smallest power of 2 that keeps ``starts`` within ``memory_budget`` bytes
         (4,096 at most: 2 bits an item); it decides speed only.
         """
+        call = f"{type(self).__name__}.running_sums"
+        memory_budget = as_integer(memory_budget, call=call, name="memory_budget", minimum=0)
         stride = 1
         while 8 * (self.num_items // stride + 1) > memory_budget and stride < _COARSEST:
             stride *= 2
@@ -267,10 +271,12 @@ class ItemTable(ABC):
         call = f"{type(self).__name__}.draw"
         count = as_integer(num_draws, call=call, name="num_draws", minimum=1, maximum=2**40)
         epoch = as_integer(epoch, call=call, name="epoch", minimum=0)
+        log_q = as_flag(log_q, call=call, name="log_q")
         given = (out,) if out is not None and not log_q else out
         if given is None:
-            arrays: list[npt.NDArray[Any]] = [np.empty(count, np.int64)]
-            arrays += [np.empty(count, np.float32)] if log_q else []
+            with said_by(call):
+                arrays: list[npt.NDArray[Any]] = [np.empty(count, np.int64)]
+                arrays += [np.empty(count, np.float32)] if log_q else []
         else:
             arrays = check_buffers(given, ("items", "log_q")[: 1 + log_q], (count,), call=call)
         if row is None:
@@ -325,7 +331,10 @@ def check_buffers(
         if hasattr(given, "detach"):
             if str(given.device) != "cpu":
                 fail(call, f"out.{name} is on {given.device}; give a CPU tensor or array")
-            array = given.detach().numpy()
+            try:
+                array = given.detach().numpy()
+            except (TypeError, RuntimeError):  # bfloat16, sparse
+                fail(call, f"out.{name} is of {given.dtype}; give a dense {np.dtype(dtype)}")
         else:
             array = given
         if not isinstance(array, np.ndarray):

@@ -18,6 +18,7 @@ from fastneg.checks import (
     frozen,
     to_numpy,
 )
+from fastneg.errors import said_by
 from fastneg.interactions import Interactions
 from fastneg.kernels.pow import relative_powers
 from fastneg.same_codes import check_interactions
@@ -136,7 +137,8 @@ class PopularitySampler(WeightedSampler):
         """
         if self.interactions is not None:
             self.table.item_ids = _ids_of(self.interactions)
-        self.table.save(folder)
+        with said_by("PopularitySampler.save", f"{type(self.table).__name__}.save"):
+            self.table.save(folder)
 
     @classmethod
     def open(
@@ -164,7 +166,8 @@ class PopularitySampler(WeightedSampler):
         """
         call = "PopularitySampler.open"
         check_interactions(call, optional={"interactions": interactions})
-        table = open_table(folder, verify=verify)
+        with said_by(call, "CountClassTable.open", "AliasTable.open"):
+            table = open_table(folder, verify=verify)
         if interactions is not None and interactions.num_items != table.num_items:
             fail(
                 call,
@@ -177,14 +180,15 @@ class PopularitySampler(WeightedSampler):
                 f"interactions have other item ids than those that {folder} was saved with; read "
                 "or make them with like= (or item_ids=) of the latter",
             )
-        return TableSampler(
-            table,
-            interactions=interactions,
-            seed=seed,
-            name=name,
-            replacement=replacement,
-            memory_budget=memory_budget,
-        )
+        with said_by(call, "TableSampler"):
+            return TableSampler(
+                table,
+                interactions=interactions,
+                seed=seed,
+                name=name,
+                replacement=replacement,
+                memory_budget=memory_budget,
+            )
 
 
 class TableSampler(WeightedSampler):

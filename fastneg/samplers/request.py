@@ -47,6 +47,7 @@ class Request:
             is then that of the draws that are left, of the same law: a list that was drawn out is
             not replaced by its fallback, and a group stays the group it was.
         lane: "shared" for draws that a whole batch shares: words of their own.
+        call: what the user called, for errors.
     """
 
     users: IntArray
@@ -57,6 +58,7 @@ class Request:
     extra_items: IntArray = field(default_factory=lambda: _NO_IDS)
     lane: str = ""
     drawn: tuple[IntArray, IntArray] | None = None
+    call: str = ""
 
     def __post_init__(self) -> None:
         self.users, self.rows = frozen(self.users), frozen(self.rows)
@@ -77,7 +79,8 @@ class Request:
         positives = None if self.positives is None else self.positives[chosen]
         times = None if self.times is None else self.times[chosen]
         rows = self.rows[chosen] if len(self.rows) else self.rows  # not filled in yet
-        return Request(self.users[chosen], rows, positives, times, indptr, items, self.lane, drawn)
+        users = self.users[chosen]
+        return Request(users, rows, positives, times, indptr, items, self.lane, drawn, self.call)
 
     def after(self, items: IntArray, found: IntArray) -> Request:
         """The request of rows that have drawn ``items[b, :found[b]]``, items [B, K]."""
@@ -149,7 +152,7 @@ def make_request(
             )
     else:
         codes = as_codes(users, num_users, call=call, name="users", unknown=True)
-    request = Request(codes, _NO_IDS)
+    request = Request(codes, _NO_IDS, call=call)
     owners, ids = [], []
     if positives is not None:
         request.positives = as_codes(positives, num_items, call=call, name="positives")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastneg.checks import as_flag, fail, shown
+from fastneg.errors import one_line
 
 if TYPE_CHECKING:
     import torch
@@ -25,8 +26,12 @@ class Negatives(NamedTuple):
 
     def part(self, rows: slice) -> Negatives:
         """Some of the rows: views, not copies."""
-        log_q = None if self.log_q is None else self.log_q[rows]
-        return Negatives(self.items[rows], log_q, self.source[rows])
+        try:
+            log_q = None if self.log_q is None else self.log_q[rows]
+            return Negatives(self.items[rows], log_q, self.source[rows])
+        except (IndexError, TypeError, ValueError, RuntimeError) as error:
+            place = f"rows = {shown(rows)} selects nothing of {len(self.items)} rows"
+            fail("Negatives.part", f"{place} ({shown(one_line(error))}); give a slice")
 
 
 def check_options(log_q: Any, device: Any, pin_memory: Any, *, call: str) -> tuple[bool, bool]:

@@ -18,7 +18,7 @@ from fastneg.checks import (
     is_entry,
     shown,
 )
-from fastneg.errors import CheckpointError
+from fastneg.errors import CheckpointError, said_by
 from fastneg.interactions import Interactions
 from fastneg.kernels.streaming import count_allowed
 from fastneg.kernels.streaming_draws import draw_popular, draw_shared, popular_log_q
@@ -130,13 +130,14 @@ class StreamingPopularitySampler(HeldSampler):
         self.smoothing = as_number(smoothing, call=call, name="smoothing", minimum=0.0)
         if halve_every is not None:
             halve_every = as_integer(halve_every, call=call, name="halve_every", minimum=1)
-        self._counts = StreamingCounts(
-            _prior(counts, number, call),
-            exponent=self.exponent,
-            smoothing=self.smoothing,
-            halve_every=halve_every,
-            memory_budget=self.memory_budget,
-        )
+        with said_by(call):
+            self._counts = StreamingCounts(
+                _prior(counts, number, call),
+                exponent=self.exponent,
+                smoothing=self.smoothing,
+                halve_every=halve_every,
+                memory_budget=self.memory_budget,
+            )
 
     def _law(self) -> list[Any]:
         """The counts are no part of it: they move, and ``state_dict`` has them."""

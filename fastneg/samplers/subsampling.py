@@ -96,6 +96,7 @@ def subsample_positives(
     call = "subsample_positives"
     seed = checks.as_integer(seed, call=call, name="seed")
     epoch = checks.as_integer(epoch, call=call, name="epoch", minimum=0)
+    name = checks.as_name(name, call=call, name="name")
     keep = _keep(call, interactions_or_counts, threshold, impressions, formula)
     if isinstance(interactions_or_counts, Interactions):
         if items is not None:
@@ -110,7 +111,7 @@ def subsample_positives(
         numbers = None if rows is None else _row_numbers(call, rows, None)
         if numbers is not None:
             checks.same_length(call, items=codes, rows=numbers)
-    mask = kept_rows(keep, codes, rows=numbers, seed=seed, epoch=epoch, name=str(name))
+    mask = kept_rows(keep, codes, rows=numbers, seed=seed, epoch=epoch, name=name)
     return SubsampledPositives(mask, keep, importance_weights(keep)[codes])
 
 

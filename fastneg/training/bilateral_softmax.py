@@ -17,6 +17,7 @@ from fastneg.training.corrections import NOTHING, UnmaskedLogSumExp, log_unmaske
 from fastneg.training.loss_checks import (
     check_mask,
     check_matrix,
+    check_one_device,
     check_temperature,
     check_vector,
     say,
@@ -84,6 +85,13 @@ def bilateral_softmax_loss(
     if columns == 0:
         checks.fail(call, f"{say('negative_scores_BC', negative_scores_BC)} has no negatives")
     check_mask(call, "mask_BC", mask_BC, rows, columns)
+    check_one_device(
+        call,
+        negative_scores_BC=negative_scores_BC,
+        positive_scores_B=positive_scores_B,
+        mask_BC=mask_BC,
+        users_B=users_B if isinstance(users_B, Tensor) else None,
+    )
     t1 = check_temperature(call, positive_temperature, name="positive_temperature")
     t2 = check_temperature(call, temperature)
     weight = checks.as_number(negative_weight, call=call, name="negative_weight", minimum=0.0)

@@ -21,6 +21,7 @@ from fastneg import checks
 from fastneg.training.loss_checks import (
     check_mask,
     check_matrix,
+    check_one_device,
     check_temperature,
     check_values,
     check_vector,
@@ -110,6 +111,8 @@ def corrected_loss(
     ``"revised"`` has Q_p = 0 where ``positive_log_q_B`` is not given.
     """
     own_column = positive_scores_B is None
+    correction = checks.as_choice(correction, CORRECTIONS, call=call, name="correction")
+    replacement = checks.as_flag(replacement, call=call, name="replacement")
     rows, columns = scores_BC.shape
     check_mask(call, names[1], mask_BC, rows, columns)
     _check(
@@ -119,6 +122,8 @@ def corrected_loss(
     temperature = check_temperature(call, temperature)
     if correction == "none":
         log_q = None
+    more = {"positive_scores_B": positive_scores_B, names[0]: log_q, names[1]: mask_BC}
+    check_one_device(call, **{"scores": scores_BC, **more})
     z_B: Tensor
     z_B, positive_B = UnmaskedLogSumExp.apply(  # type: ignore[no-untyped-call]
         scores_BC, log_q, mask_BC, temperature, own_column
@@ -228,6 +233,8 @@ def checked_scores(
     if columns == 0:
         checks.fail(call, f"{say(name, negative_scores)} has no negatives")
     check_mask(call, f"mask_B{axis}", mask, rows, columns)
+    more = {"positive_scores_B": positive_scores_B, f"mask_B{axis}": mask}
+    check_one_device(call, **{name: negative_scores, **more})
     scale = 1.0 / check_temperature(call, temperature)
     dtype = working_dtype(negative_scores)
     return positive_scores_B.to(dtype) * scale, negative_scores.to(dtype) * scale

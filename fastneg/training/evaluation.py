@@ -138,7 +138,7 @@ def evaluate_scores(
     checks.check_kind(call, Callable, "a function of user codes", score_block=score_block)  # type: ignore[arg-type]
     size = train.num_items
     if num_items is not None:
-        size = checks.as_integer(num_items, call=call, name="num_items", minimum=1)
+        size = checks.as_integer(num_items, call=call, name="num_items", minimum=1, maximum=2**40)
 
     def fill(users: IntArray, scores: Tensor) -> None:
         block_scores = checks.to_numpy(score_block(users), call=call, name="scores")

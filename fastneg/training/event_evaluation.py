@@ -123,6 +123,12 @@ def evaluate_events(
     encoder.check_columns(test.context, call=call)
     ks = as_list_lengths(call, k)
     items_ND = model.item_vectors()
+    if train.num_items != len(items_ND):
+        checks.fail(
+            call,
+            f"train has {train.num_items} items and the model {len(items_ND)}; give the rows that "
+            "it was trained on",
+        )
     protocol, rows = select_events(call, train, validation, test, num_items=len(items_ND))
     context = FeatureValues(test.context, call=call)
     num_known = model.user_tower.num_codes

@@ -16,6 +16,7 @@ from fastneg.training.corrections import NOTHING, weighted_mean, working_dtype
 from fastneg.training.loss_checks import (
     check_mask,
     check_matrix,
+    check_one_device,
     check_temperature,
     check_vector,
     say,
@@ -102,6 +103,7 @@ def full_softmax_loss(
     if items_B.device.type == "cpu":
         checks.as_codes(items_B, num_items, call=call, name="items_B")
     check_mask(call, "mask_BN", mask_BN, rows, num_items)
+    check_one_device(call, scores_BN=scores_BN, items_B=items_B, mask_BN=mask_BN)
     number = check_temperature(call, temperature)
     losses_B: Tensor = _FullSoftmax.apply(  # type: ignore[no-untyped-call]
         scores_BN, items_B[:, None], mask_BN, number

@@ -12,6 +12,7 @@ from torch import Tensor
 from fastneg import checks
 from fastneg.interactions import Interactions
 from fastneg.same_codes import check_interactions
+from fastneg.training.loss_checks import check_tensor
 
 
 def in_batch_log_q(
@@ -121,10 +122,11 @@ def mixed_log_q(batch_log_q: Tensor, num_batch: int, num_uniform: int, num_items
         FastnegError: for numbers out of range.
     """
     call = "mixed_log_q"
-    checks.check_kind(call, Tensor, "a torch tensor", batch_log_q=batch_log_q)
-    batch = checks.as_integer(num_batch, call=call, name="num_batch", minimum=0)
-    uniform = checks.as_integer(num_uniform, call=call, name="num_uniform", minimum=0)
-    items = checks.as_integer(num_items, call=call, name="num_items", minimum=1)
+    check_tensor(call, "batch_log_q", batch_log_q)
+    most = 2**63 - 1
+    batch = checks.as_integer(num_batch, call=call, name="num_batch", minimum=0, maximum=most)
+    uniform = checks.as_integer(num_uniform, call=call, name="num_uniform", minimum=0, maximum=most)
+    items = checks.as_integer(num_items, call=call, name="num_items", minimum=1, maximum=most)
     if batch + uniform == 0:
         checks.fail(call, "num_batch and num_uniform are both 0; give at least one column")
     log_batch = math.log(batch / (batch + uniform)) if batch else -math.inf

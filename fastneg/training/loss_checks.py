@@ -26,6 +26,22 @@ def check_tensor(call: str, name: str, value: Any) -> None:
     """Lists and arrays are not converted: they would lose the gradient, or be on the CPU."""
     if not isinstance(value, Tensor):
         raise FastnegTypeError(f"{call}: {name} is a {type(value).__name__}; give a torch tensor")
+    if value.layout is not torch.strided:
+        raise FastnegTypeError(f"{call}: {say(name, value)} is of {value.layout}; give a dense one")
+    if value.is_meta:
+        checks.fail(call, f"{say(name, value)} is on device meta and has no values")
+
+
+def check_one_device(call: str, **tensors: Tensor | None) -> None:
+    """Raise where tensors that meet are on two devices; None is left out."""
+    (first, beside), *others = ((name, one) for name, one in tensors.items() if one is not None)
+    for name, one in others:
+        if one.device != beside.device:
+            checks.fail(
+                call,
+                f"{say(name, one)} is on {one.device}, {first} on {beside.device}; bring them to "
+                "one device",
+            )
 
 
 def check_matrix(call: str, name: str, scores: Tensor) -> tuple[int, int]:

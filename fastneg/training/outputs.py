@@ -30,10 +30,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fastneg.archives import load_npz
-from fastneg.checks import AnyArray, as_choice
+from fastneg.checks import AnyArray, as_choice, as_flag, as_path
 from fastneg.data.events import Events
 from fastneg.data.features import FeatureTable
-from fastneg.errors import CheckpointError, FastnegError, FileFormatError, system_reason
+from fastneg.errors import (
+    CheckpointError,
+    FastnegError,
+    FileFormatError,
+    one_line,
+    said_by,
+    system_reason,
+)
 from fastneg.files import entry_of, fault_of, file_inside
 from fastneg.interactions import Interactions
 from fastneg.training.checkpoints import (
@@ -160,20 +167,23 @@ def load_model(folder: str | Path, *, verify: bool = True) -> TwoTower:
         FileFormatError: no model there, or a damaged one.
         CheckpointError: weights that do not fit the towers' shape.
     """
-    place = Path(folder)
-    saved = load_checkpoint(place / _MODEL, versions=(WITHOUT_CHECKSUM, FORMAT_VERSION))
-    _check_beside(place, saved.facts, _BESIDE if verify else _READ)
-    tables: dict[str, Any] = {
-        f"{side}_features": load_features(place, side) for side in ("user", "item", "context")
-    }
-    tables["user_history"] = _read_history(place / "user_history.npz")
-    try:
-        model = TwoTower(**saved.facts["towers"], **tables)
-        model.load_state_dict(saved.tensors)
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{place / _MODEL}: the weights do not fit the towers ({error})"
-        ) from error
+    call = "load_model"
+    place = as_path(folder, call=call, name="folder")
+    verify = as_flag(verify, call=call, name="verify")
+    with said_by(call, "load_features"):
+        saved = load_checkpoint(place / _MODEL, versions=(WITHOUT_CHECKSUM, FORMAT_VERSION))
+        _check_beside(place, saved.facts, _BESIDE if verify else _READ)
+        tables: dict[str, Any] = {
+            f"{side}_features": load_features(place, side) for side in ("user", "item", "context")
+        }
+        tables["user_history"] = _read_history(place / "user_history.npz")
+        try:
+            model = TwoTower(**saved.facts["towers"], **tables)
+            model.load_state_dict(saved.tensors)
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{place / _MODEL}: the weights do not fit the towers ({one_line(error)})"
+            ) from error
     model.eval()
     return model
 
@@ -212,11 +222,13 @@ def load_features(folder: str | Path, side: str) -> FeatureTable | None:
         FileFormatError: a damaged file.
         FastnegError: another side.
     """
-    as_choice(side, ("user", "item", "context"), call="load_features", name="side")
-    place, name = Path(folder), f"{side}_features.npz"
-    if (place / _MODEL).is_file():
-        _check_beside(place, checkpoint_facts(place / _MODEL), [name])
-    return _read_features(place / name) if (place / name).is_file() else None
+    call = "load_features"
+    as_choice(side, ("user", "item", "context"), call=call, name="side")
+    place, name = as_path(folder, call=call, name="folder"), f"{side}_features.npz"
+    with said_by(call, "FeatureTable.from_state"):
+        if (place / _MODEL).is_file():
+            _check_beside(place, checkpoint_facts(place / _MODEL), [name])
+        return _read_features(place / name) if (place / name).is_file() else None
 
 
 def _write_history(path: Path, model: TwoTower) -> None:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fastneg.checks import as_integers, check_kind, fail
+from fastneg.checks import as_integers, as_path, check_kind, fail
 from fastneg.data.events import Events
 from fastneg.data.features import FeatureTable
 from fastneg.errors import FastnegError, system_reason
@@ -32,6 +32,7 @@ from fastneg.training.hard_negatives import (
 )
 from fastneg.training.history import UserHistory
 from fastneg.training.impressions import Impressions
+from fastneg.training.protocol import check_held_out
 from fastneg.training.refresh import check_swap
 from fastneg.training.run_folder import remove_stages
 from fastneg.training.settings import Settings
@@ -189,11 +190,12 @@ def train_rounds(
     call = "train_rounds"
     check_interactions(call, train=train, optional={"validation": validation})
     check_kind(call, Settings, "Settings", settings=settings)
+    check_held_out(call, train, validation=validation)
     if epochs is not None:
         epochs = as_integers(epochs, call=call, name="epochs").tolist()
     check_rounds(train, settings, epochs=epochs)
     data = source_data(train, settings, item_features=item_features, impressions=impressions)
-    place = None if folder is None else Path(folder)
+    place = None if folder is None else as_path(folder, call=call, name="folder")
     ranks = Ranks.here()
     if place is not None and ranks.is_first:
         _make(place)

@@ -21,7 +21,7 @@ import torch
 from fastneg import checks
 from fastneg.archives import load_npz
 from fastneg.checks import FloatArray, IntArray
-from fastneg.errors import FastnegError, FileFormatError, system_reason
+from fastneg.errors import FastnegError, FileFormatError, said_by, system_reason
 from fastneg.interactions import Interactions
 from fastneg.kernels.candidates import draw_candidates
 from fastneg.same_codes import check_interactions
@@ -152,7 +152,9 @@ def freeze_sampled_candidates(
     """
     call = "freeze_sampled_candidates"
     check_interactions(call, train=train, test=test, optional={"validation": validation})
-    number = checks.as_integer(num_negatives, call=call, name="num_negatives", minimum=1)
+    number = checks.as_integer(
+        num_negatives, call=call, name="num_negatives", minimum=1, maximum=2**31 - 1
+    )
     seed = checks.as_integer(
         seed, call=call, name="seed", minimum=-(1 << 63), maximum=(1 << 63) - 1
     )
@@ -170,7 +172,8 @@ def freeze_sampled_candidates(
     within = np.arange(protocol.items.size) - np.repeat(protocol.indptr[:-1], found)
     positives[np.repeat(first, found) + within] = protocol.items
     users = protocol.users[rows]
-    negatives = np.empty((rows.size, number), dtype=np.int64)
+    with said_by(call):
+        negatives = np.empty((rows.size, number), dtype=np.int64)
     key = key_of(seed, stream_of("sampled evaluation"))
     draw_candidates(np.uint64(key), users, positives, indptr, items, train.num_items, negatives)
     return SampledCandidates(
@@ -248,10 +251,9 @@ def evaluate_sampled(
                 scores[start:stop] = (of_user[:, None] * of_items).sum(-1).cpu().numpy()
         return scores.astype(np.float64)
 
-    return evaluate_sampled_scores(score, candidates, k=k, scores_cold_users=scores_cold_users)
+    return _rank_sampled(call, score, candidates, k, scores_cold_users)
 
 
-@without_openmp()
 def evaluate_sampled_scores(
     score_pairs: Callable[[IntArray, IntArray], Any],
     candidates: SampledCandidates,
@@ -269,7 +271,17 @@ def evaluate_sampled_scores(
     Raises:
         FastnegError: scores of another shape, or NaN among them; nothing left to evaluate.
     """
-    call = "evaluate_sampled"
+    return _rank_sampled("evaluate_sampled_scores", score_pairs, candidates, k, scores_cold_users)
+
+
+@without_openmp()
+def _rank_sampled(
+    call: str,
+    score_pairs: Callable[[IntArray, IntArray], Any],
+    candidates: SampledCandidates,
+    k: int | Sequence[int],
+    scores_cold_users: bool,
+) -> Evaluation:
     _check_candidates(call, candidates)
     ks = as_list_lengths(call, k)
     checks.check_kind(call, Callable, "a function of users and items", score_pairs=score_pairs)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastneg.checks import shown
-from fastneg.errors import FastnegTypeError
+from fastneg.errors import FastnegTypeError, said_by
 from fastneg.training.settings_checks import (
     CORRECTIONS,
     EXHAUSTED,
@@ -258,9 +258,11 @@ class Settings:
 
     def replace(self, **changes: Any) -> Settings:
         """A copy with some settings changed; unknown names raise with the nearest ones."""
-        for name in changes:
-            known(name)
-        return dataclasses.replace(self, **changes)
+        with said_by("Settings.replace"):
+            for name in changes:
+                known(name)
+        with said_by("Settings.replace", "Settings"):
+            return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
         """All settings by name, JSON-able (windows, bounds and the negatives are lists)."""
@@ -273,7 +275,8 @@ class Settings:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
         """The inverse of ``to_dict``; missing names take their defaults."""
-        return cls().replace(**as_named(values))
+        with said_by("Settings.from_dict", "Settings", "Settings.replace"):
+            return cls().replace(**as_named(values))
 
 
 _TYPES: dict[str, Any] = typing.get_type_hints(Settings)

@@ -69,7 +69,7 @@ class Tower(nn.Module):
         name: str = "tower",
     ) -> None:
         super().__init__()
-        call = f"Tower ({name})"
+        call = f"TwoTower ({name})"
         self.name = name
         self.num_codes = checks.as_integer(num_codes, call=call, name="num_codes", minimum=1)
         self.dim = checks.as_integer(dim, call=call, name="dim", minimum=1)
@@ -151,17 +151,22 @@ def _halving_layers(num_parts: int, dim: int, hidden_layers: int, dropout: float
     return nn.Sequential(*layers, unfilled(nn.Linear, width, dim))
 
 
+def _embed_call(name: str) -> str:
+    """The public call whose codes a tower looks up."""
+    return f"TwoTower.embed_{name}"
+
+
 def _checked_codes(name: str, codes: Tensor, num_codes: int) -> Tensor:
     """int64 codes in -1..num_codes-1; values are looked at on the CPU only."""
     if not isinstance(codes, Tensor) or codes.dtype.is_floating_point or codes.dtype == torch.bool:
         kind = codes.dtype if isinstance(codes, Tensor) else type(codes).__name__
-        raise FastnegTypeError(f"Tower ({name}): codes are {kind}; give an int64 tensor")
+        raise FastnegTypeError(f"{_embed_call(name)}: codes are {kind}; give an int64 tensor")
     codes = codes.long()
     if codes.device.type == "cpu" and codes.numel():
         low, high = torch.aminmax(codes)
         if int(low) < -1 or int(high) >= num_codes:
             checks.as_codes(
-                codes, num_codes, call=f"Tower ({name})", name="codes", ndim=None, unknown=True
+                codes, num_codes, call=_embed_call(name), name="codes", ndim=None, unknown=True
             )
     return codes
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from fastneg import checks
+from fastneg.errors import said_by
+from fastneg.training.batch import Batch
 from fastneg.training.feature_encoders import FeatureEncoder, FeatureRows
 from fastneg.training.history import HistoryMean, UserHistory
 from fastneg.training.tower import Tower
@@ -20,7 +22,6 @@ from fastneg.training.unit_rows import unit_rows
 
 if TYPE_CHECKING:
     from fastneg.data.features import FeatureTable
-    from fastneg.training.batches import Batch
 
 __all__ = ["HISTORIES", "SIMILARITIES", "Tower", "TwoTower"]
 
@@ -129,24 +130,28 @@ class TwoTower(nn.Module):
             self.log_temperature = nn.Parameter(torch.tensor(math.log(self._temperature)))
         item_layers = hidden_layers if item_hidden_layers is None else item_hidden_layers
         common: dict[str, Any] = {"dim": dim, "init_std": init_std, "seed": seed}
-        item_tower = Tower(
-            num_items, features=item_features, use_ids=use_item_ids, name="items",
-            hidden_layers=item_layers, dropout=dropout if item_layers else 0.0, **common,
-        )  # fmt: skip
-        table = item_tower.id_embedding if history == "shared" else None
-        if history == "shared" and table is None:
-            checks.fail("TwoTower", "history = 'shared' shares the embedding of item ids; there "
-                        "is none (use_item_ids = false); give history = 'own'")  # fmt: skip
-        mean: HistoryMean | None = None
-        if user_history is not None:
-            mean = HistoryMean(
-                user_history, num_users=num_users, num_items=num_items, dim=dim, table=table,
-                call="TwoTower",
+        with said_by("TwoTower"):  # memory may lack
+            item_tower = Tower(
+                num_items, features=item_features, use_ids=use_item_ids, name="items",
+                hidden_layers=item_layers, dropout=dropout if item_layers else 0.0, **common,
             )  # fmt: skip
-        self.user_tower = Tower(
-            num_users, features=user_features, use_ids=use_user_ids, name="users", history=mean,
-            context=context_features, hidden_layers=hidden_layers, dropout=dropout, **common,
-        )  # fmt: skip
+            table = item_tower.id_embedding if history == "shared" else None
+            if history == "shared" and table is None:
+                checks.fail(
+                    "TwoTower",
+                    "history = 'shared' shares the embedding of item ids; there is none "
+                    "(use_item_ids = false); give history = 'own'",
+                )
+            mean: HistoryMean | None = None
+            if user_history is not None:
+                mean = HistoryMean(
+                    user_history, num_users=num_users, num_items=num_items, dim=dim, table=table,
+                    call="TwoTower",
+                )  # fmt: skip
+            self.user_tower = Tower(
+                num_users, features=user_features, use_ids=use_user_ids, name="users", history=mean,
+                context=context_features, hidden_layers=hidden_layers, dropout=dropout, **common,
+            )  # fmt: skip
         self.item_tower = item_tower
         self._config: dict[str, Any] = {
             "num_users": int(num_users),
@@ -186,9 +191,15 @@ class TwoTower(nn.Module):
             context: of each event; None: all missing.
         """
         tower = self.user_tower
-        features = self._rows(tower.features, features, "user_features")
-        context = self._rows(tower.context, context, "context_features")
-        codes = self._codes(codes, features or context, "context")
+        call = "TwoTower.embed_users"
+        features = self._rows(tower.features, features, "user_features", call)
+        context = self._rows(tower.context, context, "context_features", call)
+        codes = self._codes(codes, features or context, "context", call)
+        if targets is not None:
+            checks.check_kind(call, Tensor, "a torch tensor", targets=targets)
+            if targets.shape != codes.shape:
+                shapes = f"targets has shape {tuple(targets.shape)}, codes {tuple(codes.shape)}"
+                checks.fail(call, f"{shapes}; give a target for each code")
         return self._scaled(tower(codes, targets=targets, features=features, context=context))
 
     def embed_queries(self, batch: Batch, *, scaled: bool = True) -> Tensor:
@@ -201,6 +212,8 @@ class TwoTower(nn.Module):
             batch: on the model's device.
             scaled: False leaves the vectors as the tower gives them.
         """
+        checks.check_kind("TwoTower.embed_queries", Batch, "a Batch", batch=batch)
+        scaled = checks.as_flag(scaled, call="TwoTower.embed_queries", name="scaled")
         users = batch.users
         if batch.context is not None:
             users = torch.where(users < self.user_tower.num_codes, users, -1)
@@ -216,21 +229,21 @@ class TwoTower(nn.Module):
             codes: None: all unknown, one for each row of ``features``.
             features: rows instead of those of the tower's table, for items that it has not seen.
         """
-        features = self._rows(self.item_tower.features, features, "item_features")
-        return self._scaled(
-            self.item_tower(self._codes(codes, features, "features"), features=features)
-        )
+        call = "TwoTower.embed_items"
+        features = self._rows(self.item_tower.features, features, "item_features", call)
+        codes = self._codes(codes, features, "features", call)
+        return self._scaled(self.item_tower(codes, features=features))
 
     def user_vectors(self, block: int = 65536) -> Tensor:
         """float32 [num_users, D], every user's vector on the model's device, without gradient.
 
         Computed in evaluation mode (no dropout), ``block`` users at a time; the mode is restored.
         """
-        return self._all_vectors(self.user_tower, block)
+        return self._all_vectors(self.user_tower, block, "TwoTower.user_vectors")
 
     def item_vectors(self, block: int = 65536) -> Tensor:
         """float32 [num_items, D], every item's vector; see ``user_vectors``."""
-        return self._all_vectors(self.item_tower, block)
+        return self._all_vectors(self.item_tower, block, "TwoTower.item_vectors")
 
     @property
     def scores_cold_users(self) -> bool:
@@ -273,26 +286,29 @@ class TwoTower(nn.Module):
         encoder: FeatureEncoder | None,
         features: FeatureTable | FeatureRows | None,
         name: str,
+        call: str,
     ) -> FeatureRows | None:
         """Rows of a table, on the model's device."""
         if features is None or isinstance(features, FeatureRows):
             return features
         if encoder is None:
-            checks.fail("TwoTower", f"the model has no {name}; it takes no rows of them")
+            checks.fail(call, f"the model has no {name}; it takes no rows of them")
         device = next(self.parameters()).device
-        return encoder.rows_of(features, call="TwoTower").to(device)
+        return encoder.rows_of(features, call=call).to(device)
 
-    def _codes(self, codes: Tensor | None, rows: FeatureRows | None, name: str) -> Tensor:
+    def _codes(
+        self, codes: Tensor | None, rows: FeatureRows | None, name: str, call: str
+    ) -> Tensor:
         if codes is not None:
             return codes
         if rows is None:
-            checks.fail("TwoTower", f"neither codes nor {name}; give at least one of them")
+            checks.fail(call, f"neither codes nor {name}; give at least one of them")
         device = next(self.parameters()).device
         return torch.full((rows.num_rows,), -1, dtype=torch.int64, device=device)
 
     @torch.no_grad()
-    def _all_vectors(self, tower: Tower, block: int) -> Tensor:
-        block = checks.as_integer(block, call="TwoTower", name="block", minimum=1)
+    def _all_vectors(self, tower: Tower, block: int, call: str) -> Tensor:
+        block = checks.as_integer(block, call=call, name="block", minimum=1)
         device = next(self.parameters()).device
         vectors = torch.empty((tower.num_codes, tower.dim), dtype=torch.float32, device=device)
         was_training = tower.training

@@ -21,9 +21,8 @@ from typing import Any
 
 import torch
 
-from fastneg.checks import as_path, check_kind, fail
+from fastneg.checks import fail
 from fastneg.interactions import Interactions
-from fastneg.same_codes import check_interactions
 from fastneg.streams import key_of, stream_of
 from fastneg.training.ahead import ahead, loader
 from fastneg.training.averaging import WeightAverage, averaged
@@ -37,13 +36,13 @@ from fastneg.training.hard_negatives import HardNegatives
 from fastneg.training.metrics import Evaluation
 from fastneg.training.negatives import Objective
 from fastneg.training.progress import Bar, Interruption, epoch_note, start_log
-from fastneg.training.protocol import check_held_out
 from fastneg.training.refresh import Refresher, refresh_folder
 from fastneg.training.row_adam import make_optimizer
 from fastneg.training.settings import Settings
 from fastneg.training.source_data import NOTHING, SourceData
 from fastneg.training.state import TrainingState
 from fastneg.training.towers import TwoTower
+from fastneg.training.trainer_checks import check_fit, check_objects, check_paths
 from fastneg.training.validation import Validation, out_of_patience
 
 _CALL = "Trainer"
@@ -94,10 +93,10 @@ class Trainer:
         progress: bool | None = False,
         on_step: Callable[[int], object] | None = None,
     ) -> None:
-        check_kind(_CALL, TwoTower, "a TwoTower (rounds.build_model makes one)", model=model)
-        check_kind(_CALL, Settings, "Settings", settings=settings)
-        check_interactions(_CALL, train=train, optional={"validation": validation})
-        check_held_out(_CALL, train, validation=validation)
+        check_objects(
+            _CALL, model=model, train=train, settings=settings, validation=validation, hard=hard,
+            data=data, stage=stage, progress=progress, on_step=on_step,
+        )  # fmt: skip
         self.ranks = ranks = Ranks.here()
         self.device = pick_device(settings.device)
         self.model = model.to(self.device)
@@ -107,9 +106,7 @@ class Trainer:
             self.validation = Validation(train, validation, k=settings.k, count=settings.eval_users)
         self.stage, self.on_step = stage, on_step
         self.progress = progress if ranks.is_first else False
-        check_kind(_CALL, (HardNegatives, type(None)), "mined lists", hard=hard)
-        paths = {"checkpoint": checkpoint, "log": log}
-        given = {k: as_path(v, call=_CALL, name=k) for k, v in paths.items() if v is not None}
+        given = check_paths(_CALL, checkpoint=checkpoint, log=log)
         self.checkpoint = given.get("checkpoint")
         self.log = given.get("log") if ranks.is_first else None
         self.objective = Objective(
@@ -175,7 +172,8 @@ class Trainer:
         """
         if self.state.step:
             fail(f"{_CALL}.fit", "was called before; make another Trainer to train on")
-        total = self.settings.epochs if epochs is None else int(epochs)
+        epochs, resume = check_fit(f"{_CALL}.fit", epochs, resume, starting)
+        total = self.settings.epochs if epochs is None else epochs
         cuda = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda):
             torch.manual_seed(key_of(self.settings.seed, stream_of(self.stage, "dropout")) >> 1)
