@@ -318,7 +318,33 @@ def as_matrix(values: Any, *, call: str, name: str, columns: int | None = None) 
                 f"{name}[{start + row}, {column}] = {array[start + row, column]} is not a "
                 f"finite float32 ({name}: {array.dtype}, shape {array.shape})",
             )
+        refuse_vanished(array[start : start + 65_536], block, start, call=call, name=name)
     return matrix
+
+
+def refuse_vanished(
+    block: AnyArray, matrix: Float32Array, first_row: int, *, call: str, name: str
+) -> None:
+    """Raise where a row of numbers has become zeros in float32, which would score as nothing.
+
+    Args:
+        block: rows of any dtype; float32 and narrower ones cost nothing.
+        matrix: the same in float32.
+        first_row: the number of row 0, for errors.
+        call, name: for errors.
+    """
+    if block.dtype.kind != "f" or block.dtype.itemsize <= 4:
+        return
+    zeros = np.flatnonzero(~matrix.any(axis=1))
+    lost = zeros[block[zeros].any(axis=1)]
+    if len(lost):
+        row = int(lost[0])
+        fail(
+            call,
+            f"{name}[{first_row + row}] becomes all zeros in float32, its largest number is "
+            f"{float(np.abs(block[row]).max()):.3g} ({name}: {block.dtype}); scale all vectors by "
+            "one factor, which leaves their order as it is, or make the row zeros",
+        )
 
 
 def as_csr(

@@ -5,6 +5,7 @@ An id is an integer or a text; a column holds one kind and no nulls.
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -91,6 +92,7 @@ def _of_numpy(array: AnyArray, call: str, name: str) -> Any:
     except (pa.ArrowException, ValueError, TypeError) as error:
         raise FastnegTypeError(
             f"{call}: {checks.describe(name, array)} cannot be read: {one_line(error)}"
+            + ("; give real numbers, such as its .real" if array.dtype.kind == "c" else "")
         ) from error
 
 
@@ -114,7 +116,7 @@ def to_arrow(values: Any, call: str, name: str) -> Any:
             values = list(values)
             if values and type(values[0]).__module__ == "uuid":
                 values = [None if value is None else str(value) for value in values]
-        return pa.array(values, from_pandas=pandas)
+        return _refuse_mixed_zones(pa.array(values, from_pandas=pandas), values, call, name)
     except FastnegError:
         raise
     except UnicodeError as error:
@@ -127,6 +129,27 @@ def to_arrow(values: Any, call: str, name: str) -> Any:
         ) from error
     except (pa.ArrowException, OverflowError) as error:
         raise _mixed(list(values), call, name, error) from error
+
+
+def _refuse_mixed_zones(column: Any, values: Any, call: str, name: str) -> Any:
+    """The column, unless some of its datetimes have a time zone and others have none.
+
+    Arrow takes those without one for UTC, and nobody knows whether they are.
+    """
+    objects = str(getattr(values, "dtype", "object")) == "object"
+    if not objects or not pa.types.is_timestamp(column.type):
+        return column
+    first: dict[bool, tuple[int, Any]] = {}
+    for place, value in enumerate(values):
+        if isinstance(value, dt.datetime):
+            first.setdefault(value.utcoffset() is None, (place, value))
+    if len(first) == 2:
+        (naive, one), (aware, other) = first[True], first[False]
+        raise FastnegError(
+            f"{call}: {name}[{naive}] = {one} has no time zone and {name}[{aware}] = {other} has "
+            "one; give all of them a zone (value.replace(tzinfo=datetime.UTC)), or none of them"
+        )
+    return column
 
 
 def _not_utf8(values: list[Any], call: str, name: str) -> FastnegError:

@@ -119,8 +119,8 @@ def said_by(call: str, *inner: str) -> Iterator[None]:
         yield
     except FastnegError as error:
         said = str(error)
-        if not said.startswith((f"{call}:", f"{call}.")):
-            found = next((name for name in inner if said.startswith((f"{name}:", f"{name}."))), "")
+        if not said.startswith((f"{call}:", f"{call} (")):
+            found = next((name for name in inner if said.startswith((f"{name}:", f"{name} ("))), "")
             error.args = (call + said[len(found) :] if found else f"{call}: {said}",)
         raise
     except (MemoryError, RuntimeError) as error:

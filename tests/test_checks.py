@@ -259,3 +259,14 @@ def test_a_masked_value_is_refused_with_its_place() -> None:
     with pytest.raises(FastnegError, match=r"c: x\[1, 2\] is masked"):
         checks.to_numpy(values, call="c", name="x")
     assert checks.to_numpy(values[:1], call="c", name="x").tolist() == [[1.0, 1.0, 1.0]]
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.longdouble])
+def test_a_row_that_becomes_zeros_in_float32_is_refused(dtype: Any) -> None:
+    values = np.ones((3, 2), dtype)
+    values[0] = 0.0
+    values[1, 1] = 1e-60  # one number of a row may vanish
+    checks.as_matrix(values, call="f", name="x")
+    values[2] = (0.0, -1e-60)
+    with pytest.raises(FastnegError, match=r"^f: x\[2\] becomes all zeros in float32, .* 1e-60"):
+        checks.as_matrix(values, call="f", name="x")

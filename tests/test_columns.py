@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime as dt
 import uuid
 from decimal import Decimal
 
@@ -202,3 +203,18 @@ def test_no_raw_error_for_an_odd_dtype(values: np.ndarray) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(FastnegError):
         ids(values)
+
+
+def test_a_datetime_without_a_zone_beside_one_with_a_zone_is_refused() -> None:
+    naive = [dt.datetime(2020, 1, 1), None]
+    aware = [dt.datetime(2020, 1, 2, tzinfo=dt.UTC)]
+    for both in (naive + aware, np.array(naive + aware), pd.Series(naive + aware, dtype=object)):
+        with pytest.raises(FastnegError, match=r"^f: t\[0\] = .* has no time zone and t\[2\] = "):
+            to_arrow(both, "f", "t")
+    for one in (naive, aware, pd.Series(aware), pa.array(aware)):
+        assert len(to_arrow(one, "f", "t")) == len(one)
+
+
+def test_complex_weights_are_refused_with_a_remedy() -> None:
+    with pytest.raises(FastnegTypeError, match=r"weights \(complex128.*give real numbers"):
+        normalise_weights(np.array([1j, 2]), call="f", name="weights")

@@ -83,7 +83,8 @@ def mine_hard_negatives(
 
     Args:
         queries: [Q, d], finite numbers; NumPy, torch (any dtype, layout or device) or an Arrow
-            column of lists; computed in float32.
+            column of lists; computed in float32. Numbers beyond float32 are refused, and so are
+            rows of float64 numbers so small that all of them are 0 in float32.
         items: [N, d], in the order of item codes.
         positives: ``(indptr, items)`` or a SciPy CSR matrix with one row per query, or
             ``Interactions`` (training rows only, or held-out positives leak), or None.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastneg.arrow_files import validated
-from fastneg.checks import AnyArray, Float32Array, as_matrix, describe, fail, shown
+from fastneg.checks import AnyArray, Float32Array, as_matrix, describe, fail, refuse_vanished, shown
 from fastneg.columns import to_numpy_column
 from fastneg.errors import FastnegError, FastnegTypeError, FileFormatError
 from fastneg.lazy import lazy_module
@@ -42,7 +42,7 @@ def finite_floats(block: AnyArray, label: str, first_row: int, *, call: str) -> 
     """float32 of a block of rows; ``first_row`` numbers row 0 in errors.
 
     Raises:
-        FastnegError: a value that is not a finite float32.
+        FastnegError: a value that is not a finite float32, a row whose numbers are all 0 there.
     """
     with np.errstate(over="ignore"):
         matrix = np.ascontiguousarray(block, dtype=np.float32)
@@ -53,6 +53,7 @@ def finite_floats(block: AnyArray, label: str, first_row: int, *, call: str) -> 
             call,
             f"{label}[{first_row + row}, {place}] = {block[row, place]} is not a finite float32",
         )
+    refuse_vanished(block, matrix, first_row, call=call, name=label)
     return matrix
 
 

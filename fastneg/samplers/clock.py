@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from fastneg.checks import AnyArray, describe, fail, shown
 from fastneg.columns import plain_column, to_arrow, to_numpy_column
-from fastneg.errors import FastnegError, FastnegTypeError
+from fastneg.errors import FastnegError, FastnegTypeError, one_line
 from fastneg.lazy import lazy_module
 
 pa = lazy_module("pyarrow")
@@ -63,8 +63,9 @@ def _of_column(values: Any, call: str, name: str) -> tuple[AnyArray, npt.NDArray
     try:
         column = plain_column(to_arrow(values, call, name))
     except (FastnegError, TypeError, pa.ArrowException) as error:
+        reason = one_line(error).removeprefix(f"{call}: ")
         raise FastnegTypeError(
-            f"{call}: {name} = {shown(values)} is not a column of times; {what}"
+            f"{call}: {name} = {shown(values)} is not a column of times ({reason}); {what}"
         ) from error
     kind = column.type
     missing = np.array(to_numpy_column(column.is_null()), dtype=np.bool_)

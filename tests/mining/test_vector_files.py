@@ -128,6 +128,10 @@ def test_bad_files_end_in_one_clear_error(vectors, tmp_path):
             narrow = bad.astype(np.float32)
         refused(array(narrow), r"t\.npy\[700, 3\]", unit_length=unit_length)
         refused(table(bad.tolist()), r"t\.parquet: v" + message, unit_length=unit_length)
+    tiny = vectors.astype(np.float64)
+    tiny[700] = 1e-60
+    for source in (tiny, array(tiny), table(tiny.tolist())):
+        refused(source, r"\[700\] becomes all zeros in float32", unit_length=True)
     rows = vectors.tolist()
     refused(table([*rows, rows[0][:5]]), r"v\[1000\] has width 5, .*: v\[0\] 6")
     refused(table([*rows, None]), r"v\[1000\] is null")
