@@ -167,9 +167,8 @@ class Interactions(Rows, Encoded):
         users, items = Vocabulary(rows.num_users), Vocabulary(rows.num_items)
         if like is not None:
             if rows.num_users > like.num_users or rows.num_items > like.num_items:
-                shapes = (rows.num_users, rows.num_items), (like.num_users, like.num_items)
-                right = "give rows and columns that are its codes"
-                checks.fail(call, f"the matrix has shape {shapes[0]}, like= {shapes[1]}; {right}")
+                own, other = (rows.num_users, rows.num_items), (like.num_users, like.num_items)
+                checks.fail(call, f"the matrix has shape {own}, like= {other}; give codes of like=")
             users, items = like._users, like._items
         return cls(users, items, rows.users, rows.items, rows.weights)
 

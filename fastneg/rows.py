@@ -85,6 +85,17 @@ def fault_of_codes(
     return None
 
 
+def fault_of_rows(
+    row_users: Any, row_items: Any, weights: Any, times: Any, num_users: int, num_items: int
+) -> tuple[str, str] | None:
+    """The same of all columns of rows."""
+    return (
+        fault_of_codes(row_users, row_items, num_users, num_items)
+        or _fault_of_column("row_weights", weights, "f4", len(row_users))
+        or _fault_of_column("row_times", times, "i8 f8", len(row_users))
+    )
+
+
 class Rows:
     """Rows of (user code, item code); codes are dense and were checked. Immutable.
 
@@ -109,11 +120,7 @@ class Rows:
         row_weights: Float32Array | None = None,
         row_times: AnyArray | None = None,
     ) -> None:
-        fault = (
-            fault_of_codes(row_users, row_items, num_users, num_items)
-            or _fault_of_column("row_weights", row_weights, "f4", len(row_users))
-            or _fault_of_column("row_times", row_times, "i8 f8", len(row_users))
-        )
+        fault = fault_of_rows(row_users, row_items, row_weights, row_times, num_users, num_items)
         if fault is not None:
             name = type(self).__name__
             raise FastnegError(f"{name}: {fault[0]}: {fault[1]}; {name}.from_codes checks them")

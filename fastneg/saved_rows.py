@@ -10,7 +10,7 @@ import numpy as np
 from fastneg.checks import AnyArray
 from fastneg.errors import FileFormatError
 from fastneg.files import MANIFEST, parse_manifest
-from fastneg.rows import Rows, fault_of_codes
+from fastneg.rows import Rows, fault_of_rows
 from fastneg.storage import SavedFolder, write_folder
 from fastneg.vocabulary import Vocabulary
 
@@ -88,7 +88,7 @@ class SavedRows:
         users, items, weights, times = (saved.array(name) for name in _ROWS)
         if users is None or items is None:
             raise saved.damaged(MANIFEST, "it lists no rows")
-        fault = fault_of_codes(users, items, len(self.users), len(self.items))
+        fault = fault_of_rows(users, items, weights, times, len(self.users), len(self.items))
         if fault is not None:
             raise saved.damaged(*fault)
         self.columns: tuple[AnyArray, AnyArray, AnyArray | None, AnyArray | None] = (
