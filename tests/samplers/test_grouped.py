@@ -199,10 +199,7 @@ def test_in_a_mixture() -> None:
 
 def test_positives_are_needed() -> None:
     sampler = _sampler()
-    message = (
-        r"GroupedSampler\.(sample|sample_shared|log_q): .*give positives=\[B\] to sample.* "
-        "sample_shared and log_q without"
-    )
+    message = r"GroupedSampler\.(sample|sample_shared|log_q): .*give positives=\[B\] to sample"
     for call in (
         lambda: sampler.sample([0, 1], 2),
         lambda: sampler.sample_shared(2),
