@@ -259,10 +259,11 @@ def _read_hugging_face(source: Any, names: Sequence[str] | None, call: str) -> C
     kind = type(source).__name__
     if isinstance(source, Mapping):
         listed = ", ".join(map(str, source))
-        raise FastnegTypeError(f"{call}: a {kind} holds the splits {listed}; give one of them")
-    if not hasattr(source, "with_format") or not hasattr(source, "__getitem__"):
+        raise FastnegTypeError(f"{call}: the {kind} holds the splits {listed}; give one of them")
+    if not hasattr(source, "with_format") or not hasattr(source, "__len__"):
+        # IterableDataset has __getitem__ (torch's), and with_format of its own
         raise FastnegTypeError(
-            f"{call}: a {kind} cannot be read as a whole; give a Dataset or an Arrow table"
+            f"{call}: the {kind} cannot be read as a whole; give a Dataset or an Arrow table"
         )
     chosen = wanted(names, list(source.column_names), f"the {kind}", call)
     return _read_stream(source.with_format("arrow", columns=chosen)[:], chosen, call)

@@ -159,6 +159,9 @@ class FakeDataset:
         assert kind == "arrow"
         return FakeDataset(self.table, self.rows, columns)
 
+    def __len__(self) -> int:
+        return len(self.rows)
+
     def __getitem__(self, rows: slice) -> pa.Table:
         return self.table.take(self.rows).select(self.columns)[rows.start or 0 :]
 
@@ -176,7 +179,8 @@ def test_a_dataset_of_hugging_face(monkeypatch: pytest.MonkeyPatch) -> None:
     splits = type("DatasetDict", (dict,), {"__module__": "datasets.dataset_dict"})
     with pytest.raises(FastnegTypeError, match="holds the splits train, test; give one of them"):
         read_columns(splits(train=shuffled, test=shuffled), call="call")
-    endless = type("IterableDataset", (), {"__module__": "datasets.iterable_dataset"})
+    streamed = {"with_format": lambda self, kind: self, "__getitem__": lambda self, row: {}}
+    endless = type("IterableDataset", (), {"__module__": "datasets.iterable_dataset", **streamed})
     with pytest.raises(FastnegTypeError, match="IterableDataset cannot be read as a whole"):
         read_columns(endless(), call="call")
 
