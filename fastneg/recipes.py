@@ -232,12 +232,13 @@ def _checked_objects(
     """Raise on arguments of ``train_recipe`` that are other objects than it takes; the folder."""
     from fastneg.checks import as_path, check_kind
     from fastneg.data.features import FeatureTable
-    from fastneg.same_codes import check_interactions
+    from fastneg.same_codes import check_interactions, same_ids
 
     call = "train_recipe"
     check_interactions(call, train=train, optional=interactions)
     given = {name: table for name, table in tables.items() if table is not None}
     check_kind(call, FeatureTable, "a FeatureTable", **given)
+    same_ids(call, train, **tables)
     return None if out is None else as_path(out, call=call, name="out")
 
 

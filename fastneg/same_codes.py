@@ -12,7 +12,7 @@ from typing import Any
 
 from fastneg.checks import check_kind
 from fastneg.errors import FastnegError
-from fastneg.vocabulary import Encoded
+from fastneg.vocabulary import Encoded, Vocabulary
 
 
 def check_interactions(call: str, *, optional: dict[str, Any] | None = None, **values: Any) -> None:
@@ -36,6 +36,32 @@ def same_codes(call: str, **parts: Encoded | None) -> None:
     present = [(name, part) for name, part in parts.items() if part is not None]
     for name, part in present[1:]:
         _compare(call, present[0][0], present[0][1], name, part)
+
+
+def same_ids(call: str, train: Encoded, **tables: Any) -> None:
+    """Raise unless rows of feature tables are those of the codes of ``train``.
+
+    Args:
+        call: the function that was called, for errors.
+        train: interactions.
+        tables: ``user_features`` and ``item_features``, or None; a table without ids
+            (``FeatureTable.from_rows``) cannot be compared.
+
+    Raises:
+        FastnegError: naming the first code whose row is that of another id.
+    """
+    for name, table in tables.items():
+        ids: Vocabulary | None = getattr(table, "ids", None)
+        if ids is None:
+            continue
+        what, own = ("user", train._users) if name == "user_features" else ("item", train._items)
+        code = own.first_difference(ids)
+        if code is not None:
+            both = [one.decode([code], call=call, name="codes").tolist()[0] for one in (own, ids)]
+            raise FastnegError(
+                f"{call}: row {code} of {name} is of {what} {both[1]!r}, and code {code} of train "
+                f"is {both[0]!r}; make {name} with ids=train.{what}_ids"
+            )
 
 
 def agree(first: Encoded, second: Encoded) -> bool:

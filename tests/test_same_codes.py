@@ -289,3 +289,52 @@ def test_positives_whose_rows_have_other_ids(tmp_path: Path, name: str) -> None:
     with pytest.raises(FastnegError, match=rf"mine_to_folder: {name}{said}"):
         _mined(tmp_path, OWN, **{name: ids[name]})
     _mined(tmp_path / "again", OWN, query_ids=USERS, item_ids=ITEMS)
+
+
+@pytest.mark.parametrize("side", ["user", "item"])
+@pytest.mark.parametrize("other", OTHERS)
+def test_rows_of_features_are_those_of_the_codes(side: str, other: str) -> None:
+    def table(seen: Interactions, made_from: Callable[..., FeatureTable]) -> FeatureTable:
+        ids = seen.user_ids if side == "user" else seen.item_ids
+        rows = {"id": ids, "number": np.arange(len(ids))}
+        return made_from(rows, ids=ids, id_column="id")
+
+    def train(features: FeatureTable) -> None:
+        given = {f"{side}_features": features}
+        settings = {"epochs": 1, "dim": 2, "device": "cpu", "eval_every": 1}
+        train_recipe(
+            OWN, recipe="in-batch", settings=settings, validation=EQUAL, progress=False, **given
+        )
+
+    given = table(OTHERS[other], FeatureTable.from_table)
+    same_side = (OWN._users if side == "user" else OWN._items).first_difference(given.ids) is None
+    model = build_model(OWN, Settings(dim=2, device="cpu"), **{f"{side}_features": given})
+    if same_side:  # the other side's ids differ
+        Trainer(model, OWN, Settings(dim=2, device="cpu"))
+        return
+    calls: dict[str, Callable[[], object]] = {
+        "train_recipe": lambda: train(given),
+        "Trainer": lambda: Trainer(model, OWN, Settings(dim=2, device="cpu")),
+    }
+    for name, call in calls.items():
+        words = (
+            rf"^{name}: row \d of {side}_features is of {side} .* and code \d of train is .*; make "
+            rf"{side}_features with ids=train\.{side}_ids"
+        )
+        with pytest.raises(FastnegError, match=words):
+            call()
+
+
+def test_features_of_equal_ids_of_further_ids_and_of_none_are_taken() -> None:
+    rows = {"id": [*ITEMS, 1], "number": np.arange(6)}
+    for ids in ([*ITEMS], np.array(ITEMS, dtype=np.uint32), [str(item) for item in ITEMS]):
+        table = FeatureTable.from_table(rows, ids=ids, id_column="id")
+        Trainer(
+            build_model(OWN, Settings(dim=2, device="cpu"), item_features=table), OWN,
+            Settings(dim=2, device="cpu"),
+        )  # fmt: skip
+    plain = FeatureTable.from_rows({"number": np.arange(5)})
+    Trainer(
+        build_model(OWN, Settings(dim=2, device="cpu"), item_features=plain), OWN,
+        Settings(dim=2, device="cpu"),
+    )  # fmt: skip

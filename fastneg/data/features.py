@@ -42,6 +42,7 @@ class FeatureTable:
         scales: (mean, deviation) of each numeric column before it was standardised.
         vectors: columns by name; each component is standardised as a numeric column is.
         left_out: names of columns that were read and are no features.
+        ids: of the rows, where they are known: what trains on interactions beside them compares.
         num_described: rows with an entry in the table that was read.
     """
 
@@ -58,6 +59,7 @@ class FeatureTable:
         left_out: Sequence[str] = (),
     ) -> None:
         call = "FeatureTable"
+        self.ids: Vocabulary | None = None
         self.num_rows = checks.as_integer(num_rows, call=call, name="num_rows", minimum=0)
         self.num_described = self.num_rows
         if num_described is not None:
@@ -167,7 +169,9 @@ class FeatureTable:
         names = overrides if like is not None else [n for n in table.data if n != id_column]
         chosen = {name: table.data[name] for name in names}
         places = (rows, entries, keys)
-        return cls._built(chosen, overrides, len(vocabulary), places, separator, like, call)
+        made = cls._built(chosen, overrides, len(vocabulary), places, separator, like, call)
+        made.ids = vocabulary
+        return made
 
     @classmethod
     def from_rows(

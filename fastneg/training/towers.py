@@ -118,10 +118,8 @@ class TwoTower(nn.Module):
         use_item_ids = checks.as_flag(use_item_ids, call="TwoTower", name="use_item_ids")
         from fastneg.data.features import FeatureTable
 
-        for name, features in (
-            ("user_features", user_features), ("item_features", item_features),
-            ("context_features", context_features),
-        ):  # fmt: skip
+        self.tables = {"user_features": user_features, "item_features": item_features}
+        for name, features in (*self.tables.items(), ("context_features", context_features)):
             if features is not None:
                 checks.check_kind("TwoTower", FeatureTable, "a FeatureTable", **{name: features})
         self._temperature, self._log_bounds = _temperatures(temperature, temperature_bounds)

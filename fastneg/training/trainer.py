@@ -104,7 +104,7 @@ class Trainer:
         self.train, self.validation = train, None
         if validation is not None:
             self.validation = Validation(train, validation, k=settings.k, count=settings.eval_users)
-        self.stage, self.on_step = stage, on_step
+        self.stage, self.on_step, self.hard = stage, on_step, hard
         self.progress = progress if ranks.is_first else False
         given = check_paths(_CALL, checkpoint=checkpoint, log=log)
         self.checkpoint = given.get("checkpoint")
@@ -122,7 +122,6 @@ class Trainer:
         averages = {} if self.average is None else self.average.tensors
         self.state.memory = {**self.objective.memory, **averages}
         self.state.frequency = self.objective.frequency
-        self.hard = hard
         if hard is not None:
             for name in ("mined_age", "refreshes", "refresh_wait"):
                 self.state.sums[name] = torch.zeros((), dtype=torch.float64)

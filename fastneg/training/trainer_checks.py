@@ -14,7 +14,7 @@ from fastneg.checks import (
     check_functions,
     check_kind,
 )
-from fastneg.same_codes import check_interactions
+from fastneg.same_codes import check_interactions, same_ids
 from fastneg.training.hard_negatives import HardNegatives
 from fastneg.training.protocol import check_held_out
 from fastneg.training.settings import Settings
@@ -40,6 +40,7 @@ def check_objects(
     check_kind(call, Settings, "Settings", settings=settings)
     check_interactions(call, train=train, optional={"validation": validation})
     check_held_out(call, train, validation=validation)
+    same_ids(call, train, **model.tables)
     check_kind(call, (HardNegatives, type(None)), "mined lists", hard=hard)
     check_kind(call, SourceData, "SourceData", data=data)
     as_name(stage, call=call, name="stage")
