@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import lzma
 import math
+import os
 import struct
 import tokenize
 import zipfile
@@ -257,16 +258,25 @@ def load_npy(path: Path, *, call: str, mapped: bool = True) -> AnyArray:
         FileFormatError: no such file, or not an .npy of the size that its header says.
     """
     try:
+        if mapped:
+            return map_npy(path)
         with path.open("rb") as file:
-            size = path.stat().st_size
-            if not mapped:
-                return _read_array(file, size)
-            shape, fortran, dtype, start = _read_header(file, size)
-        if 0 in shape or dtype.itemsize == 0:
-            return np.empty(shape, dtype)
-        order: Any = "F" if fortran else "C"
-        return np.memmap(path, dtype, "r", start, shape, order)
+            return _read_array(file, os.fstat(file.fileno()).st_size)
     except DAMAGE as error:
         raise FileFormatError(
             f"{call}: {path} is not a readable .npy: {one_line(error)}"
         ) from error
+
+
+def map_npy(path: Path) -> AnyArray:
+    """The array of an .npy, memory-mapped and read-only (an empty array cannot be mapped).
+
+    Raises:
+        one of ``DAMAGE``: no such file, or not an .npy of the size that its header says.
+    """
+    with path.open("rb") as file:
+        shape, fortran, dtype, start = _read_header(file, os.fstat(file.fileno()).st_size)
+        if 0 in shape or dtype.itemsize == 0:
+            return np.empty(shape, dtype)
+        order: Any = "F" if fortran else "C"
+        return np.memmap(file, dtype, "r", start, shape, order)

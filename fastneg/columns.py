@@ -181,6 +181,12 @@ def plain_column(column: Any) -> Any:
     return pa.chunked_array(chunks, None if chunks else column.type.value_type)
 
 
+def is_list(kind: Any) -> bool:
+    """Whether an Arrow type is one of lists."""
+    tests = ("is_list", "is_large_list", "is_fixed_size_list", "is_list_view", "is_large_list_view")
+    return any(getattr(pa.types, name)(kind) for name in tests)
+
+
 def to_numpy_column(column: Any) -> AnyArray:
     """A NumPy array of an Arrow array or chunked array."""
     if isinstance(column, pa.ChunkedArray):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastneg import checks
-from fastneg.checks import AnyArray, Float32Array, IntArray
+from fastneg.checks import AnyArray, Float32Array, IntArray, frozen
 from fastneg.errors import FastnegError
 from fastneg.kernels.csr import lists_are_ascending
 from fastneg.kernels.masks import guess_lengths
@@ -27,13 +27,6 @@ from fastneg.positives import (
 
 if TYPE_CHECKING:
     import torch
-
-
-def frozen(array: AnyArray) -> AnyArray:
-    """A read-only view."""
-    view = array.view()
-    view.setflags(write=False)
-    return view
 
 
 def _frozen_positives(

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from fastneg import files
+from fastneg.archives import DAMAGE, map_npy
 from fastneg.checks import AnyArray, as_flag, as_path, shown
-from fastneg.errors import FileFormatError, system_reason
+from fastneg.errors import FileFormatError, one_line, system_reason
 from fastneg.files import MANIFEST
 from fastneg.lazy import lazy_module
 
@@ -225,11 +226,10 @@ class SavedFolder:
             return None
         path = self.folder / f"{name}.npy"
         try:
-            array = _map_array(path)
-        except OSError as error:
-            raise self.damaged(path.name, error.strerror or str(error)) from error
-        except ValueError as error:
-            raise self.damaged(path.name, str(error).splitlines()[0]) from error
+            array = map_npy(path)
+        except DAMAGE as error:
+            reason = getattr(error, "strerror", None) or one_line(error)
+            raise self.damaged(path.name, reason) from error
         says = (listed.get("dtype"), listed.get("shape")) if isinstance(listed, dict) else None
         if (array.dtype.str, list(array.shape)) != says:
             raise self.damaged(
@@ -256,33 +256,3 @@ class SavedFolder:
         if len(texts) != length or texts.type != pa.large_string() or texts.null_count:
             raise self.damaged(path.name, "it is not what the manifest says")
         return texts
-
-
-def _map_array(path: Path) -> AnyArray:
-    """The array of an .npy file, mapped; an empty one, which cannot be mapped, is read."""
-    with path.open("rb") as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            read = (
-                np.lib.format.read_array_header_1_0
-                if version == (1, 0)
-                else np.lib.format.read_array_header_2_0
-            )
-            shape, fortran, dtype = read(file)
-        except Exception as error:  # a tokenizer's own errors among them
-            raise ValueError("its header was not written by NumPy") from error
-        if dtype.hasobject:
-            raise ValueError("it holds Python objects")
-        offset, length = file.tell(), os.fstat(file.fileno()).st_size
-        size = dtype.itemsize
-        for extent in shape:
-            size *= extent
-        if min(shape, default=1) < 0 or offset + size != length:
-            raise ValueError(f"{length} bytes are not those of {dtype}, shape {shape}")
-        if size == 0:
-            return np.zeros(shape, dtype)
-        flat = np.memmap(
-            file, dtype=dtype, mode="r", offset=offset, shape=(size // dtype.itemsize,)
-        )
-        mapped: AnyArray = flat.reshape(shape, order="F" if fortran else "C")
-        return mapped

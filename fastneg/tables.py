@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Unpack
 
@@ -49,6 +49,20 @@ class Columns(NamedTuple):
     from_text: bool
     num_rows: int
     null_texts: Mapping[str, str] = {}
+
+    def require(self, names: Iterable[str], *, call: str) -> None:
+        """Raise where a column is not there.
+
+        Raises:
+            FastnegError: the error lists those that are.
+        """
+        for name in names:
+            check_kind(call, str, "the name of a column", column=name)
+            if name not in self.data:
+                raise FastnegError(
+                    f"{call}: {self.label} has no column {name!r}; its columns are "
+                    f"{', '.join(self.data)}"
+                )
 
     def refuse_missing(self, name: str, *, call: str) -> None:
         """Raise on the first id of a text file that is empty or a missing value.

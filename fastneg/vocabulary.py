@@ -25,6 +25,7 @@ from fastneg.locks import cached_property
 pa = lazy_module("pyarrow")
 pc = lazy_module("pyarrow.compute")
 
+_LARGEST = np.iinfo(np.int64).max
 _NARROW = 4  # a table over the whole range of ids may be this many times the number of ids
 
 
@@ -149,7 +150,8 @@ class Vocabulary:
             return np.where((numbers >= 0) & (numbers < self._size), numbers, -1)
         assert isinstance(self._ids, np.ndarray)
         lowest, highest = int(self._ids.min()), int(self._ids.max())
-        if highest - lowest >= _NARROW * self._size + 65_536:
+        # the end of a table that holds the largest integer would be beyond it
+        if highest == _LARGEST or highest - lowest >= _NARROW * self._size + 65_536:
             return self._find(numbers)
         if self._table is None:
             table = np.full(highest - lowest + 1, -1, np.int64)
@@ -330,11 +332,6 @@ def _same_kind(
     )
 
 
-def _frozen(array: AnyArray) -> AnyArray:
-    array.setflags(write=False)
-    return array
-
-
 class Encoded:
     """The ids of users and items beside their codes: what is added to rows of codes."""
 
@@ -344,12 +341,12 @@ class Encoded:
     @cached_property
     def user_ids(self) -> AnyArray:
         """[U] ids by code: int64, or Python strings (dtype object)."""
-        return _frozen(self._users.ids())
+        return frozen(self._users.ids())
 
     @cached_property
     def item_ids(self) -> AnyArray:
         """[N] ids by code: int64, or Python strings (dtype object)."""
-        return _frozen(self._items.ids())
+        return frozen(self._items.ids())
 
     def encode_users(self, ids: Any, unknown: str | int = "raise") -> IntArray:
         """int64 [n]: codes of user ids; unknown ones raise ``UnknownIdError`` or become -1."""

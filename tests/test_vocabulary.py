@@ -178,3 +178,14 @@ def test_the_hash_serves_threads_and_a_forked_child() -> None:
             assert child.apply(
                 vocabulary.encode, (ids[5:7],), {"call": "c", "name": "i"}
             ).tolist() == [5, 6]
+
+
+@pytest.mark.parametrize(
+    "ids", [[2**63 - 1], [2**63 - 1, 2**63 - 3], [-(2**63)], [-(2**63), 2**63 - 1]]
+)
+def test_the_largest_and_the_smallest_integer(ids: list[int]) -> None:
+    vocabulary, codes = Vocabulary.build(np.array(ids), call="call", name="ids")
+    assert codes.tolist() == list(range(len(ids)))
+    asked = np.array([*ids, 0, 2**63 - 2, 1 - 2**63])
+    found = vocabulary.encode(asked, call="call", name="ids").tolist()
+    assert found == [*range(len(ids)), -1, -1, -1]

@@ -11,10 +11,9 @@ import pyarrow as pa
 
 from fastneg.archives import DAMAGE
 from fastneg.checks import IntArray
-from fastneg.columns import normalise_ids
+from fastneg.columns import is_list, normalise_ids
 from fastneg.commands.files import ColumnNames, ids_of_texts
 from fastneg.commands.unknown_ids import UnknownIds, unknown_ids
-from fastneg.data.vector_columns import is_list
 from fastneg.errors import FastnegError, FastnegTypeError, FileFormatError, one_line
 from fastneg.ids import file_ids
 from fastneg.interactions import Interactions

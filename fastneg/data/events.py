@@ -200,7 +200,7 @@ def read_events(
     needed = [item_column, *extras, *context]
     if user_column != "user":
         needed.append(user_column)
-    _require(table, needed, call)
+    table.require(needed, call=call)
     table.refuse_missing(item_column, call=call)
     with said_by(call, "FeatureTable.from_rows"):
         features = FeatureTable.from_rows(
@@ -258,7 +258,7 @@ def read_shown(
     call = "read_shown"
     table = read_columns(source, None, call=call, text=(user_column, item_column), **options)
     needed = [item_column] if weight_column is None else [item_column, weight_column]
-    _require(table, needed, call)
+    table.require(needed, call=call)
     table.refuse_missing(item_column, call=call)
     items, row_items = Vocabulary.build(
         table.data[item_column], like.item_ids, call=call, name=item_column,
@@ -273,16 +273,6 @@ def read_shown(
         users, items, row_users, row_items, weights,
         context=FeatureTable(table.num_rows), num_known_users=num_known,
     )  # fmt: skip
-
-
-def _require(table: Columns, names: Sequence[str], call: str) -> None:
-    for name in names:
-        checks.check_kind(call, str, "the name of a column", column=name)
-        if name not in table.data:
-            checks.fail(
-                call,
-                f"{table.label} has no column {name!r}; its columns are {', '.join(table.data)}",
-            )
 
 
 def _users(

@@ -17,12 +17,11 @@ import pyarrow.compute as pc
 
 from fastneg import checks
 from fastneg.checks import Float32Array, IntArray
-from fastneg.columns import plain_column, to_arrow, to_numpy_column
+from fastneg.columns import is_list, plain_column, to_arrow, to_numpy_column
 from fastneg.data.vector_columns import (
     Float64Array,
     VectorColumn,
     as_column,
-    is_list,
     looks_like_vectors,
     read_vectors,
     standardised,

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from fastneg import checks
-from fastneg.checks import AnyArray, Float32Array, IntArray
+from fastneg.checks import AnyArray, Float32Array, IntArray, frozen
 from fastneg.data.feature_columns import CategoricalColumn, ColumnBuilder, MultiColumn
 from fastneg.data.feature_state import parts_of_state, state_of
 from fastneg.data.vector_columns import VectorColumn
@@ -78,17 +78,17 @@ class FeatureTable:
                     place = f"{part}[{name!r}]"
                     checks.check_kind(call, kind, f"a {kind.__name__}", **{place: column})
         self.categorical = {
-            name: column._replace(codes=_frozen(column.codes))
+            name: column._replace(codes=frozen(column.codes))
             for name, column in (categorical or {}).items()
         }
         self.multi = {
-            name: column._replace(indptr=_frozen(column.indptr), codes=_frozen(column.codes))
+            name: column._replace(indptr=frozen(column.indptr), codes=frozen(column.codes))
             for name, column in (multi or {}).items()
         }
-        self.numeric = {name: _frozen(column) for name, column in (numeric or {}).items()}
+        self.numeric = {name: frozen(column) for name, column in (numeric or {}).items()}
         self.scales = dict(scales or {})
         self.vectors = {
-            name: column._replace(values=_frozen(column.values))
+            name: column._replace(values=frozen(column.values))
             for name, column in (vectors or {}).items()
         }
         if not isinstance(left_out, (tuple, list)):
@@ -163,7 +163,7 @@ class FeatureTable:
         call = "FeatureTable.from_table"
         overrides = _kinds(columns, like, call)
         table = read_columns(source, None, call=call, text=(id_column,), **options)
-        _require(table, (id_column, *overrides), call)
+        table.require((id_column, *overrides), call=call)
         vocabulary, _ = Vocabulary.build(ids, call=call, name="ids")
         rows, entries, keys = _align(table, id_column, vocabulary, call)
         names = overrides if like is not None else [n for n in table.data if n != id_column]
@@ -194,7 +194,7 @@ class FeatureTable:
         call = "FeatureTable.from_rows"
         overrides = _kinds(columns, like, call)
         table = read_columns(source, None, call=call, **options)
-        _require(table, tuple(overrides), call)
+        table.require(overrides, call=call)
         names = list(overrides) if like is not None else list(table.data)
         chosen = {name: table.data[name] for name in names}
         rows = np.arange(table.num_rows)
@@ -318,16 +318,6 @@ def _kinds(
     return like.kinds
 
 
-def _require(table: Columns, names: tuple[str, ...], call: str) -> None:
-    for name in names:
-        checks.check_kind(call, str, "the name of a column", column=name)
-        if name not in table.data:
-            checks.fail(
-                call,
-                f"{table.label} has no column {name!r}; its columns are {', '.join(table.data)}",
-            )
-
-
 def _keys(table: Columns, id_column: str, call: str) -> Vocabulary:
     name = f"{table.label}: {id_column}"
     column = table.data[id_column]
@@ -352,9 +342,3 @@ def _align(
     order = np.argsort(codes[entries], kind="stable")
     entries = entries[order]
     return codes[entries], entries, keys
-
-
-def _frozen(array: AnyArray) -> AnyArray:
-    view = array.view()
-    view.setflags(write=False)
-    return view

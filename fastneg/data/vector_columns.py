@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fastneg.checks import AnyArray, Float32Array, IntArray
-from fastneg.columns import to_numpy_column
+from fastneg.columns import is_list, to_numpy_column
 from fastneg.errors import FastnegError
 
 Float64Array = npt.NDArray[np.float64]
@@ -36,12 +36,6 @@ class VectorColumn(NamedTuple):
     def width(self) -> int:
         """Numbers in a vector."""
         return int(self.values.shape[1])
-
-
-def is_list(kind: Any) -> bool:
-    """Whether an Arrow type is one of lists."""
-    tests = ("is_list", "is_large_list", "is_fixed_size_list", "is_list_view", "is_large_list_view")
-    return any(bool(getattr(pa.types, name, lambda _: False)(kind)) for name in tests)
 
 
 def looks_like_vectors(kind: Any) -> bool:

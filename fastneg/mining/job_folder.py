@@ -9,30 +9,32 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from fastneg.archives import load_npy
 from fastneg.checks import AnyArray, fail
 from fastneg.errors import FastnegError, FileFormatError, one_line, system_reason
-from fastneg.files import file_inside
+from fastneg.files import (
+    MANIFEST,
+    FolderLock,
+    file_inside,
+    manifest_text,
+    take_checksum,
+    write_pieces,
+)
+from fastneg.files import fault_of as fault_of_file
 from fastneg.mining.job_manifest import fault_of
 
-try:
-    import fcntl
-except ImportError:  # Windows: nothing guards a folder against a second process there
-    fcntl = None  # type: ignore[assignment]
-
 KIND, FORMAT = "fastneg mined negatives", 1
-MANIFEST, LOG, LOCK = "manifest.json", "log.jsonl", ".fastneg.lock"
-_PIECE = 4 << 20
+LOG, LOCK = "log.jsonl", ".fastneg.lock"
+_MAPPED = 4 << 20  # bytes of arrays from which they are mapped
 _MADE_FIRST = r"engine-\w+\.npy|items\.parquet|log\.jsonl|\.fastneg\.lock|\..+\.tmp"
 _MADE = rf"{_MADE_FIRST}|part-\d+\.parquet|expected-\d+\.npy|manifest\.json"
 
@@ -43,10 +45,6 @@ Manifest = dict[str, Any]
 def shard_name(number: int) -> str:
     """The name of a shard's file."""
     return f"part-{number:05d}.parquet"
-
-
-def _canonical(manifest: Manifest) -> bytes:
-    return json.dumps(manifest, sort_keys=True, allow_nan=False).encode()
 
 
 def read_manifest(folder: Path, *, call: str) -> Manifest | None:
@@ -72,29 +70,12 @@ def read_manifest(folder: Path, *, call: str) -> Manifest | None:
             f"{call}: {folder} is of format {manifest.get('format')}; this fastneg reads and "
             f"writes format {FORMAT}"
         )
-    checksum = manifest.pop("sha256", None)
-    try:
-        own = hashlib.sha256(_canonical(manifest)).hexdigest()
-    except (ValueError, RecursionError):  # a number that JSON does not have
-        own = None
-    if checksum is None or checksum != own:
+    if not take_checksum(manifest):
         raise FileFormatError(f"{call}: {path} is damaged: its checksum does not fit")
     fault = fault_of(manifest)
     if fault is not None:
         raise FileFormatError(f"{call}: {path} is damaged: {fault}")
     return manifest
-
-
-def array_pieces(array: AnyArray) -> Iterator[bytes | memoryview]:
-    """The bytes of an .npy file, in pieces."""
-    header, array = io.BytesIO(), np.ascontiguousarray(array)
-    facts = np.lib.format.header_data_from_array_1_0(array)
-    np.lib.format.write_array_header_1_0(header, facts)
-    yield header.getvalue()
-    if array.size:
-        data = array.data.cast("B")
-        for start in range(0, len(data), _PIECE):
-            yield data[start : start + _PIECE]
 
 
 class JobFolder:
@@ -117,38 +98,30 @@ class JobFolder:
         Raises:
             FastnegError: another process holds it, or it cannot be made or written.
         """
-        made, lock = not self.path.exists(), self.path / LOCK
+        made, lock = not self.path.exists(), FolderLock(self.path / LOCK)
         try:
-            self._was_locked = lock.exists()
+            self._was_locked = lock.path.exists()
             self.path.mkdir(parents=True, exist_ok=True)
-            handle = lock.open("ab")
+            held = lock.take()
         except OSError as error:
             raise FastnegError(
                 f"{self.call}: the output folder {self.path} cannot be written: "
                 f"{system_reason(error)}"
             ) from error
-        with handle:
-            if fcntl is not None:
-                self._lock(handle)
-            try:
-                yield
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    self._undo(made)
-                raise
-
-    def _lock(self, handle: IO[bytes]) -> None:
-        held = False
-        with contextlib.suppress(BlockingIOError, FileNotFoundError):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            ours, there = os.fstat(handle.fileno()), (self.path / LOCK).stat()
-            held = (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
         if not held:
             fail(
                 self.call,
                 f"{self.path} is being written by another process; wait for it, or give another "
                 "folder",
             )
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._undo(made)
+            raise
+        finally:
+            lock.close()
 
     def _undo(self, made: bool) -> None:
         """After an error: a folder in which no job has begun is as it was before."""
@@ -216,15 +189,9 @@ class JobFolder:
             FileFormatError: the disk is full or fails; the file of before is still there.
         """
         path, temporary = self.path / name, self.path / f".{name}.tmp"
-        digest, length = hashlib.sha256(), 0
         try:
             with temporary.open("wb", buffering=0) as file:
-                for piece in pieces:
-                    digest.update(piece)
-                    length += len(piece)
-                    left = memoryview(piece)
-                    while left:
-                        left = left[file.write(left) :]
+                entry = write_pieces(file, pieces)
                 os.fsync(file.fileno())
             temporary.replace(path)
             self._sync()
@@ -236,7 +203,7 @@ class JobFolder:
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
-        return {"file": name, "bytes": length, "sha256": digest.hexdigest()}
+        return {"file": name, **entry}
 
     def _sync(self) -> None:
         if os.name != "posix":
@@ -249,9 +216,7 @@ class JobFolder:
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Replace the manifest; it carries its own checksum."""
-        checksum = hashlib.sha256(_canonical(manifest)).hexdigest()
-        text = json.dumps({**manifest, "sha256": checksum}, indent=1, allow_nan=False)
-        self.write(MANIFEST, [text.encode() + b"\n"])
+        self.write(MANIFEST, [manifest_text(manifest).encode()])
 
     def _inside(self, entry: Entry) -> Path:
         """The path of a file, which is a regular one in the folder and no link out of it.
@@ -268,14 +233,9 @@ class JobFolder:
     def is_whole(self, entry: Entry) -> bool:
         """Whether a file is there as it was written."""
         try:
-            path = self._inside(entry)
-            if path.stat().st_size != entry["bytes"]:
-                return False
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256")
+            return fault_of_file(self._inside(entry), entry) is None
         except OSError:
             return False
-        return bool(digest.hexdigest() == entry["sha256"])
 
     def read(self, entry: Entry) -> bytes:
         """The bytes of a file.
@@ -305,7 +265,7 @@ class JobFolder:
         """
         if not self.is_whole(entry):
             self.read(entry)  # says which
-        mapped = entry["bytes"] >= _PIECE
+        mapped = entry["bytes"] >= _MAPPED
         return np.asarray(load_npy(self.path / entry["file"], call="read", mapped=mapped))
 
     def log(self, **facts: Any) -> None:

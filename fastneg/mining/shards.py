@@ -20,6 +20,7 @@ import numpy as np
 
 from fastneg.checks import FloatArray, as_flag, as_integer, as_path, as_progress, fail
 from fastneg.errors import FileFormatError
+from fastneg.files import array_pieces
 from fastneg.lazy import lazy_module
 from fastneg.mining import window as rules_of
 from fastneg.mining.arguments import MiningSettings, check_settings, make_job
@@ -31,7 +32,6 @@ from fastneg.mining.job_folder import (
     Entry,
     JobFolder,
     Manifest,
-    array_pieces,
     read_manifest,
     shard_name,
 )

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastneg.arrow_files import validated
 from fastneg.checks import AnyArray, Float32Array, as_matrix, describe, fail, refuse_vanished, shown
-from fastneg.columns import to_numpy_column
+from fastneg.columns import is_list, to_numpy_column
 from fastneg.errors import FastnegError, FastnegTypeError, FileFormatError
 from fastneg.lazy import lazy_module
 
@@ -55,18 +55,6 @@ def finite_floats(block: AnyArray, label: str, first_row: int, *, call: str) -> 
         )
     refuse_vanished(block, matrix, first_row, call=call, name=label)
     return matrix
-
-
-def is_list(kind: Any) -> bool:
-    """Whether an Arrow type is one of lists."""
-    types = pa.types
-    return bool(
-        types.is_list(kind)
-        or types.is_large_list(kind)
-        or types.is_fixed_size_list(kind)
-        or types.is_list_view(kind)
-        or types.is_large_list_view(kind)
-    )
 
 
 def plain_lists(kind: Any) -> Any:
