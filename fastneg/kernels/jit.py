@@ -6,14 +6,15 @@ doubles the speed of a gather). Callers keep that promise. ``helper`` compiles a
 kernels call.
 
 Numba's own cache does not notice an edit to a helper in another file, so compiled kernels are
-kept in a folder named by a hash of every source file of ``kernels/`` and of the settings of Numba
-that change machine code (``NUMBA_BOUNDSCHECK``, ``NUMBA_OPT``, ``NUMBA_DEBUGINFO``).
+kept in a folder named by a hash of every source file of ``kernels/``, of Numba's version (two
+versions would overwrite each other's files) and of the settings of Numba that change machine code
+(``NUMBA_BOUNDSCHECK``, ``NUMBA_OPT``, ``NUMBA_DEBUGINFO``).
 
-Most of this uses parts of Numba that are not its public interface (``PRIVATE``). Where a version
-of Numba lacks one of them, ``PLAIN`` is True: one warning, and every kernel is compiled by
-``njit(nogil=True, cache=True)``, with plain loops for the operations of ``llvm.py``. Results are
-the same, speed is not. With ``NUMBA_DISABLE_JIT=1`` nothing is compiled (``INTERPRETED``): kernels
-run as Python, for debuggers and coverage.
+Most of this uses parts of Numba that are not its public interface (``PRIVATE``,
+``OF_DISPATCHERS``). Where a version of Numba lacks one of them, ``PLAIN`` is True: one warning,
+and every kernel is compiled by ``njit(nogil=True, cache=True)``, with plain loops for the
+operations of ``llvm.py``. Results are the same, speed is not. With ``NUMBA_DISABLE_JIT=1`` nothing
+is compiled (``INTERPRETED``): kernels run as Python, for debuggers and coverage.
 """
 
 from __future__ import annotations
@@ -34,18 +35,23 @@ from llvmlite import binding
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-# What is used of Numba beside its documented interface.
+# What is used of Numba and llvmlite beside their documented interfaces.
 PRIVATE: dict[str, tuple[str, ...]] = {
     "numba.core.base": (
         "BaseContext.add_linking_libs", "BaseContext.declare_function",
         "BaseContext.get_abi_sizeof", "BaseContext.get_constant", "BaseContext.get_data_type",
         "BaseContext.get_dummy_value", "BaseContext.make_array", "BaseContext.make_tuple",
     ),
+    "numba.core.callconv": ("CPUCallConv.call_function",),
     "numba.core.caching": ("CompileResultCacheImpl", "FunctionCache", "_CacheLocator"),
     "numba.core.cgutils": (
-        "alloca_once", "alloca_once_value", "for_range", "gep_inbounds", "unpack_tuple",
+        "_StructProxy._getvalue", "alloca_once", "alloca_once_value", "for_range", "gep_inbounds",
+        "unpack_tuple",
     ),
-    "numba.core.compiler": ("CompilerBase", "DefaultPassBuilder.define_nopython_pipeline"),
+    "numba.core.compiler": (
+        "CompileResult.fndesc", "CompileResult.library", "CompileResult.signature", "CompilerBase",
+        "DefaultPassBuilder.define_nopython_pipeline", "Flags.noalias",
+    ),
     "numba.core.cpu": (
         "CPUContext.call_conv", "CPUTargetOptions.no_cfunc_wrapper",
         "CPUTargetOptions.no_cpython_wrapper",
@@ -54,10 +60,15 @@ PRIVATE: dict[str, tuple[str, ...]] = {
     "numba.core.types": ("Dispatcher.get_call_type",),
     "numba.np.arrayobj": ("populate_array",),
 }  # fmt: skip
+OF_DISPATCHERS = ("overloads", "_cache")  # what no class has, only what ``njit`` returns
+
+
+def _nothing() -> None:
+    """What no call compiles."""
 
 
 def missing_internals() -> list[str]:
-    """The names of ``PRIVATE`` that this version of Numba lacks."""
+    """The names of ``PRIVATE`` and of ``OF_DISPATCHERS`` that this version of Numba lacks."""
     missing = []
     for module, names in PRIVATE.items():
         try:
@@ -70,6 +81,9 @@ def missing_internals() -> list[str]:
                 functools.reduce(getattr, name.split("."), found)
             except AttributeError:
                 missing.append(f"{module}.{name}")
+    if not INTERPRETED:
+        made = numba.njit(_nothing)
+        missing += [f"njit's {name}" for name in OF_DISPATCHERS if not hasattr(made, name)]
     return missing
 
 
@@ -91,8 +105,8 @@ _SETTINGS = ("BOUNDSCHECK", "OPT", "DEBUGINFO_DEFAULT")  # of Numba, that change
 
 
 def source_fingerprint() -> str:
-    """A hash of every source file in ``kernels/`` and of the settings; it names the cache."""
-    digest = hashlib.blake2b(digest_size=8)
+    """A hash of ``kernels/``, of Numba's version and of its settings; it names the cache."""
+    digest = hashlib.blake2b(numba.__version__.encode() + b"\0", digest_size=8)
     for path in sorted(_HERE.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     for name in _SETTINGS:
@@ -143,6 +157,7 @@ def _compilers() -> tuple[Any, Any, Any]:
     class Locator(_CacheLocator):  # type: ignore[misc, unused-ignore]
         def __init__(self, py_func: Any, py_file: str) -> None:
             self._line = py_func.__code__.co_firstlineno
+            self._py_file = py_file  # Numba's warning of what it cannot cache reads it
 
         def get_cache_path(self) -> str:
             return str(CACHE_FOLDER)

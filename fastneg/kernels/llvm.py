@@ -45,8 +45,10 @@ def _wide_vectors(typing_context: Any) -> Any:
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        # llvmlite knows the common attributes only; the set itself takes any
-        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        # llvmlite knows the common attributes only; the set itself, where it is one, takes any
+        attributes = builder.function.attributes
+        if isinstance(attributes, set):
+            set.add(attributes, '"prefer-vector-width"="512"')
         return context.get_dummy_value()
 
     return types.void(), generate

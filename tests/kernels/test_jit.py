@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import os
 import subprocess
@@ -11,13 +12,14 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
+import numba
 import numpy as np
 import pytest
 
 from fastneg.kernels import exponentials, jit, row_updates
 from fastneg.kernels.jit import CACHE_FOLDER, INTERPRETED, PLAIN, PRIVATE, kernel
 from fastneg.kernels.team import team_kernel
-from tests.kernels.modes import hide
+from tests.kernels.modes import Without, hide
 
 ROOT = Path(__file__).resolve().parents[2]
 compiled = pytest.mark.skipif(INTERPRETED or PLAIN, reason="kernels are not compiled as usual")
@@ -97,6 +99,18 @@ def test_without_an_internal_kernels_are_compiled_plainly_with_one_warning(
     assert values.tolist() == [0, 2, 4, 3]
 
 
+@compiled
+@pytest.mark.parametrize("name", jit.OF_DISPATCHERS)
+def test_without_an_attribute_of_dispatchers_kernels_are_compiled_plainly(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    real = numba.njit
+    monkeypatch.setattr(numba, "njit", lambda function: Without(real(function), name))
+    with pytest.warns(RuntimeWarning, match=f"lacks njit's {name}; kernels are compiled by plain"):
+        plain = fresh_jit()
+    assert plain.PLAIN
+
+
 def test_a_module_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(name: str, package: str | None = None) -> ModuleType:
         raise ImportError(name)
@@ -105,15 +119,44 @@ def test_a_module_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     assert jit.missing_internals() == list(PRIVATE)
 
 
+# What a variable of one of these names holds, wherever a code generator has one.
+HOLDS = {
+    "context": ("numba.core.base.BaseContext", "numba.core.cpu.CPUContext"),
+    "cgutils": ("numba.core.cgutils",),
+    "_arrayobj": ("numba.np.arrayobj",),
+    "compiled": ("numba.core.compiler.CompileResult",),
+}
+LISTED = {f"{module}.{name}" for module, names in PRIVATE.items() for name in names}
+
+
 def test_every_internal_that_is_imported_is_listed() -> None:
     """Only the names of PRIVATE are reached: no import of Numba's inner modules elsewhere."""
-    for path in sorted(Path(jit.__file__).parents[1].rglob("*.py")):
+    for path in sorted((ROOT / "fastneg").rglob("*.py")):
         if path.name == "jit.py":
             continue
         text = path.read_text()
-        assert "from numba.core" not in text, path
-        assert "from numba.np" not in text, path
-        assert "import numba.core" not in text, path
+        for inner in ("numba.core", "numba.cpython", "numba.misc", "numba.np", "numba.typed"):
+            assert f"from {inner}" not in text, path
+            assert f"import {inner}" not in text, path
+
+
+def test_every_internal_that_code_generators_use_is_listed() -> None:
+    """Of ``jit.py`` itself this is read by eye."""
+    used = set()
+    last = {name.split(".")[-1] for name in (*LISTED, *jit.OF_DISPATCHERS)}
+    for path in sorted({*(ROOT / "fastneg" / "kernels").glob("*.py")} - {Path(jit.__file__)}):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Attribute):
+                continue
+            whole = node.value.id if isinstance(node.value, ast.Name) else ""
+            where = f"{path.name}, line {node.lineno}: .{node.attr} of {whole or 'a value'}"
+            if whole in HOLDS:
+                found = {f"{one}.{node.attr}" for one in HOLDS[whole]} & LISTED
+                assert found, f"{where} is not in PRIVATE"
+                used |= found
+            elif node.attr.startswith("_") and not node.attr.startswith("__"):
+                assert whole in ("self", "_local") or node.attr in last, f"{where} is in no list"
+    assert len(used) >= 15  # or the code generators have other names for what they use
 
 
 @pytest.mark.parametrize("way", ["plain", "interpreted", "checked"])
@@ -154,6 +197,15 @@ def test_bounds_are_checked_where_numba_is_told_to() -> None:
     for setting, said in (("0", "nothing"), ("1", "IndexError"), ("0", "nothing")):
         ran = run("-c", OUT_OF_BOUNDS, NUMBA_BOUNDSCHECK=setting)
         assert ran.stdout.strip() == said, ran.stderr
+
+
+def test_a_kernel_that_numba_cannot_cache_is_told_and_runs() -> None:
+    """Without optimisation Numba's addresses stay in the code, and nothing can be cached."""
+    show = "from fastneg.samplers.log_uniform import LogUniformBins as B; print(B(999).cells.sum())"
+    usual, other = run("-c", show), run("-c", show, NUMBA_OPT="0")
+    assert usual.stdout
+    assert other.stdout == usual.stdout, other.stderr
+    assert INTERPRETED or PLAIN or "Cannot cache compiled function" in other.stderr
 
 
 def test_settings_that_change_machine_code_have_caches_of_their_own() -> None:
