@@ -8,6 +8,7 @@ SHA-256 checksums are taken again.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -37,6 +38,32 @@ _PIECE = 4 << 20
 def is_plain_name(name: Any) -> bool:
     """Whether a name that a file gives is one that fastneg writes: no separators, no dots first."""
     return isinstance(name, str) and len(name) <= 255 and _PLAIN.fullmatch(name) is not None
+
+
+def refuse_special(path: Path) -> None:
+    """Raise where a name that is to be written is no regular file's.
+
+    A device, a pipe or a link among devices would be gone for every program of the machine.
+
+    Raises:
+        OSError: it is one of these, or cannot be looked at.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        kind = path.stat().st_mode
+        special = not (stat.S_ISREG(kind) or stat.S_ISDIR(kind))  # the system refuses folders
+        if special or (path.is_symlink() and path.absolute().parent == Path("/dev")):
+            reason = "it is a device or a pipe, and would be replaced; give a file"
+            raise OSError(errno.EINVAL, reason, str(path))
+
+
+def replace_file(temporary: Path, path: Path) -> None:
+    """Rename a finished file to its name; only a regular file is replaced.
+
+    Raises:
+        OSError: it cannot be renamed, or something else has the name.
+    """
+    refuse_special(path)
+    temporary.replace(path)
 
 
 def file_inside(folder: Path, name: Any) -> Path:

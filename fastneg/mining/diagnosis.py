@@ -12,6 +12,7 @@ from typing import Any
 
 from fastneg.checks import as_path
 from fastneg.errors import FastnegError, system_reason
+from fastneg.files import refuse_special, replace_file
 from fastneg.mining.risk import CONFIDENCE, one_in
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -269,8 +270,9 @@ def _replace(call: str, target: Path, write: Callable[[Path], Any]) -> None:
         raise FastnegError(f"{call}: cannot write {target}: it is a folder")
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
+        refuse_special(target)
         write(temporary)
-        temporary.replace(target)
+        replace_file(temporary, target)
     except OSError as error:
         raise FastnegError(f"{call}: cannot write {target}: {system_reason(error)}") from error
     finally:

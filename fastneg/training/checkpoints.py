@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fastneg.errors import CheckpointError, FastnegError, FileFormatError, system_reason
+from fastneg.files import refuse_special, replace_file
 
 FORMAT_VERSION = 2
 WITHOUT_CHECKSUM = 1  # the version of files that have none
@@ -52,9 +53,10 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        refuse_special(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        temporary.replace(path)
+        replace_file(temporary, path)
     except OSError as error:
         raise FastnegError(f"cannot write {path}: {system_reason(error)}") from error
     finally:

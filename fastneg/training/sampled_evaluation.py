@@ -22,6 +22,7 @@ from fastneg import checks
 from fastneg.archives import load_npz
 from fastneg.checks import FloatArray, IntArray
 from fastneg.errors import FastnegError, FileFormatError, said_by, system_reason
+from fastneg.files import replace_file
 from fastneg.interactions import Interactions
 from fastneg.kernels.candidates import draw_candidates
 from fastneg.same_codes import check_interactions
@@ -82,7 +83,7 @@ class SampledCandidates:
                         file, users=self.users, positives=self.positives,
                         negatives=self.negatives, cold=self.cold, facts=facts,
                     )  # fmt: skip
-                Path(temporary).replace(path)
+                replace_file(Path(temporary), path)
             except BaseException:
                 Path(temporary).unlink(missing_ok=True)
                 raise

@@ -6,6 +6,7 @@ Every option of every command, taken from the program itself, meets every value 
 from __future__ import annotations
 
 import gzip
+import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,8 @@ class Lines:
         g = np.random.default_rng(0)
         rows = {"user": g.integers(0, 30, 300), "item": g.integers(0, 24, 300)}
         self.rows = self._table("rows.parquet", rows)
+        some = {name: column[:200] for name, column in rows.items()}
+        self.train = self._table("train.parquet", some)
         vectors = g.normal(size=(30, 4)).astype(np.float32)
         np.save(folder / "queries.npy", vectors)
         np.save(folder / "items.npy", vectors[:24])
@@ -64,14 +67,14 @@ class Lines:
 
     def right(self, command: str) -> dict[str, str]:
         """Options that work, by name; arguments under ''."""
-        rows, f = str(self.rows), self.folder
+        rows, train, f = str(self.rows), str(self.train), self.folder
         vectors = {"--queries": str(f / "queries.npy"), "--items": str(f / "items.npy")}
         return {
             "train": {"--train": rows, "--recipe": "bpr", "--out": str(self.out())},
             "mine": {**vectors, "--out": str(self.out()), "--window": "1 5",
                      "--num-negatives": "2"},
-            "diagnose": {**vectors, "--positives": rows, "--window": "1 5", "--held-out": rows},
-            "evaluate": {"--train": rows, "--test": rows, "--user-vectors": vectors["--queries"],
+            "diagnose": {**vectors, "--positives": train, "--window": "1 5", "--held-out": rows},
+            "evaluate": {"--train": train, "--test": rows, "--user-vectors": vectors["--queries"],
                          "--item-vectors": vectors["--items"]},
             "sample": {"--interactions": rows, "--out": f"{self.out()}.parquet"},
             "demo": {"--dataset": "generated", "--out": str(self.out()), "--seeds": "1"},
@@ -104,7 +107,8 @@ def odd_files(lines: Lines) -> list[Path]:
     folder = lines.folder / "odd"
     folder.mkdir()
     noise = np.random.default_rng(1).bytes(300)
-    found = [folder, folder / "no-such-file", Path("/dev/null"), Path("/proc/self/mem")]
+    found = [folder, folder / "no-such-file", folder / "pipe"]
+    os.mkfifo(found[-1])  # never a device: what is written would replace it
     whole = _whole(lines, folder)
     for suffix in SUFFIXES:
         contents = {"empty": b"", "noise": noise, "nul": bytes(64)}
