@@ -17,7 +17,7 @@ with so many exclusions costs, whatever the size of the catalog.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,34 @@ _RACEABLE = 1024  # items of which a race costs no more than excluding some of t
 _AT_ONCE = 1 << 20  # items of rows that race side by side
 
 
+class Drawn(NamedTuple):
+    """What rows have drawn so far; draws are added in place.
+
+    Attributes:
+        wanted: int64 [B], distinct items at which a row is done (K, or K + 1 to know T).
+        found: int64 [B], distinct items so far.
+        clock: float64 [B], the time of the last arrival.
+        items: int64 [B, K], the first ``found`` of each row.
+        source: int8 [B, K], their tags.
+    """
+
+    wanted: IntArray
+    found: IntArray
+    clock: FloatArray
+    items: IntArray
+    source: Tags
+
+    def take(self, rows: IntArray) -> Drawn:
+        """A copy of some rows, their clocks at 0."""
+        parts = (self.wanted[rows], self.found[rows], np.zeros(len(rows)))
+        return Drawn(*parts, self.items[rows], self.source[rows])
+
+    def put(self, rows: IntArray, part: Drawn) -> None:
+        """Write rows back that ``take`` gave."""
+        self.found[rows], self.items[rows] = part.found, part.items
+        self.source[rows] = part.source
+
+
 def draw_distinct(sampler: Hooks, plan: Plan, items: IntArray, source: Tags) -> FloatArray:
     """Fill ``items`` and ``source`` [B, K] with distinct draws; returns ln T, float64 [B].
 
@@ -47,23 +75,21 @@ def draw_distinct(sampler: Hooks, plan: Plan, items: IntArray, source: Tags) -> 
     num_rows, width = items.shape
     reachable = sampler._num_reachable(plan, width)
     wanted = np.where(reachable > width, width + 1, width).astype(np.int64)
-    found = np.zeros(num_rows, dtype=np.int64)
-    clock = np.zeros(num_rows, dtype=np.float64)
+    have = Drawn(wanted, np.zeros(num_rows, np.int64), np.zeros(num_rows), items, source)
     key = sampler._key(plan.request.lane, "clock")
     block = _block(width)
     for turn in range(_ROUNDS):
         drawn = _arrivals(sampler, plan, turn * block, block)
-        rows = plan.request.rows
-        _keep(drawn, turn * block, key, rows, wanted, found, clock, items, source)
-        if (found >= wanted).all():
+        _keep(drawn, turn * block, key, plan.request.rows, have)
+        if (have.found >= wanted).all():
             break
     with np.errstate(divide="ignore"):
-        log_clock = np.log(clock)
-    waiting = np.flatnonzero(found < wanted)
+        log_clock = np.log(have.clock)
+    waiting = np.flatnonzero(have.found < wanted)
     if len(waiting) and sampler.num_items <= _RACEABLE:
-        _race(sampler, plan, waiting, found, wanted, log_clock, items, source)
+        _race(sampler, plan, waiting, have, log_clock)
     elif len(waiting):
-        _draw_the_rest(sampler, plan, waiting, found, wanted, log_clock, items, source)
+        _draw_the_rest(sampler, plan, waiting, have, log_clock)
     log_clock[reachable <= width] = np.inf
     return log_clock
 
@@ -72,21 +98,22 @@ def count_reachable(sampler: Hooks, request: Request, at_most: int) -> IntArray:
     """int64 [B]: how many items can come up, ``at_most`` + 1 where it is more than that."""
     count = request.num_rows
     request = replace(request, rows=np.arange(count))  # any words do
-    found, items = np.zeros(count, np.int64), np.zeros((count, at_most + 1), np.int64)
+    shape = (count, at_most + 1)
+    wanted, found = np.full(count, at_most + 1), np.zeros(count, np.int64)
+    have = Drawn(
+        wanted, found, np.zeros(count), np.zeros(shape, np.int64), np.zeros(shape, np.int8)
+    )
     rows = np.arange(count)
     while True:
-        rest = sampler._plan(request.take(rows).after(items[rows], found[rows]))
-        rows = rows[(rest.allowed > 0) & (found[rows] <= at_most)]
+        rest = sampler._plan(request.take(rows).after(have.items[rows], have.found[rows]))
+        rows = rows[(rest.allowed > 0) & (have.found[rows] <= at_most)]
         if not len(rows):
-            return found
-        rest = sampler._plan(request.take(rows).after(items[rows], found[rows]))
-        some = (found[rows], items[rows])
-        _keep(
-            _arrivals(sampler, rest, 0, _block(at_most)), 0, np.uint64(0), rest.request.rows,
-            np.full(len(rows), at_most + 1), some[0], np.zeros(len(rows)), some[1],
-            np.zeros(some[1].shape, np.int8),
-        )  # fmt: skip
-        found[rows], items[rows] = some
+            return have.found
+        some = have.take(rows)
+        rest = sampler._plan(request.take(rows).after(some.items, some.found))
+        arrivals = _arrivals(sampler, rest, 0, _block(at_most))
+        _keep(arrivals, 0, np.uint64(0), rest.request.rows, some)
+        have.put(rows, some)
 
 
 def log_left(sampler: Hooks, plan: Plan, rest: Plan) -> FloatArray:
@@ -123,70 +150,44 @@ def _arrivals(sampler: Hooks, plan: Plan, first: int, block: int) -> tuple[IntAr
 
 
 def _keep(
-    arrivals: tuple[IntArray, Tags],
-    first: int,
-    key: np.uint64,
-    rows: IntArray,
-    wanted: IntArray,
-    found: IntArray,
-    clock: FloatArray,
-    items: IntArray,
-    source: Tags,
+    arrivals: tuple[IntArray, Tags], first: int, key: np.uint64, rows: IntArray, have: Drawn
 ) -> None:
     """``keep_distinct`` over chunks of rows."""
     drawn, tags = arrivals
-    size = 1 << (2 * (items.shape[1] + 1)).bit_length()
+    size = 1 << (2 * (have.items.shape[1] + 1)).bit_length()
 
     def feed(i: int, j: int) -> None:
         slots, stamps = np.empty(size, dtype=np.int64), np.full(size, -1, dtype=np.int64)
         keep_distinct(
-            drawn[i:j], tags[i:j], key, rows[i:j], first, wanted[i:j], slots, stamps,
-            found[i:j], clock[i:j], items[i:j], source[i:j],
+            drawn[i:j], tags[i:j], key, rows[i:j], first, have.wanted[i:j], slots, stamps,
+            have.found[i:j], have.clock[i:j], have.items[i:j], have.source[i:j],
         )  # fmt: skip
 
     run_chunks(feed, len(rows), smallest=max(1, 8192 // drawn.shape[1]))
 
 
 def _draw_the_rest(
-    sampler: Hooks,
-    plan: Plan,
-    waiting: IntArray,
-    found: IntArray,
-    wanted: IntArray,
-    log_clock: FloatArray,
-    items: IntArray,
-    source: Tags,
+    sampler: Hooks, plan: Plan, waiting: IntArray, have: Drawn, log_clock: FloatArray
 ) -> None:
     """Finish rows by draws that exclude what the row has, turn after turn."""
-    key, block = sampler._key(plan.request.lane, "clock"), _block(items.shape[1])
+    key, block = sampler._key(plan.request.lane, "clock"), _block(have.items.shape[1])
     first = _ROUNDS * block
     while len(waiting):
-        request = plan.request.take(waiting)
-        rest = sampler._plan(request.after(items[waiting], found[waiting]))
+        request, some = plan.request.take(waiting), have.take(waiting)
+        rest = sampler._plan(request.after(some.items, some.found))
         log_rate = log_left(sampler, sampler._plan(request), rest)
-        clock = np.zeros(len(waiting))
-        some = (found[waiting], items[waiting], source[waiting])
-        _keep(
-            _arrivals(sampler, rest, first, block), first, key, request.rows, wanted[waiting],
-            some[0], clock, *some[1:],
-        )  # fmt: skip
-        found[waiting], items[waiting], source[waiting] = some
-        log_clock[waiting] = np.logaddexp(log_clock[waiting], np.log(clock) - log_rate)
+        _keep(_arrivals(sampler, rest, first, block), first, key, request.rows, some)
+        have.put(waiting, some)
+        log_clock[waiting] = np.logaddexp(log_clock[waiting], np.log(some.clock) - log_rate)
         first += block
-        waiting = waiting[some[0] < wanted[waiting]]
+        waiting = waiting[some.found < some.wanted]
 
 
 def _race(
-    sampler: Hooks,
-    plan: Plan,
-    waiting: IntArray,
-    found: IntArray,
-    wanted: IntArray,
-    log_clock: FloatArray,
-    items: IntArray,
-    source: Tags,
+    sampler: Hooks, plan: Plan, waiting: IntArray, have: Drawn, log_clock: FloatArray
 ) -> None:
     """Finish rows: every unseen item arrives after its own exponential time, rate q(i|u)."""
+    items, width = have.items, have.items.shape[1]
     everything = np.arange(sampler.num_items, dtype=np.int64)
     race_key = int(sampler._key(plan.request.lane, "race"))
     step = max(1, _AT_ONCE // sampler.num_items)
@@ -195,16 +196,16 @@ def _race(
         log_q = np.empty((len(chunk), sampler.num_items), dtype=np.float64)
         sampler._log_q(some, np.tile(everything, (len(chunk), 1)), log_q, check=True)
         for b, log_rate in zip(chunk.tolist(), log_q, strict=True):
-            got = int(found[b])
+            got = int(have.found[b])
             log_rate[items[b, :got]] = -np.inf
             candidates = np.flatnonzero(log_rate > -np.inf)
             key = mix64(race_key ^ mix64(int(plan.request.rows[b])))
             uniform = unit_interval(uniform_words(key, sampler.num_items)[candidates])
             log_waits = np.log(-np.log(uniform)) - log_rate[candidates]
-            order = np.argsort(log_waits, kind="stable")[: int(wanted[b]) - got]
-            taken = candidates[order][: items.shape[1] - got]
+            order = np.argsort(log_waits, kind="stable")[: int(have.wanted[b]) - got]
+            taken = candidates[order][: width - got]
             items[b, got : got + len(taken)] = taken
             if len(sampler.source_names) > 1:
                 row = sampler._plan(plan.request.take(np.array([b], dtype=np.int64)))
-                source[b, got : got + len(taken)] = sampler._sources_of(row, taken)
+                have.source[b, got : got + len(taken)] = sampler._sources_of(row, taken)
             log_clock[b] = np.logaddexp(log_clock[b], log_waits[order[-1]])
