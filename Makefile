@@ -10,9 +10,10 @@ DEMO   ?= runs/demo
 JOBS   ?= auto
 
 # What other versions and processors are tried on: all that is compiled and all that draws or mines.
-# Reading, training and the command line call the same kernels; `make test` has them. A job that is
-# killed twenty times says nothing about versions.
-CORE   := tests/kernels tests/samplers tests/mining --ignore tests/mining/test_shards_killed.py
+# Reading, training and the command line call the same kernels; `make test` has them, and what takes
+# long for the sake of processes: loaders' workers, and a job that is killed twenty times.
+CORE   := tests/kernels tests/samplers tests/mining --ignore tests/mining/test_shards_killed.py \
+	--ignore tests/samplers/test_loaders.py --ignore tests/samplers/test_loader_epochs.py
 PYTEST := -m pytest --numprocesses $(JOBS) --dist loadfile -q -p no:cacheprovider
 # compiles everything in three more ways, for whatever processor and settings there are
 WAYS   := tests/kernels/test_jit.py::test_the_same_draws_and_windows_however_kernels_are_compiled
