@@ -79,6 +79,7 @@ def _root(
 
 @app.command()
 def train(
+    ctx: typer.Context,
     train: Annotated[Path, typer.Option(metavar="FILE", help=".npz, Parquet, CSV, TSV, text.")],
     recipe: Annotated[
         str, typer.Option(metavar="NAME", help="`fastneg recipes`; or a .toml file.")
@@ -133,10 +134,7 @@ def train(
     from fastneg.commands.tables import show_training
     from fastneg.training.distributed import Ranks
 
-    columns = _columns(
-        user_column, item_column, weight_column, time_column, delimiter, header, file_format, nulls,
-        quotes, encoding,
-    )  # fmt: skip
+    columns = _columns(ctx)
     files = command.TrainFiles(
         train,
         valid,
@@ -167,6 +165,7 @@ app.command()(diagnose)
 
 @app.command()
 def evaluate(
+    ctx: typer.Context,
     train: Annotated[Path, typer.Option(metavar="FILE", help="What the model was trained on.")],
     test: Annotated[Path, typer.Option(metavar="FILE", help="What is to be found.")],
     model: Annotated[
@@ -208,10 +207,7 @@ def evaluate(
     result = command.evaluate(
         model, train=train, test=test, valid=valid, user_vectors=user_vectors,
         item_vectors=item_vectors, k=k or (20,), bands=bands, cold_users=cold_users, out=out,
-        columns=_columns(
-            user_column, item_column, weight_column, None, delimiter, header, file_format, nulls,
-            quotes, encoding,
-        ),
+        columns=_columns(ctx),
         sampling=command.Sampling.of(candidates, seed, sampled=sampled),
         user_columns=VectorColumns(id=user_id_column), min_shared=min_shared,
         item_columns=VectorColumns(id=item_id_column), tell=None if quiet else typer.echo,
@@ -222,6 +218,7 @@ def evaluate(
 
 @app.command()
 def sample(
+    ctx: typer.Context,
     interactions: Annotated[Path, typer.Option(metavar="FILE", help="Training interactions.")],
     out: OutFile,
     sampler: Annotated[str, typer.Option(help="uniform or popularity.")] = "uniform",
@@ -255,10 +252,7 @@ def sample(
     """Draw negatives that are nobody's positives, with their log-probabilities."""
     from fastneg.commands import sample as command
 
-    columns = _columns(
-        user_column, item_column, weight_column, None, delimiter, header, file_format, nulls,
-        quotes, encoding,
-    )  # fmt: skip
+    columns = _columns(ctx)
     drawn = command.sample(
         interactions,
         out=out,
@@ -281,6 +275,7 @@ def sample(
 
 @app.command()
 def demo(
+    ctx: typer.Context,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Results and models.")] = None,
     dataset: Annotated[str, typer.Option(help="movielens, tafeng or generated.")] = "movielens",
     data: Annotated[Path | None, typer.Option(metavar="FILE", help="Your own.")] = None,
@@ -299,10 +294,7 @@ def demo(
     """Compare kinds of negatives on real interactions, in one table."""
     from fastneg.demo import run_demo
 
-    columns = _columns(
-        user_column, item_column, weight_column, time_column, delimiter, header, file_format, nulls,
-        quotes, encoding,
-    )  # fmt: skip
+    columns = _columns(ctx)
     named = {} if data is None else columns.arguments(data)
     run_demo(out=out, dataset=dataset, data=data, seeds=seeds, columns=named)
 

@@ -24,6 +24,7 @@ from fastneg.commands.flags import (
     Seed,
     UserColumn,
     WeightColumn,
+    columns_of,
 )
 from fastneg.errors import FastnegError
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 
 def diagnose(
+    ctx: typer.Context,
     queries: Annotated[Path, typer.Option(metavar="FILE", help=".npy, Parquet, trained folder.")],
     items: Annotated[Path, typer.Option(metavar="FILE", help=".npy, Parquet, trained folder.")],
     held_out: Annotated[Path, typer.Option(metavar="FILE", help="Pairs of validation.")],
@@ -85,7 +87,7 @@ def diagnose(
     quiet: Quiet = False,
 ) -> None:
     """Say whether a window of ranks is safe to mine: where held-out positives fall."""
-    from fastneg.commands.files import ColumnNames, prepare_file
+    from fastneg.commands.files import prepare_file
     from fastneg.commands.mine import bytes_of
     from fastneg.commands.vectors import VectorColumns
 
@@ -108,10 +110,7 @@ def diagnose(
             VectorColumns(query_vector_column, query_id_column),
             VectorColumns(item_vector_column, item_id_column),
         ),
-        columns=ColumnNames(
-            user_column, item_column, weight_column, None, delimiter, header, file_format, nulls,
-            quotes, encoding,
-        ),
+        columns=columns_of(ctx),
         min_shared=min_shared,
         tell=lines.append,
         options={

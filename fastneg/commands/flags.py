@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -119,11 +119,19 @@ UserIdColumn = Annotated[
 ]
 
 
-def columns_of(*names: Any) -> ColumnNames:
-    """The columns that were named."""
+_FLAGS = {
+    "user": "user_column", "item": "item_column", "weight": "weight_column", "time": "time_column",
+    "delimiter": "delimiter", "header": "header", "format": "file_format", "nulls": "nulls",
+    "quotes": "quotes", "encoding": "encoding",
+}  # fmt: skip
+
+
+def columns_of(context: typer.Context) -> ColumnNames:
+    """The columns of interactions, by those of the flags above that a command has."""
     from fastneg.commands.files import ColumnNames
 
-    return ColumnNames(*names)
+    given = context.params
+    return ColumnNames(**{name: given[flag] for name, flag in _FLAGS.items() if flag in given})
 
 
 _LONGEST = 1000  # letters of a word of a message; paths are shorter, echoed nonsense may be longer
