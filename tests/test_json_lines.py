@@ -95,3 +95,10 @@ def test_what_looks_like_json_lines() -> None:
     assert holds_json_lines(b'{"a": "cut')
     for other in (b"{1} 2\n", b"[1]\n", b"1 2\n", b"", b"{'a': 1}\n"):
         assert not holds_json_lines(other)
+
+
+def test_objects_that_span_lines_are_refused_though_their_number_is_right(tmp_path: Path) -> None:
+    lines = ['{"user": 1, "item": 2},{"user": 3, "item": 4}', '{"user": 5', '"item": 6}']
+    (tmp_path / "x.jsonl").write_text("\n".join(lines))
+    with pytest.raises(FileFormatError, match="line 1, is not JSON"):
+        Interactions.read(tmp_path / "x.jsonl")
