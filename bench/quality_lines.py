@@ -25,7 +25,9 @@ class Published(Line):
     gains: tuple[float, float] = (0.0, 0.0)
 
 
-_RUN: dict[str, Any] = {"learning_rate": 1e-2, "patience": 100}
+# Starts of ids and weights of pairwise losses as they were by default when these lines were made.
+_RUN: dict[str, Any] = {"learning_rate": 1e-2, "patience": 100, "init_std": 0.125}
+_PAIRS: dict[str, Any] = {**_RUN, "average_decay": 0.0}
 
 
 def _epochs(epochs: int, eval_every: int, **settings: Any) -> Grid:
@@ -71,7 +73,7 @@ LINES = (
         "gowalla-bpr",
         "gowalla",
         "bpr",
-        _RUN,
+        _PAIRS,
         (
             _epochs(20, 4, learning_rate=5e-3, l2=1e-2),
             _epochs(20, 4, learning_rate=5e-3, l2=5e-2),
@@ -121,7 +123,7 @@ LINES = (
         "gowalla-dns-m-n",
         "gowalla",
         "dns-m-n",
-        _RUN,
+        _PAIRS,
         (
             _epochs(16, 4, learning_rate=2e-3, l2=1e-3),
             _epochs(60, 6, l2=3e-3, **_LONG),
@@ -140,7 +142,7 @@ LINES = (
         "yelp2018-bpr",
         "yelp2018",
         "bpr",
-        _RUN,
+        _PAIRS,
         (
             _epochs(16, 4, **_SMALL_BATCHES, init_std=0.01),
             _epochs(120, 10, l2=3e-3, num_negatives=4, **_LONG),
@@ -170,7 +172,7 @@ LINES = (
         "ml-1m-softmax",
         "ml-1m",
         "sampled-softmax",
-        {"patience": 100},
+        {"patience": 100, "init_std": 0.125},
         (
             _epochs(20, 4, temperature=0.15, learning_rate=0.005),
             _epochs(24, 4, temperature=0.2, learning_rate=0.003),
