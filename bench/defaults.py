@@ -206,8 +206,9 @@ Made by `python -m bench.defaults --report`. {sentence}
 Every recipe of README's list with its own settings, by default, before the change (commit 225de2c)
 and now. The epoch is chosen on a tenth of each user's training items held out at random; figures
 are of that model, which has not seen the validation items. Nothing is chosen on test. Means over
-the seeds of the row; epochs, batch and seconds are those of the first, on one core of a machine
-that did other things meanwhile. gowalla-sparse is gowalla thinned: {users:,} users by lot with
+the seeds of the row; the change is that of test NDCG@20, seed by seed, with the standard error of
+its mean; epochs, batch and seconds are those of the first seed, on one core of a machine that did
+other things meanwhile. gowalla-sparse is gowalla thinned: {users:,} users by lot with
 {low} to {high} rows each, the {items:,} most popular items.
 """
 
@@ -229,10 +230,10 @@ def markdown(stored: trained.Stored, facts: Mapping[str, str]) -> str:
                 continue
             common = sorted(set(runs[BEFORE]) & set(runs[NOW]))
             pairs = [(runs[BEFORE][seed], runs[NOW][seed]) for seed in common]
-            change = _mean(pairs, 1, "test", "ndcg@20") / _mean(pairs, 0, "test", "ndcg@20") - 1
+            change, shown = _change(pairs)
             if change < 0:
-                worse.append(f"{recipe} on {data} ({100 * change:+.1f} %)")
-            rows.append(_row(data, recipe, pairs, change))
+                worse.append(f"{recipe} on {data} ({shown})")
+            rows.append(_row(data, recipe, pairs, shown))
     reached = _reached(stored)
     sentence = (
         "Recipes of which test NDCG@20 is lower than before: " + ", ".join(worse) + "."
@@ -291,7 +292,15 @@ def _mean(pairs: Sequence[Any], side: int, part: str, name: str) -> float:
     return float(np.mean([pair[side][part][name] for pair in pairs]))
 
 
-def _row(data: str, recipe: str, pairs: Sequence[Any], change: float) -> str:
+def _change(pairs: Sequence[Any]) -> tuple[float, str]:
+    """Change of test NDCG@20 in per cent, and in words with its standard error over the seeds."""
+    changes = [100.0 * (now["test"]["ndcg@20"] / old["test"]["ndcg@20"] - 1.0) for old, now in pairs]
+    mean, count = float(np.mean(changes)), len(changes)
+    error = f" ± {np.std(changes, ddof=1) / count**0.5:.1f}" if count > 1 else ""
+    return mean, f"{mean:+.1f}{error} %"
+
+
+def _row(data: str, recipe: str, pairs: Sequence[Any], change: str) -> str:
     def both(part: str, name: str) -> str:
         return " → ".join(f"{_mean(pairs, side, part, name):.4f}" for side in (0, 1))
 
@@ -300,7 +309,7 @@ def _row(data: str, recipe: str, pairs: Sequence[Any], change: float) -> str:
 
     cells = [
         data, recipe, str(len(pairs)), both("validation", "ndcg@20"), both("test", "recall@20"),
-        both("test", "ndcg@20"), f"{100 * change:+.1f} %", each("epochs"), each("batch_size"),
+        both("test", "ndcg@20"), change, each("epochs"), each("batch_size"),
         each("processor_seconds"),
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |"

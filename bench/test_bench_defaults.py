@@ -71,6 +71,8 @@ def test_the_page_compares_common_seeds_and_chooses_on_validation() -> None:
         "| movielens | bpr | 1 | 0.1000 → 0.2000 | 0.4000 → 0.5000 | 0.2000 → 0.2500 | +25.0 % | "
         "7 → 7 | 2048 → 512 | 3.0 → 3.0 |"
     ) in text
+    two = {**stored, "now": {**stored["now"], key("movielens", "bpr", {}, 1): run(0.2, 0.3)}}
+    assert "0.2000 → 0.2750 | +37.5 ± 12.5 % |" in defaults.markdown(two, {})  # +25 and +50 %
     assert "No recipe has a lower test NDCG@20 than before." in text
     assert "set bpr as shipped reach at least 95 % of what ten tuning runs" in text
     last = ", ".join(f"{name} {value}" for name, value in points[-1].items())
