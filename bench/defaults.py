@@ -294,7 +294,8 @@ def _mean(pairs: Sequence[Any], side: int, part: str, name: str) -> float:
 
 def _change(pairs: Sequence[Any]) -> tuple[float, str]:
     """Change of test NDCG@20 in per cent, and in words with its standard error over the seeds."""
-    changes = [100.0 * (now["test"]["ndcg@20"] / old["test"]["ndcg@20"] - 1.0) for old, now in pairs]
+    before, now = np.array([[side["test"]["ndcg@20"] for side in pair] for pair in pairs]).T
+    changes = 100.0 * (now / before - 1.0)
     mean, count = float(np.mean(changes)), len(changes)
     error = f" ± {np.std(changes, ddof=1) / count**0.5:.1f}" if count > 1 else ""
     return mean, f"{mean:+.1f}{error} %"

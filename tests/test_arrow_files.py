@@ -48,7 +48,7 @@ def test_one_bit_of_an_offset_reaches_no_function(
         read_columns(path, ["user"], call="call")
     assert "\n" not in str(caught.value)
     assert read_columns(path, ["item"], call="call").num_rows == 200  # not the damaged column
-    with pytest.raises(FileFormatError, match=r"Interactions\.from_table"):
+    with pytest.raises(FileFormatError, match=r"Interactions\.read: "):
         Interactions.read(path)
 
 

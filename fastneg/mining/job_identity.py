@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import fastneg
-from fastneg.checks import AnyArray, fail, shown
+from fastneg.checks import AnyArray, as_name, fail, shown
 from fastneg.columns import Ids, normalise_ids, to_numpy_column
 from fastneg.lazy import lazy_module
 from fastneg.mining.arguments import MiningSettings
@@ -104,6 +104,8 @@ def find_ids(
     for side, (source, ids, key, vectors), has_ids in zip(
         ("query", "item"), sides, named, strict=True
     ):
+        if key is not None:
+            as_name(key, call=call, name=f"{side}_id_column")
         if ids is not None and key is not None:
             fail(call, f"{side}_ids and {side}_id_column = {key!r} are both given; give one")
         if ids is not None or not (wanted or key is not None):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fastneg.checks import shown
-from fastneg.errors import FastnegError, FastnegTypeError, FileFormatError
+from fastneg.errors import FastnegError, FastnegTypeError, FileFormatError, said_by
 from fastneg.tables import existing_file
 from fastneg.training.config import from_toml
 from fastneg.training.history_recipes import HISTORY_RECIPES
@@ -334,9 +334,7 @@ def read_recipe(path: str | Path) -> Recipe:
         start = recipes().get(base, dataclasses.replace(start, name=base))
     elif base is not None:
         start = _named(str(base), "read_recipe")
-    try:
-        made = dataclasses.replace(start, changes={**start.changes, **settings})
+    made = dataclasses.replace(start, changes={**start.changes, **settings})
+    with said_by(f"read_recipe: {file}", "Settings.from_dict", "Settings"):
         made.settings()
-    except FastnegError as error:
-        raise type(error)(f"{file}: {error}") from error
     return made

@@ -379,7 +379,7 @@ def test_nothing_to_evaluate_is_said_before_the_training(
 ) -> None:
     write_csv(files / "other.csv", [("nobody", "nothing", 0)])
     message = refused("train", *TRAIN, "--test", "other.csv", *SMALL)
-    assert "other.csv: nothing to evaluate" in message
+    assert "other.csv: none of its 1 users is among the 29 of train.csv" in message
     assert not (files / "out" / "checkpoints").exists()
 
 
