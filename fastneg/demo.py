@@ -6,6 +6,7 @@ them with ranking by popularity on interactions that none of them saw.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -36,6 +37,11 @@ class Entry:
     label: str
     recipe: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> str:
+        """The name of the folder of its runs: its label, of which no other row has the same."""
+        return "-".join(re.findall(r"[a-z0-9]+", self.label.lower()))
 
 
 # Chosen on validation by bench/tune_demo.py: grids of 24 and 7 runs, and 13 that led to them.
@@ -138,7 +144,7 @@ def _refuse_results(out: Path) -> None:
     """Raise where the folder holds a demo's results, or cannot be written, before any work."""
     from fastneg.training.outputs import prepare_folder
 
-    there = [name for name in (*_RESULTS, *(e.recipe for e in ENTRIES)) if (out / name).exists()]
+    there = [name for name in (*_RESULTS, *(e.folder for e in ENTRIES)) if (out / name).exists()]
     if there:
         raise FastnegError(
             f"demo: {out} holds {', '.join(there)}; remove the folder, or give another one"
@@ -211,7 +217,7 @@ def _train_entry(
     runs, epochs = [], []
     settings = settings_for(entry, train)
     for seed in range(seeds):
-        folder = None if out is None else Path(out) / entry.recipe / f"seed-{seed}"
+        folder = None if out is None else Path(out) / entry.folder / f"seed-{seed}"
         with console.status(f"{entry.label}, seed {seed}"):
             result = train_recipe(
                 train,

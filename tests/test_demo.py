@@ -20,6 +20,7 @@ from fastneg.interactions import Interactions
 TINY = {"dim": 8, "batch_size": 64, "epochs": 2, "patience": 0}
 ENTRIES = (
     demo.Entry("BPR", "bpr", TINY),
+    demo.Entry("mixed", "mixed-negative-sampling", {**TINY, "num_uniform": 16}),
     demo.Entry(
         "mixed + mined",
         "mixed-negative-sampling",
@@ -64,7 +65,7 @@ def test_own_data_ends_in_a_table_and_files(tmp_path: Path, console: Console) ->
     results = demo.run_demo(
         out=out, data=pairs_file(tmp_path), seeds=2, columns=columns, console=console
     )
-    assert [row["label"] for row in results["rows"]] == ["MostPop", "BPR", "mixed + mined"]
+    assert [row["label"] for row in results["rows"]] == ["MostPop", "BPR", "mixed", "mixed + mined"]
     assert results["dataset"] == "mine.csv"
     assert results["split"] == "each user's last 20 %"
     for row in results["rows"][1:]:
@@ -74,10 +75,16 @@ def test_own_data_ends_in_a_table_and_files(tmp_path: Path, console: Console) ->
         assert row["summary"]["recall@20"]["deviation"] == pytest.approx(np.std(recalls, ddof=1))
     assert json.loads((out / "results.json").read_text())["rows"][1]["label"] == "BPR"
     table = (out / "table.md").read_text().splitlines()
-    assert len(table) == 5
+    assert len(table) == 6
     assert table[0].startswith("| negatives | Recall@20 | NDCG@20 |")
-    assert (out / "bpr" / "seed-1" / "model.safetensors").is_file()
+    for name in ("bpr", "mixed", "mixed-mined"):  # two rows of one recipe
+        assert (out / name / "seed-1" / "model.safetensors").is_file()
     assert "mixed + mined" in said(console)
+
+
+def test_each_row_has_a_folder_of_its_own() -> None:
+    names = [entry.folder for entry in demo.ENTRIES]
+    assert names == ["bpr", "in-batch", "in-batch-logq", "mixed", "mixed-mined"]
 
 
 def test_no_registry_is_announced_and_data_are_generated(
