@@ -134,7 +134,7 @@ def to_arrow(values: Any, call: str, name: str) -> Any:
 def _refuse_mixed_zones(column: Any, values: Any, call: str, name: str) -> Any:
     """The column, unless some of its datetimes have a time zone and others have none.
 
-    Arrow takes those without one for UTC, and nobody knows whether they are.
+    Arrow reads datetimes without a zone as UTC, which they need not be.
     """
     objects = str(getattr(values, "dtype", "object")) == "object"
     if not objects or not pa.types.is_timestamp(column.type):

@@ -76,7 +76,7 @@ def sign_of_a_column(numbers: FloatArray) -> str | None:
 
 
 def _are_times(here: FloatArray, beside: FloatArray) -> bool:
-    """Whether numbers at a place are times, and those beside them are none."""
+    """Whether the numbers in one field look like times while those in the other fields do not."""
     if not _differ(here):
         return False
     for kind in (_dates, *map(_clock_times, (1.0, 1e3, 1e6, 1e9))):
